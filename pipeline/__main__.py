@@ -1,0 +1,85 @@
+"""Commands beside the stages: plan, summary, table. Long work is DVC's: `dvc repro`, `dvc exp run`."""
+
+import io
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from pipeline import artifacts
+from pipeline.command import run_app
+from pipeline.errors import UserError
+from pipeline.params import PARAMS_FILE
+from pipeline.report import METHODS, percent
+from pipeline.tasks import chain
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+_ROWS = {
+    "c_ln": "average_accuracy",
+    "oracle": "oracle_accuracy",
+    "frozen": "frozen_accuracy",
+    "frozen_ncm": "frozen_ncm_accuracy",
+}
+_COLUMNS_NOBODY_READS = r"(artifacts|stages|pipeline|reports|data|backbones)/?.*|tasks\..*|Created|rev|State|Executor"
+
+
+@app.command()
+def plan(num_tasks: Annotated[int, typer.Argument(min=1, help="How many tasks to learn.")]) -> None:
+    """Write num_tasks and the chain of tasks into params.yaml; comments and all else stay as they are."""
+    yaml = YAML()
+    yaml.width = 120
+    try:
+        params = yaml.load(PARAMS_FILE)
+    except FileNotFoundError:
+        raise UserError(f"{PARAMS_FILE} not found: run this in the repository's root") from None
+    params["num_tasks"] = num_tasks
+    tasks = CommentedMap()
+    for name, item in chain(num_tasks).items():
+        tasks[name] = CommentedMap(item)
+        tasks[name].fa.set_flow_style()
+    params["tasks"] = tasks
+    text = io.StringIO()
+    yaml.dump(params, text)
+    artifacts.save_bytes(PARAMS_FILE, text.getvalue().encode())
+    print(f"{PARAMS_FILE}: {num_tasks} tasks; `dvc repro` learns those that are new")
+
+
+@app.command()
+def summary() -> None:
+    """Print the headline of the current result."""
+    metrics = artifacts.load_json(artifacts.METRICS)
+    table = Table("method", "average accuracy (%)")
+    table.columns[1].justify = "right"
+    for method, metric in _ROWS.items():
+        table.add_row(METHODS[method], percent(metrics[metric]))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"forgetting {percent(metrics['forgetting'])} points, ", end="")
+    console.print(f"right LayerNorms selected for {percent(metrics['selection_accuracy'])} %")
+    console.print(f"report: {artifacts.REPORT}")
+
+
+@app.command()
+def table() -> None:
+    """Show the experiments, a row each, with the parameters that differ and the metrics (`dvc exp show`, narrowed)."""
+    command = [
+        "dvc",
+        "exp",
+        "show",
+        "--only-changed",
+        "--hide-workspace",
+        "--drop",
+        _COLUMNS_NOBODY_READS,
+        "--no-pager",
+    ]
+    sys.exit(subprocess.run(command, check=False).returncode)
+
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,21 @@
+"""Random training crops, a whole batch at a time, on the batch's own device."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def random_resized_crop(inputs: Tensor, generator: torch.Generator, min_area: float) -> Tensor:
+    """A random part of each image [B, 3, H, W], stretched to full size.
+
+    As torchvision's RandomResizedCrop: the share of the area is U(min_area, 1), the aspect log-uniform in [3/4, 4/3],
+    but drawn for each image of the batch and taken in one bilinear sampling.
+    """
+    count = len(inputs)
+    area = min_area + (1 - min_area) * torch.rand(count, generator=generator)
+    aspect = ((2 * torch.rand(count, generator=generator) - 1) * torch.tensor(4 / 3).log()).exp()
+    half = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], 1).clamp(max=1)  # [B, 2] of the half side
+    centre = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - half)
+    affine = torch.cat([torch.diag_embed(half), centre[:, :, None]], 2).to(inputs.device)  # [B, 2, 3]
+    grid = functional.affine_grid(affine, list(inputs.shape), align_corners=False)
+    return functional.grid_sample(inputs, grid, padding_mode="border", align_corners=False)

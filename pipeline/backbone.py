@@ -1,0 +1,102 @@
+"""The frozen ViT, and the LayerNorms that a task puts into it.
+
+A task's LayerNorms are tensors under timm's own names (`blocks.3.norm1.weight`). They replace the parameters of the
+unmodified timm model for one call (`torch.func.functional_call`); nothing of the model is copied or subclassed.
+Every `nn.LayerNorm` is tuned, so any timm VisionTransformer works.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.errors import UserError
+from pipeline.timm_vit import VisionTransformer
+
+LayerNorms = dict[str, Tensor]  # scale and bias of every LayerNorm, [D] each
+INFERENCE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen ViT without head, and what its input must look like."""
+
+    model: VisionTransformer
+    mean: Tensor  # [3, 1, 1]
+    std: Tensor  # [3, 1, 1]
+    image_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.mean.device
+
+    def layernorms(self) -> LayerNorms:
+        """The pretrained scale and bias of every LayerNorm, under timm's names."""
+        return {
+            f"{module_name}.{name}": parameter.detach().clone()
+            for module_name, module in self.model.named_modules()
+            if isinstance(module, nn.LayerNorm)
+            for name, parameter in module.named_parameters()
+        }
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 images [B, H, W, 3] as the model's input: float32 [B, 3, S, S] on its device."""
+        floats = images.to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        if floats.shape[2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            floats = functional.interpolate(floats, size, mode="bilinear", antialias=True, align_corners=False)
+        return (floats - self.mean) / self.std
+
+    def forward(self, inputs: Tensor, layernorms: Mapping[str, Tensor]) -> Tensor:
+        """CLS output [B, D] of the model with these LayerNorms in place of its own."""
+        output: Tensor = functional_call(self.model, dict(layernorms), (inputs,))
+        return output
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor, layernorms: Mapping[str, Tensor]) -> Tensor:
+        """CLS outputs [N, D], on the CPU, of uint8 images [N, H, W, 3]: the query pass with the pretrained LayerNorms,
+        the tuned pass with a task's.
+        """
+        on_device = {name: tensor.to(self.device) for name, tensor in layernorms.items()}
+        batches = [self.forward(self.prepare(batch), on_device).cpu() for batch in images.split(INFERENCE_BATCH)]
+        return torch.cat(batches) if batches else torch.empty(0, self.model.num_features)
+
+    def flops(self) -> int:
+        """Floating-point operations of one forward pass of one image."""
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            self.model(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device))
+        return int(counter.get_total_flops())
+
+
+def build_backbone(
+    weights: Mapping[str, Tensor], config: Mapping[str, Any], *, image_size: int, device: torch.device
+) -> Backbone:
+    """The ViT of `config` (`architecture`: timm's arguments, `mean`, `std`) with `weights`, frozen, without head.
+
+    Another `image_size` than the native one resamples the position embeddings. Raises UserError where the weights do
+    not fit or the patches do not tile the image.
+    """
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave the global stream alone
+        model = VisionTransformer(**config["architecture"], num_classes=0)
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"the backbone's weights do not fit its configuration: {' '.join(str(error).split())}"
+        ) from None
+    if image_size != config["architecture"]["img_size"]:
+        if image_size % config["architecture"]["patch_size"]:
+            patch = config["architecture"]["patch_size"]
+            raise UserError(
+                f"params.yaml: image_size must be a multiple of the backbone's patch size {patch}, found {image_size}"
+            )
+        model.set_input_size(image_size)
+    model.eval().requires_grad_(False).to(device)
+    mean, std = (torch.tensor(config[name], device=device).view(3, 1, 1) for name in ("mean", "std"))
+    return Backbone(model, mean, std, image_size)

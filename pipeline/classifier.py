@@ -1,0 +1,73 @@
+"""Stage two: classifier rows for the classes of one task, learned on features computed as at inference.
+
+Rows of earlier tasks are never touched: a head over all seen classes is the concatenation of what each task left.
+`CLASSIFIERS` names those that params.yaml can choose.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.errors import UserError
+from pipeline.head import Head, new_head
+from pipeline.progress import Progress
+
+
+@dataclass(frozen=True)
+class HeadSchedule:
+    """How long and how fast to train a head."""
+
+    batch_size: int
+    lr: float
+    epochs: int
+
+
+def train_softmax(
+    features: Tensor, labels: Tensor, schedule: HeadSchedule, generator: torch.Generator, progress: Progress
+) -> Head:
+    """Softmax regression over the classes of one task (arXiv 2308.09610, stage two).
+
+    features: [N, D]; labels: [N], from 0 within the task. Cross-entropy over these classes only, Adam at a
+    constant rate.
+    """
+    head = new_head(int(labels.max()) + 1, features.shape[1], generator)
+    head.weight.requires_grad_()
+    head.bias.requires_grad_()
+    optimiser = torch.optim.Adam(head, lr=schedule.lr)
+    for epoch in range(schedule.epochs):
+        for rows in torch.randperm(len(features), generator=generator).split(schedule.batch_size):
+            loss = functional.cross_entropy(head.logits(features[rows]), labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            progress.step(len(rows), loss)
+        if not math.isfinite(progress.end_epoch(epoch, schedule.epochs)):
+            raise UserError(
+                f"the loss of stage two is not finite in epoch {epoch + 1}: lower classifier_lr ({schedule.lr:g})"
+            )
+    return Head(head.weight.detach(), head.bias.detach())
+
+
+Classifier = Callable[[Tensor, Tensor, HeadSchedule, torch.Generator, Progress], Head]
+CLASSIFIERS: dict[str, Classifier] = {"softmax": train_softmax}
+
+
+def find_classifier(name: str) -> Classifier:
+    """The training function of a classifier. Raises UserError for an unknown name."""
+    if name not in CLASSIFIERS:
+        raise UserError(f"params.yaml: classifier {name!r} is unknown: choose one of {', '.join(CLASSIFIERS)}")
+    return CLASSIFIERS[name]
+
+
+def nearest_mean_head(queries: Tensor, labels: Tensor) -> Head:
+    """The nearest-class-mean baseline as a head on normalised queries: the class of the highest cosine.
+
+    queries: [N, D]; labels: [N]. A row is the normalised mean of the normalised queries of a class.
+    """
+    directions = functional.normalize(queries, dim=1)
+    sums = torch.zeros(int(labels.max()) + 1, queries.shape[1]).index_add_(0, labels, directions)
+    return Head(functional.normalize(sums, dim=1), torch.zeros(len(sums)))

@@ -1,0 +1,20 @@
+"""Tensors that grow by a task's rows and carry all earlier rows forward.
+
+A DVC stage can't depend on a list of files whose length is a parameter. So each task's file holds the rows of all tasks
+up to it, the next task reads one file, and a row never changes once written. Before the first task there is no tensor.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def append_rows(before: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rows so far, [n, ...] a tensor, followed by the new task's, [m, ...]."""
+    return {name: torch.cat([before[name], rows]) if before else rows for name, rows in new.items()}
+
+
+def row(bank: Mapping[str, Tensor], task: int) -> dict[str, Tensor]:
+    """What one task left, where each task leaves a single row (its LayerNorms): [T, D] -> [D]."""
+    return {name: rows[task] for name, rows in bank.items()}

@@ -1,0 +1,42 @@
+"""Metrics of class-incremental learning, from the accuracy matrix.
+
+`matrix[t, j]` is the accuracy on the test images of task j after learning task t, for j <= t; fractions in [0, 1].
+Above the diagonal it holds anything, such as NaN.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]  # [T, T]
+
+
+def average_accuracy(matrix: Matrix) -> float:
+    """Mean over tasks of the final accuracies, each task with the same weight: mean_j a[T-1, j]."""
+    return float(matrix[-1].mean())
+
+
+def average_accuracies(matrix: Matrix) -> list[float]:
+    """The average accuracy after each step, over the tasks seen by then."""
+    return [float(matrix[step, : step + 1].mean()) for step in range(len(matrix))]
+
+
+def average_incremental_accuracy(matrix: Matrix) -> float:
+    """Mean over steps of the average accuracy (Rebuffi et al., iCaRL, arXiv 1611.07725)."""
+    return float(np.mean(average_accuracies(matrix)))
+
+
+def forgetting(matrix: Matrix, *, clipped: bool = False) -> float:
+    """Mean over earlier tasks of the best accuracy so far minus the final one; 0 with a single task.
+
+    Not clipped: the best before the last step, max_{l<T-1} a[l, j] (Chaudhry et al., arXiv 1801.10112), which may be
+    negative. Clipped: the best including the last step, as the authors' code has it, which may not.
+    """
+    last = len(matrix) - 1
+    steps = last + 1 if clipped else last
+    drops = [float(matrix[task:steps, task].max() - matrix[last, task]) for task in range(last)]
+    return float(np.mean(drops)) if drops else 0.0
+
+
+def forgetting_over_steps(matrix: Matrix) -> list[float]:
+    """Forgetting as it stood after each step."""
+    return [forgetting(matrix[:steps, :steps]) for steps in range(1, len(matrix) + 1)]

@@ -1,0 +1,65 @@
+"""Reads params.yaml for one stage: only the parameters it declares, each of the right type and in range.
+
+A stage declares a `Params` record; a test holds its fields against the stage's `params:` in dvc.yaml. Names are checked
+against all of dvc.yaml, so that a mistyped key is an error in every stage that runs. YAML is read as version 1.2, in
+which 1e-05 (what `dvc exp run -S lr=0.00001` writes) is a number.
+"""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from pipeline.errors import UserError
+
+PARAMS_FILE = Path("params.yaml")
+PIPELINE_FILE = Path("dvc.yaml")
+
+
+class Record(BaseModel):
+    """Base of the stages' records: no unknown field, no conversion (`"0.01"` is no number), no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def read_params(record: type[AnyRecord]) -> AnyRecord:
+    """The stage's parameters. Raises UserError, one line, for an unknown, missing, mistyped or out-of-range key."""
+    given = _read_mapping(PARAMS_FILE)
+    known = set(_declared(_read_mapping(PIPELINE_FILE)))
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+            raise UserError(f"{PARAMS_FILE}: unknown key {key!r}: {hint}")
+    try:
+        return record(**{name: given[name] for name in record.model_fields if name in given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        raise UserError(f"{PARAMS_FILE}: {where}: {first['msg'].lower()}{found}") from None
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run stages from the repository's root, best through `dvc repro`") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{path}, line {line}: not valid YAML: {error.problem}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected `name: value` lines")
+    return content
+
+
+def _declared(pipeline: dict[str, Any]) -> Iterator[str]:
+    for stage in pipeline["stages"].values():
+        yield from stage.get("do", stage).get("params", [])

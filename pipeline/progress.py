@@ -1,0 +1,65 @@
+"""Live progress of a stage: a bar on a terminal, a line an epoch elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from torch import Tensor
+
+
+class Progress:
+    """Counts images and averages the loss; the loss is fetched from the device once an epoch, never within one."""
+
+    def __init__(self, title: str, images: int) -> None:
+        """`images`: how many the stage passes through the model or classifier in all."""
+        console = Console(highlight=False)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bar = Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self._row = self._bar.add_task(title, total=images, note="")
+        self._title, self._console = title, console
+        self._done, self._started = 0, time.monotonic()
+        self._losses: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+    def step(self, images: int, loss: Tensor | None = None) -> None:
+        """Another batch is done."""
+        self._done += images
+        if loss is not None:
+            self._losses.append(loss.detach())
+        self._bar.advance(self._row, images)
+
+    def end_epoch(self, epoch: int, epochs: int) -> float:
+        """Show and return the mean loss of zero-based `epoch`."""
+        loss = sum(float(value) for value in self._losses) / len(self._losses)
+        self._losses.clear()
+        self._note(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}")
+        return loss
+
+    def finish(self) -> None:
+        """Say how many images went how fast, for work without epochs."""
+        self._note(f"{self._done} images")
+
+    def _note(self, text: str) -> None:
+        speed = self._done / max(time.monotonic() - self._started, 1e-9)
+        note = f"{text}, {speed:.0f} images/s"
+        self._bar.update(self._row, note=note)
+        if not self._console.is_terminal:
+            self._console.print(f"{self._title}: {note}", soft_wrap=True)

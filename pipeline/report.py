@@ -1,0 +1,128 @@
+"""The Markdown report: what was run, what came out, what it cost. Depends on numbers and parameters only."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+METHODS = {
+    "c_ln": "C-LN",
+    "oracle": "C-LN, true task given",
+    "frozen": "frozen backbone, same head",
+    "frozen_ncm": "frozen backbone, nearest class mean",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that the report tells."""
+
+    params: Mapping[str, Any]
+    tasks: Mapping[str, Sequence[str]]  # classes of each task
+    backbone: Mapping[str, int]  # parameters, layernorm_parameters, flops_per_pass
+    metrics: Mapping[str, float]
+    rows: Mapping[str, tuple[float, float, float]]  # method -> average accuracy, its mean over steps, forgetting
+    test_images: int
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, first column left, the others right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown and HTML leave alone, on one line."""
+    visible = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~-])", r"\\\1", visible)
+
+
+def percent(fraction: float) -> str:
+    """0.4213 -> 42.1."""
+    return f"{100 * fraction:.1f}"
+
+
+def headline(rows: Mapping[str, tuple[float, float, float]]) -> list[tuple[str, str, str, str]]:
+    """Method, average accuracy, average incremental accuracy and forgetting of each row, as text."""
+    return [(METHODS[key], *map(percent, values)) for key, values in rows.items()]  # type: ignore[misc]
+
+
+HEADLINE = ("method", "average accuracy (%)", "average incremental accuracy (%)", "forgetting (points)")
+
+
+def render(result: Result) -> str:
+    """The whole report, in Markdown."""
+    params, tasks = result.params, result.tasks
+    gain = 100 * (result.rows["c_ln"][0] - result.rows["frozen"][0])
+    images = "test images" if params["evaluate_on"] == "test" else "held-out training images (validation)"
+    classes = [(name, ", ".join(map(escape, names))) for name, names in tasks.items()]
+    return f"""\
+# Continual LayerNorm tuning on {params["dataset"]}
+
+{sum(map(len, tasks.values()))} classes arrive in {len(tasks)} tasks. Of a frozen `{params["backbone"]}` only the
+LayerNorms are tuned, for each task its own, and the task of an image is not given. Seed {params["seed"]}, lr
+{params["lr"]:g}, {params["epochs"]} epochs a task; measured on {result.test_images:,} {images}.
+
+{table(HEADLINE, headline(result.rows))}
+
+**C-LN is {abs(gain):.1f} points {"above" if gain >= 0 else "below"} the frozen backbone with the same head.** The right
+LayerNorms are selected for {percent(result.metrics["selection_accuracy"])} % of the images.
+
+Average accuracy: unweighted mean over the tasks after the last one, each image classified among all classes. Average
+incremental accuracy: its mean over the steps. Forgetting: best accuracy on a task before the last step minus the final
+one (Chaudhry); where the last step counts too, as in the authors' code, it is
+{percent(result.metrics["forgetting_clipped"])} points. Given the true task, its LayerNorms are used; the class is still
+one of all.
+
+## Over the tasks
+
+![Average accuracy and forgetting over the tasks](figures/over_tasks.png)
+
+## Accuracy matrix
+
+Accuracy (%) on each task after each step.
+
+![Accuracy matrix](figures/accuracy_matrix.png)
+
+## Selection
+
+Where the images of each task went after the last step (%), and how alike the keys are (cosine, in percent): tasks with
+similar keys are confused.
+
+![Selected task by true task](figures/selection.png)
+
+![Cosine between the keys](figures/key_similarity.png)
+
+## Cost
+
+{table(("what", "amount"), costs(result))}
+
+## Tasks
+
+| task | classes |
+| --- | --- |
+{chr(10).join(f"| {name} | {names} |" for name, names in classes)}
+
+## Parameters
+
+{table(("name", "value"), [(f"`{name}`", f"`{value}`") for name, value in params.items()])}
+"""
+
+
+def costs(result: Result) -> list[tuple[str, str]]:
+    """What was learned, and how many passes it took."""
+    backbone, num_tasks = result.backbone, len(result.tasks)
+    layernorms, dim = backbone["layernorm_parameters"], backbone["dim"]
+    learned = num_tasks * (layernorms + dim) + sum(map(len, result.tasks.values())) * (dim + 1)
+    every_step = 1 + (num_tasks + 1) / 2  # query pass, and a tuned pass at each step from the image's own task on
+    return [
+        ("parameters of the frozen backbone", f"{backbone['parameters']:,}"),
+        ("LayerNorm parameters a task", f"{layernorms:,} ({100 * layernorms / backbone['parameters']:.2f} %)"),
+        ("key of a task", f"{dim:,}"),
+        ("classifier parameters a class", f"{dim + 1:,}"),
+        ("learned in total", f"{learned:,}"),
+        ("passes an image at inference (query, tuned)", "2"),
+        ("floating-point operations of them", f"{2 * backbone['flops_per_pass'] / 1e9:.3g} GFLOP"),
+        ("passes an image for the whole accuracy matrix", f"{result.metrics['passes_per_image']:.2f}"),
+        ("the same, were every step evaluated anew", f"{every_step:.2f}"),
+    ]

@@ -1,0 +1,14 @@
+"""Random numbers that depend on where they are used, not on what ran before."""
+
+import hashlib
+
+import torch
+
+
+def generator(seed: int, *scope: str | int) -> torch.Generator:
+    """A CPU generator for (seed, stage, task, ...): tasks are processes of their own, and share no stream.
+
+    On the CPU whatever the device, so that a GPU draws the same numbers.
+    """
+    digest = hashlib.sha256("/".join(map(str, (seed, *scope))).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))

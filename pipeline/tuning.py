@@ -1,0 +1,63 @@
+"""Stage one: tune the scale and bias of every LayerNorm on one task, with a head that is thrown away."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.augment import random_resized_crop
+from pipeline.backbone import Backbone, LayerNorms
+from pipeline.errors import UserError
+from pipeline.head import new_head
+from pipeline.progress import Progress
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train."""
+
+    batch_size: int
+    lr: float
+    epochs: int
+    min_crop: float  # smallest share of an image that a training crop keeps; 1: no crops
+
+
+def tune_layernorms(  # noqa: PLR0913
+    backbone: Backbone,
+    *,
+    start: Mapping[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    schedule: Schedule,
+    generator: torch.Generator,
+    progress: Progress,
+) -> LayerNorms:
+    """LayerNorms of one task, from those of the task before (arXiv 2308.09610, stage one).
+
+    start: scale and bias to begin with, [D] each; images: uint8 [N, H, W, 3]; labels: [N], from 0 within the task.
+    Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
+    learns at the same rate and is dropped. Nothing is fetched from the device within an epoch.
+    """
+    device = backbone.device
+    layernorms = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
+    head = new_head(int(labels.max()) + 1, backbone.model.num_features, generator)
+    auxiliary_head = [tensor.to(device).requires_grad_() for tensor in (head.weight, head.bias)]
+    optimiser = torch.optim.Adam([*layernorms.values(), *auxiliary_head], lr=schedule.lr)
+    labels = labels.to(device)
+    for epoch in range(schedule.epochs):
+        for rows in torch.randperm(len(images), generator=generator).split(schedule.batch_size):
+            inputs = backbone.prepare(images[rows])
+            if schedule.min_crop < 1:
+                inputs = random_resized_crop(inputs, generator, schedule.min_crop)
+            logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary_head)  # [B, classes]
+            loss = functional.cross_entropy(logits, labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            progress.step(len(rows), loss)
+        if not math.isfinite(progress.end_epoch(epoch, schedule.epochs)):
+            raise UserError(f"the loss of stage one is not finite in epoch {epoch + 1}: lower lr ({schedule.lr:g})")
+    return {name: tensor.detach() for name, tensor in layernorms.items()}

@@ -1,0 +1,57 @@
+"""Run the frozen backbone once over every image: queries and a key for each task. Also the start of every chain."""
+
+import torch
+from pydantic import Field
+
+from pipeline import artifacts
+from pipeline.backbone import build_backbone
+from pipeline.command import run
+from pipeline.device import compute_device
+from pipeline.key import closed_form_key
+from pipeline.params import Record, read_params
+from pipeline.progress import Progress
+
+
+class Params(Record):
+    """The size of the backbone's input."""
+
+    image_size: int = Field(ge=1)
+
+
+def main() -> None:
+    """Compute queries, keys, and the empty artifacts from which the chains of tasks start."""
+    params = read_params(Params)
+    weights, config = artifacts.load_weights(artifacts.BACKBONE)
+    backbone = build_backbone(weights, config, image_size=params.image_size, device=compute_device())
+    pretrained = backbone.layernorms()
+    names = list(artifacts.load_json(artifacts.TASKS))
+    test = artifacts.load_tensors(artifacts.TEST)["images"]
+    train = {name: artifacts.load_tensors(artifacts.train_file(name))["images"] for name in names}
+
+    keys = []
+    with Progress("keys", len(test) + sum(len(images) for images in train.values())) as progress:
+        for name, images in train.items():
+            queries = backbone.encode(images, pretrained)
+            artifacts.save_tensors(artifacts.train_queries_file(name), {"queries": queries})
+            keys.append(closed_form_key(queries))
+            progress.step(len(images))
+        artifacts.save_tensors(artifacts.TEST_QUERIES, {"queries": backbone.encode(test, pretrained)})
+        progress.step(len(test))
+        progress.finish()
+    artifacts.save_tensors(artifacts.KEYS, {"keys": torch.stack(keys)})
+
+    tuned = sum(tensor.numel() for tensor in pretrained.values())
+    total = sum(parameter.numel() for parameter in backbone.model.parameters())
+    facts = {
+        "parameters": total,
+        "layernorm_parameters": tuned,
+        "dim": backbone.model.num_features,
+        "flops_per_pass": backbone.flops(),
+    }
+    artifacts.save_json(artifacts.BACKBONE_FACTS, facts)
+    for file in (artifacts.layernorms_file, artifacts.features_file, artifacts.heads_file):
+        artifacts.save_tensors(file("t0"), {})
+
+
+if __name__ == "__main__":
+    run(main)

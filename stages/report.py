@@ -1,0 +1,76 @@
+"""Render the report and its figures from what evaluate wrote."""
+
+import numpy as np
+
+from pipeline import artifacts, metrics
+from pipeline.command import run
+from pipeline.figures import curves, heat_map
+from pipeline.params import Record, read_params
+from pipeline.report import METHODS, Result, render
+
+
+class Params(Record):
+    """What the report says about the run; checked where it is used."""
+
+    dataset: str
+    classes_per_task: int
+    num_tasks: int
+    seed: int
+    evaluate_on: str
+    backbone: str
+    image_size: int
+    batch_size: int
+    lr: float
+    epochs: int
+    min_crop: float
+    selector: str
+    classifier: str
+    classifier_lr: float
+    classifier_epochs: int
+
+
+def main() -> None:
+    """Render reports/report.md and reports/figures."""
+    params = read_params(Params)
+    evaluation = artifacts.load_json(artifacts.EVALUATION)
+    tasks = artifacts.load_json(artifacts.TASKS)
+    matrices = {name: square(rows) for name, rows in evaluation["matrices"].items()}
+    selection = np.array(evaluation["selection"])
+    result = Result(
+        params=params.model_dump(),
+        tasks=dict(list(tasks.items())[: params.num_tasks]),
+        backbone=artifacts.load_json(artifacts.BACKBONE_FACTS),
+        metrics=artifacts.load_json(artifacts.METRICS),
+        rows={name: summary(matrix) for name, matrix in matrices.items()},
+        test_images=evaluation["test_images"],
+    )
+    accuracies = {name: metrics.average_accuracies(matrix) for name, matrix in matrices.items()}
+    figures = {
+        "over_tasks": curves(accuracies, metrics.forgetting_over_steps(matrices["c_ln"]), METHODS),
+        "accuracy_matrix": heat_map(evaluation["matrices"]["c_ln"], x="on task", y="after task", label="accuracy (%)"),
+        "selection": heat_map(
+            (selection / selection.sum(1, keepdims=True)).tolist(), x="selected", y="true task", label="images (%)"
+        ),
+        "key_similarity": heat_map(evaluation["key_similarity"], x="key", y="key", label="cosine (x 100)"),
+    }
+    for name, content in figures.items():
+        artifacts.save_bytes(artifacts.FIGURES / f"{name}.png", content)
+    artifacts.save_bytes(artifacts.REPORT, render(result).encode())
+
+
+def square(rows: list[list[float]]) -> metrics.Matrix:
+    """An accuracy matrix from its rows up to the diagonal: [T, T], NaN above it."""
+    return np.array([row + [np.nan] * (len(rows) - len(row)) for row in rows])
+
+
+def summary(matrix: metrics.Matrix) -> tuple[float, float, float]:
+    """Average accuracy, average incremental accuracy and forgetting."""
+    return (
+        metrics.average_accuracy(matrix),
+        metrics.average_incremental_accuracy(matrix),
+        metrics.forgetting(matrix),
+    )
+
+
+if __name__ == "__main__":
+    run(main)
