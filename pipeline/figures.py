@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 matplotlib.use("Agg")
 
 _INK, _MUTED = "#1f2430", "#667085"
-_COLOURS = {"c_ln": "#0b6e99", "oracle": "#d98e04", "frozen": "#8a8f98", "frozen_ncm": "#b9bdc4"}
+_COLOURS = {"c_ln": "#0b6e99", "oracle": "#d98e04", "frozen": "#8a8f98", "frozen_ncm": "#8a8f98"}
 _ANNOTATE_UP_TO = 12  # rows of a heat map whose cells have room for a number
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -63,7 +63,15 @@ def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float],
         for key, values in accuracy.items():
             width = 2.4 if key == "c_ln" else 1.4
             points = [100 * value for value in values]
-            left.plot(steps, points, "o-", markersize=4, label=names[key], color=_COLOURS[key], linewidth=width)
+            left.plot(
+                steps,
+                points,
+                "o--" if key == "frozen_ncm" else "o-",
+                markersize=4,
+                label=names[key],
+                color=_COLOURS[key],
+                linewidth=width,
+            )
         left.set(xlabel="tasks learned", ylabel="average accuracy (%)")
         left.set_ylim(0, 100)
         left.legend(frameon=False, loc="lower left")

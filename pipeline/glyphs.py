@@ -92,29 +92,19 @@ def uniform(generator: torch.Generator, low: float, high: float, *shape: int) ->
     return torch.rand(*shape, generator=generator) * (high - low) + low
 
 
-def place(
-    bitmaps: Tensor,
-    generator: torch.Generator,
-    *,
-    size: int,
-    turn: float = 0.0,
-    spread: float = 15.0,
-    mirror: bool = False,
-) -> Tensor:
+def place(bitmaps: Tensor, generator: torch.Generator, *, size: int, turn: float = 0.0) -> Tensor:
     """Draw each bitmap at a random angle, scale, aspect, shear and position.
 
-    bitmaps: uint8 [B, CANVAS, CANVAS]; turn and spread: mean and half-width of the angle, in degrees; mirror: swap left
-    and right. Returns the ink's coverage of each pixel: float32 [B, 1, size, size] in [0, 1].
+    bitmaps: uint8 [B, CANVAS, CANVAS]; turn: mean angle in degrees, within 15 of which it lies. Returns the ink's
+    coverage of each pixel: float32 [B, 1, size, size] in [0, 1].
     """
     count = len(bitmaps)
-    angle = torch.deg2rad(turn + uniform(generator, -spread, spread, count))
+    angle = torch.deg2rad(turn + uniform(generator, -15, 15, count))
     scale, aspect = uniform(generator, 0.78, 1.1, count), uniform(generator, 0.88, 1.13, count)
     shear, shift = uniform(generator, -0.2, 0.2, count), uniform(generator, -0.16, 0.16, count, 2, 1)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(count)
     rotation = torch.stack([cos, -sin, sin, cos], 1).view(count, 2, 2)
     stretch = torch.stack([aspect / scale, shear, zero, 1 / (aspect * scale)], 1).view(count, 2, 2)
-    if mirror:
-        stretch[:, :, 0] *= -1
     affine = torch.cat([stretch @ rotation, shift], 2)  # [B, 2, 3]: output pixel -> bitmap
     grid = functional.affine_grid(affine, [count, 1, size, size], align_corners=False)
     return functional.grid_sample(bitmaps[:, None].float() / 255, grid, align_corners=False).clamp(0, 1)

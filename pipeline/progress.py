@@ -1,4 +1,4 @@
-"""Live progress of a stage: a bar on a terminal, a line an epoch elsewhere."""
+"""Live progress of a stage: a bar on a terminal; elsewhere a line an epoch, at most one a second."""
 
 import time
 from types import TracebackType
@@ -9,23 +9,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
+_SECONDS_BETWEEN_LINES = 1.0
+
 
 class Progress:
     """Counts images and averages the loss; the loss is fetched from the device once an epoch, never within one."""
 
     def __init__(self, title: str, images: int) -> None:
-        """`images`: how many the stage passes through the model or classifier in all."""
-        console = Console(highlight=False)
+        """`images`: how many the stage passes through the model or classifier in all; 0 where that is unknown."""
+        self._console = Console(highlight=False)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        self._bar = Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self._row = self._bar.add_task(title, total=images, note="")
-        self._title, self._console = title, console
-        self._done, self._started = 0, time.monotonic()
+        live = self._console.is_terminal
+        self._bar = Bar(*columns, TimeRemainingColumn(), console=self._console, disable=not live)
+        self._row = self._bar.add_task(title, total=images or None, note="")
+        self._title = title
+        self._done, self._started, self._printed = 0, time.monotonic(), 0.0
         self._losses: list[Tensor] = []
 
     def __enter__(self) -> Self:
@@ -50,16 +53,17 @@ class Progress:
         """Show and return the mean loss of zero-based `epoch`."""
         loss = sum(float(value) for value in self._losses) / len(self._losses)
         self._losses.clear()
-        self._note(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}")
+        self._note(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", last=epoch + 1 == epochs)
         return loss
 
     def finish(self) -> None:
         """Say how many images went how fast, for work without epochs."""
-        self._note(f"{self._done} images")
+        self._note(f"{self._done} images", last=True)
 
-    def _note(self, text: str) -> None:
-        speed = self._done / max(time.monotonic() - self._started, 1e-9)
-        note = f"{text}, {speed:.0f} images/s"
+    def _note(self, text: str, *, last: bool) -> None:
+        now = time.monotonic()
+        note = f"{text}, {self._done / max(now - self._started, 1e-9):.0f} images/s"
         self._bar.update(self._row, note=note)
-        if not self._console.is_terminal:
+        if not self._console.is_terminal and (last or now - self._printed >= _SECONDS_BETWEEN_LINES):
             self._console.print(f"{self._title}: {note}", soft_wrap=True)
+            self._printed = now

@@ -6,6 +6,7 @@ shape rules for two of them. Defining those two schemas first is enough for all 
 operators). Where the compiled operators load, nothing is defined.
 """
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -17,19 +18,17 @@ _SCHEMAS = (
 )
 
 
-def _operators_load() -> bool:
+def _operators_exist() -> bool:
     spec = importlib.util.find_spec("torchvision")
     origin = spec.origin if spec else None
     assert origin, "torchvision is a pinned dependency"
     for library in sorted(Path(origin).parent.glob("_C.*")):
-        try:
+        with contextlib.suppress(OSError):
             torch.ops.load_library(str(library))
-        except OSError:
-            return False
     return hasattr(torch.ops.torchvision, "nms")
 
 
-if not _operators_load():
+if not _operators_exist():
     _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")  # the definitions live as long as this name
     for _schema in _SCHEMAS:
         _LIBRARY.define(_schema)

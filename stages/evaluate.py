@@ -87,9 +87,11 @@ def triangle(matrix: Matrix) -> list[list[float]]:
 
 
 def save_plots(matrices: dict[str, Matrix], test: EvaluationSet, selected: Tensor) -> None:
-    """The tables behind DVC's plots."""
+    """The tables behind DVC's plots, which sort task numbers as text."""
+    digits = len(str(test.num_tasks))
+    numbers = [f"{task:0{digits}}" for task in range(1, test.num_tasks + 1)]
     cells = [
-        (task_name(step), task_name(task), round(float(matrices["c_ln"][step, task]), 6))
+        (numbers[step], numbers[task], round(float(matrices["c_ln"][step, task]), 6))
         for step in range(test.num_tasks)
         for task in range(step + 1)
     ]
@@ -97,9 +99,7 @@ def save_plots(matrices: dict[str, Matrix], test: EvaluationSet, selected: Tenso
     curves = zip(*(metrics.average_accuracies(matrices[name]) for name in ("c_ln", "oracle", "frozen")), strict=True)
     steps = [(step, *(round(value, 6) for value in values)) for step, values in enumerate(curves, start=1)]
     artifacts.save_csv(artifacts.ACCURACY_OVER_TASKS, ("tasks_learned", "c_ln", "oracle", "frozen"), steps)
-    images = [
-        (task_name(own), task_name(chosen)) for own, chosen in zip(test.tasks.tolist(), selected.tolist(), strict=True)
-    ]
+    images = [(numbers[own], numbers[chosen]) for own, chosen in torch.stack([test.tasks, selected], 1).tolist()]
     artifacts.save_csv(artifacts.SELECTION, ("true_task", "selected_task"), images)
 
 

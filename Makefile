@@ -1,0 +1,44 @@
+# What people type. Python 3.11 or later, git and make are all that must be there before.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help install repro test check bench format clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repro: $(VENV)/installed  ## install, run the pipeline, print the result
+	@dvc repro
+	@python -m pipeline summary
+
+test: $(VENV)/installed-dev  ## install what tests need, and run them
+	python -m pytest -q -n 2 --dist loadfile
+
+check: $(VENV)/installed-dev  ## style, types: warnings are errors
+	ruff format --check .
+	ruff check .
+	mypy
+
+bench: $(VENV)/installed-dev  ## measure how long the commands take, in a fresh clone
+	python -m benchmarks.times
+
+format: $(VENV)/installed-dev  ## rewrite the code in the common style
+	ruff format .
+	ruff check --fix .
+
+install: $(VENV)/installed  ## only make .venv with the pinned dependencies
+
+clean:  ## remove what the pipeline made; DVC's cache stays, so dvc repro brings it back
+	rm -rf data artifacts
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	python -m pip install -q --disable-pip-version-check -c constraints.txt .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
+	@touch $@

@@ -1,0 +1,64 @@
+"""Name the classes of image files with the finished learner: python -m stages.predict IMAGE... (no DVC stage)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import artifacts
+from pipeline.backbone import build_backbone
+from pipeline.command import run
+from pipeline.device import compute_device
+from pipeline.head import Head
+from pipeline.image_files import read_image
+from pipeline.learner import Learner
+from pipeline.params import Record, read_params
+from pipeline.tasks import task_name
+
+
+class Params(Record):
+    """What the learner was trained with."""
+
+    num_tasks: int = Field(ge=1)
+    image_size: int = Field(ge=1)
+    selector: str
+
+
+def load_learner(params: Params) -> Learner:
+    """The learner after the last task."""
+    last = task_name(params.num_tasks - 1)
+    weights, config = artifacts.load_weights(artifacts.BACKBONE)
+    heads = artifacts.load_tensors(artifacts.heads_file(last))
+    return Learner(
+        backbone=build_backbone(weights, config, image_size=params.image_size, device=compute_device()),
+        bank=artifacts.load_tensors(artifacts.layernorms_file(last)),
+        keys=artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks],
+        head=Head(heads["tuned.weight"], heads["tuned.bias"]),
+        selector=params.selector,
+    )
+
+
+def main(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each.")] = 3,
+) -> None:
+    """Print the most probable classes of each IMAGE and the task whose LayerNorms were selected."""
+    params = read_params(Params)
+    pixels = torch.stack([read_image(path, params.image_size) for path in images])
+    learner = load_learner(params)
+    classes = [name for names in artifacts.load_json(artifacts.TASKS).values() for name in names]
+    tasks, probabilities = learner.predict(pixels)
+    table = Table("image", "task", "classes")
+    for path, task, row in zip(images, tasks.tolist(), probabilities, strict=True):
+        best = row.topk(min(top, len(row)))
+        named = [f"{classes[c]} {p:.0%}" for p, c in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        table.add_row(str(path), task_name(task), ", ".join(named))
+    Console(highlight=False, markup=False).print(table)
+
+
+if __name__ == "__main__":
+    run(main)

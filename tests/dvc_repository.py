@@ -1,0 +1,129 @@
+"""A clone of the project with a tenth of the images, and the real `dvc` in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from imports import ROOT
+from stage_server import write_client
+
+SMALLER = {
+    "pipeline/glyph_images.py": [
+        ("TRAIN_PER_CLASS = 40", "TRAIN_PER_CLASS = 5"),
+        ("TEST_PER_CLASS = 40", "TEST_PER_CLASS = 2"),
+    ],
+    "params.yaml": [("epochs: 5 ", "epochs: 1 "), ("classifier_epochs: 15", "classifier_epochs: 2")],
+}
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A clone, and commands run in it."""
+
+    path: Path
+    env: dict[str, str]
+
+    def run(self, *command: str, fails: bool = False, cwd: str = ".") -> str:
+        """Output of a command, both streams; its exit code must be as expected."""
+        done = subprocess.run(
+            command,
+            cwd=self.path / cwd,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout}"
+        return done.stdout
+
+    def dvc(self, *arguments: str, fails: bool = False, cwd: str = ".") -> str:
+        """Output of a DVC command."""
+        return self.run("dvc", *arguments, fails=fails, cwd=cwd)
+
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-qm", message)
+
+    def clone(self, path: Path) -> "Repository":
+        """A fresh clone: no cache, no artifacts."""
+        self.run("git", "clone", "-q", ".", str(path))
+        return Repository(path, self.env)
+
+    def read(self, path: str) -> str:
+        """Text of a file."""
+        return (self.path / path).read_text()
+
+    def digests(self, *patterns: str) -> dict[str, bytes]:
+        """Content of the files that match."""
+        return {
+            str(p.relative_to(self.path)): p.read_bytes()
+            for pattern in patterns
+            for p in sorted(self.path.glob(pattern))
+            if p.is_file()
+        }
+
+
+def ran(output: str) -> list[str]:
+    """Stages that DVC ran, in order."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def cached(output: str) -> list[str]:
+    """Stages whose result DVC took from its cache."""
+    return re.findall(r"Stage '([^']+)' is cached", output)
+
+
+def per_task(*names: str, tasks: int = 2) -> list[str]:
+    return [f"{name}@t{task}" for name in names for task in range(1, tasks + 1)]
+
+
+@contextmanager
+def stage_environment(folder: Path) -> Iterator[dict[str, str]]:
+    """Variables under which `python -m stages.X` goes to a stage server, and git knows its user."""
+    write_client(folder, folder / "socket")
+    server = subprocess.Popen([sys.executable, "-m", "tests.stage_server", str(folder / "socket")], cwd=ROOT)
+    try:
+        while not (folder / "socket").exists():
+            assert server.poll() is None
+            time.sleep(0.05)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+        people = {
+            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        plain = {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200", "GIT_CONFIG_GLOBAL": os.devnull}
+        path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+        yield inherited | people | plain | {"PATH": path}
+    finally:
+        server.kill()
+        server.wait()
+
+
+def make_repository(path: Path, env: dict[str, str]) -> Repository:
+    """The project as it stands in the working tree, made smaller, with two tasks, not yet run."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if not name.startswith(("reports/", "dvc.lock", "tests/", "docs/")) and (ROOT / name).exists():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, path / name)
+    for name, changes in SMALLER.items():
+        text = (path / name).read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (path / name).write_text(text)
+    repository = Repository(path, env)
+    repository.run("git", "init", "-qb", "main")
+    repository.run("python", "-m", "pipeline", "plan", "2")
+    repository.commit("project")
+    return repository

@@ -1,0 +1,92 @@
+"""Tuned passes are those of a plain timm model with the LayerNorms written in; misfits are named."""
+
+import pytest
+import torch
+from conftest import TINY, TINY_CONFIG, random_images, tiny_weights
+from torch import nn
+
+from pipeline.backbone import Backbone, build_backbone
+from pipeline.errors import UserError
+from pipeline.timm_vit import VisionTransformer
+
+CPU = torch.device("cpu")
+
+
+def plain_model(weights: dict[str, torch.Tensor]) -> VisionTransformer:
+    """timm's own model, nothing of ours in it."""
+    model = VisionTransformer(**TINY, num_classes=0).eval()
+    model.load_state_dict(weights)
+    return model
+
+
+def other_layernorms(backbone: Backbone) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return {name: t + 0.3 * torch.randn(t.shape, generator=generator) for name, t in backbone.layernorms().items()}
+
+
+def test_tuned_pass_equals_plain_timm_bit_for_bit(backbone: Backbone) -> None:
+    layernorms = other_layernorms(backbone)
+    images = random_images(7)
+    inputs = (images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        expected = plain_model(tiny_weights() | layernorms)(inputs)
+    assert torch.equal(backbone.encode(images, layernorms), expected)
+    assert not torch.equal(backbone.encode(images, backbone.layernorms()), expected)
+
+
+def test_query_pass_equals_plain_timm_and_tuned_passes_leave_no_trace(backbone: Backbone) -> None:
+    images = random_images(3)
+    before = backbone.encode(images, backbone.layernorms())
+    backbone.encode(images, other_layernorms(backbone))
+    with torch.inference_mode():
+        assert torch.equal(before, plain_model(tiny_weights())(backbone.prepare(images)))
+    assert torch.equal(backbone.encode(images, backbone.layernorms()), before)
+
+
+def test_layernorms_are_all_and_only_those_of_the_model(backbone: Backbone) -> None:
+    modules = [module for module in backbone.model.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(modules) == 2 * TINY["depth"] + 1
+    assert set(backbone.layernorms()) == {
+        f"{module}.{name}"
+        for module in ["blocks.0.norm1", "blocks.0.norm2", "blocks.1.norm1", "blocks.1.norm2", "norm"]
+        for name in ["weight", "bias"]
+    }
+    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
+
+
+def test_a_batch_gives_what_its_parts_give(backbone: Backbone) -> None:
+    images = random_images(600)  # more than one inference batch
+    whole = backbone.encode(images, backbone.layernorms())
+    parts = [backbone.encode(part, backbone.layernorms()) for part in images.split(100)]
+    torch.testing.assert_close(whole, torch.cat(parts))
+    assert backbone.encode(images[:0], backbone.layernorms()).shape == (0, TINY["embed_dim"])
+
+
+def test_images_are_resized_to_the_input_size(backbone: Backbone) -> None:
+    grey = torch.full((2, 40, 30, 3), 128, dtype=torch.uint8)
+    prepared = backbone.prepare(grey)
+    assert prepared.shape == (2, 3, 16, 16)
+    torch.testing.assert_close(prepared, torch.full_like(prepared, (128 / 255 - 0.5) / 0.5))
+
+
+def test_another_image_size_resamples_the_position_embeddings() -> None:
+    larger = build_backbone(tiny_weights(), TINY_CONFIG, image_size=32, device=CPU)
+    assert larger.encode(random_images(2, size=32), larger.layernorms()).shape == (2, TINY["embed_dim"])
+    with pytest.raises(UserError, match="image_size must be a multiple of the backbone's patch size 8, found 20"):
+        build_backbone(tiny_weights(), TINY_CONFIG, image_size=20, device=CPU)
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    weights = tiny_weights()
+    del weights["norm.bias"]
+    with pytest.raises(UserError, match=r"weights do not fit.*norm\.bias") as raised:
+        build_backbone(weights, TINY_CONFIG, image_size=16, device=CPU)
+    assert "\n" not in str(raised.value)
+
+
+def test_flops_are_those_of_the_matrix_products(backbone: Backbone) -> None:
+    tokens, dim, hidden = 5, 16, 32
+    linear = tokens * dim * (3 * dim + dim + 2 * hidden)
+    attention = 2 * tokens * tokens * dim
+    patches = 4 * dim * 3 * 8 * 8
+    assert backbone.flops() == 2 * (TINY["depth"] * (linear + attention) + patches)

@@ -1,0 +1,56 @@
+"""The closed-form key is the optimum of the paper's objective; the selector takes the most similar key."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from pipeline.errors import UserError
+from pipeline.key import closed_form_key, cosine
+from pipeline.selector import select_tasks
+
+
+def objective(key: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """Mean cosine of a key [D] to queries [N, D], as the paper's code computes it."""
+    return functional.cosine_similarity(queries, key[None], dim=1).mean()
+
+
+def test_closed_form_key_is_where_gradient_descent_on_the_objective_ends() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(200, 24, generator=generator) * torch.rand(200, 1, generator=generator) + 0.3
+    key = torch.randn(24, generator=generator).requires_grad_()
+    optimiser = torch.optim.Adam([key], lr=0.05)
+    for _ in range(1500):
+        optimiser.zero_grad()
+        (-objective(key, queries)).backward()
+        optimiser.step()
+    closed = closed_form_key(queries)
+    torch.testing.assert_close(functional.normalize(key.detach(), dim=0), closed, atol=1e-3, rtol=0)
+    assert objective(closed, queries) >= objective(key.detach(), queries) - 1e-6
+
+
+@given(st.integers(0, 10_000), st.integers(1, 20), st.integers(2, 8))
+def test_no_direction_is_better_than_the_closed_form_key(seed: int, count: int, dim: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    queries = torch.randn(count, dim, generator=generator)
+    best = objective(closed_form_key(queries), queries)
+    for other in torch.randn(20, dim, generator=generator):
+        assert objective(other, queries) <= best + 1e-5
+
+
+def test_key_does_not_depend_on_the_lengths_of_the_queries() -> None:
+    queries = torch.randn(30, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(closed_form_key(queries), closed_form_key(queries * torch.arange(1, 31)[:, None]))
+
+
+def test_selects_the_key_of_the_smallest_angle() -> None:
+    keys = torch.tensor([[1.0, 0.0], [0.0, 5.0]])  # the length of a key says nothing
+    queries = torch.tensor([[9.0, 1.0], [0.1, 0.2], [-1.0, -0.1]])
+    assert select_tasks("key", queries, keys).tolist() == [0, 1, 1]
+    torch.testing.assert_close(cosine(queries, keys)[0], torch.tensor([9.0, 1.0]) / 82**0.5)
+
+
+def test_unknown_selector_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="selector 'nearest' is unknown: choose one of key"):
+        select_tasks("nearest", torch.ones(1, 2), torch.ones(1, 2))

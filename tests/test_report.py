@@ -1,0 +1,63 @@
+"""The report: complete, the same bytes for the same numbers, and safe from the names of classes."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.figures import curves, heat_map
+from pipeline.report import METHODS, Result, escape, render
+
+RESULT = Result(
+    params={"dataset": "glyphs", "backbone": "glyph_vit", "seed": 3, "lr": 0.01, "epochs": 5, "evaluate_on": "test"},
+    tasks={"t1": ["a", "b"], "t2": ["c", "d|<b>e</b>"]},
+    backbone={"parameters": 1000, "layernorm_parameters": 40, "dim": 8, "flops_per_pass": 5_000_000},
+    metrics={"selection_accuracy": 0.75, "forgetting_clipped": 0.2, "passes_per_image": 2.25},
+    rows={name: (0.5 - 0.1 * index, 0.6, 0.1) for index, name in enumerate(METHODS)},
+    test_images=1200,
+)
+
+
+def test_says_what_was_run_and_what_came_out() -> None:
+    text = render(RESULT)
+    assert text.startswith("# Continual LayerNorm tuning on glyphs\n")
+    assert "4 classes arrive in 2 tasks" in text
+    assert "| C-LN | 50.0 | 60.0 | 10.0 |" in text
+    assert "C-LN is 20.0 points above the frozen backbone" in text
+    assert "| learned in total | 132 |" in text  # 2 tasks x (40 + 8) + 4 classes x (8 + 1)
+    assert "| floating-point operations of them | 0.01 GFLOP |" in text
+    for figure in ("over_tasks", "accuracy_matrix", "selection", "key_similarity"):
+        assert f"(figures/{figure}.png)" in text
+    assert render(RESULT) == text
+
+
+def test_a_loss_is_called_one_and_validation_is_named() -> None:
+    rows = {**RESULT.rows, "c_ln": (0.1, 0.1, 0.0)}
+    text = render(replace(RESULT, rows=rows, params={**RESULT.params, "evaluate_on": "validation"}))
+    assert "C-LN is 20.0 points below the frozen backbone" in text
+    assert "held-out training images (validation)" in text
+
+
+def test_names_of_classes_stay_names() -> None:
+    assert r"d\|\<b\>e\</b\>" in render(RESULT)
+    assert escape("line\nbreak\x1b[0m") == "line\N{REPLACEMENT CHARACTER}break\N{REPLACEMENT CHARACTER}\\[0m"
+    assert escape("ნ plain words") == "ნ plain words"
+
+
+@pytest.mark.parametrize("size", [1, 2, 12, 50])
+def test_heat_maps_are_pictures_of_any_number_of_tasks(size: int) -> None:
+    rows = [[0.5] * (step + 1) for step in range(size)]
+    content = heat_map(rows, x="x", y="y", label="z")
+    assert content == heat_map(rows, x="x", y="y", label="z")
+    picture = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+    assert picture.std() > 5
+    assert b"matplotlib" not in content.lower()
+
+
+def test_curves_with_one_task_and_with_negative_forgetting() -> None:
+    one = curves({name: [0.5] for name in METHODS}, [0.0], METHODS)
+    more = curves({name: [0.5, 0.4] for name in METHODS}, [0.0, -0.1], METHODS)
+    assert one != more
+    assert more == curves({name: [0.5, 0.4] for name in METHODS}, [0.0, -0.1], METHODS)

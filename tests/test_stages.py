@@ -1,0 +1,271 @@
+"""The stages in a temporary repository, with a tiny ViT and a tiny data set: what they read, write and never change."""
+
+import hashlib
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_CONFIG, random_images, tiny_weights
+from imports import ROOT
+from PIL import Image
+from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from pipeline import artifacts
+from pipeline.__main__ import app
+from pipeline.errors import UserError
+
+CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 10, 5
+
+
+def write_raw_data() -> None:
+    """Eight classes of noise around a colour, in two groups, and a tiny backbone, as download would leave them."""
+    colours = random_images(CLASSES, seed=9, size=1).float()
+    for file, count, seed in ((artifacts.RAW_TRAIN, TRAIN_PER_CLASS, 1), (artifacts.RAW_TEST, TEST_PER_CLASS, 2)):
+        labels = torch.arange(CLASSES).repeat_interleave(count)
+        images = 0.6 * colours[labels] + 0.4 * random_images(len(labels), seed).float()
+        artifacts.save_tensors(file, {"images": images.to(torch.uint8), "labels": labels})
+    names = [f"class {c}" for c in range(CLASSES)]
+    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": names, "groups": ["even", "odd"] * (CLASSES // 2)})
+    save_file(tiny_weights(), artifacts.BACKBONE, {"config": json.dumps(TINY_CONFIG)})
+
+
+def set_params(**changes: object) -> None:
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params.update(changes)
+    yaml.dump(params, Path("params.yaml"))
+
+
+def run_stage(name: str, *arguments: str) -> None:
+    importlib.import_module(f"stages.{name}").main(*arguments)
+
+
+def run_all(tasks: int) -> None:
+    """Every stage but download, in DVC's order."""
+    run_stage("split")
+    run_stage("keys")
+    for name in ("stage_one", "features", "stage_two"):
+        for task in range(1, tasks + 1):
+            run_stage(name, f"t{task}")
+    run_stage("evaluate")
+    run_stage("report")
+
+
+def digests(*folders: str) -> dict[str, str]:
+    files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty repository with the project's own dvc.yaml and params.yaml, for three tasks of two classes."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    write_raw_data()
+    set_params(classes_per_task=2, image_size=16, epochs=2, classifier_epochs=3)
+    assert CliRunner().invoke(app, ["plan", "3"]).exit_code == 0
+    return tmp_path
+
+
+@pytest.fixture
+def finished(repository: Path) -> Path:
+    """The same, with every stage run."""
+    run_all(3)
+    return repository
+
+
+@pytest.mark.usefixtures("finished")
+def test_metrics_are_the_promised_ones_and_consistent() -> None:
+    metrics = artifacts.load_json(artifacts.METRICS)
+    assert list(metrics) == [
+        "average_accuracy",
+        "average_incremental_accuracy",
+        "forgetting",
+        "forgetting_clipped",
+        "selection_accuracy",
+        "oracle_accuracy",
+        "frozen_accuracy",
+        "frozen_ncm_accuracy",
+        "passes_per_image",
+    ]
+    assert all(isinstance(value, float) for value in metrics.values())
+    evaluation = artifacts.load_json(artifacts.EVALUATION)
+    assert metrics["average_accuracy"] == pytest.approx(sum(evaluation["matrices"]["c_ln"][-1]) / 3, abs=1e-6)
+    assert [len(row) for row in evaluation["matrices"]["c_ln"]] == [1, 2, 3]
+    images = evaluation["test_images"]
+    assert images == 3 * 2 * TEST_PER_CLASS
+    assert metrics["passes_per_image"] == pytest.approx(1 + sum(evaluation["tuned_passes"]) / images, abs=1e-6)
+    assert 2 <= metrics["passes_per_image"] <= 1 + (3 + 1) / 2
+    assert sum(map(sum, evaluation["selection"])) == images
+
+
+@pytest.mark.usefixtures("finished")
+def test_first_step_is_the_same_for_the_selector_and_the_oracle() -> None:
+    matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    assert matrices["c_ln"][0] == matrices["oracle"][0]
+
+
+def test_two_runs_give_identical_bytes(repository: Path) -> None:
+    run_all(3)
+    first = digests("data", "artifacts", "reports")
+    for folder in ("artifacts", "reports", "data/train"):
+        shutil.rmtree(repository / folder)
+    run_all(3)
+    assert digests("data", "artifacts", "reports") == first
+    assert len(first) > 30
+
+
+@pytest.mark.usefixtures("finished")
+def test_one_more_task_leaves_every_earlier_file_as_it_was() -> None:
+    before = digests("data", "artifacts/layernorms", "artifacts/features", "artifacts/heads", "artifacts/queries")
+    assert CliRunner().invoke(app, ["plan", "4"]).exit_code == 0
+    run_stage("split")
+    run_stage("keys")
+    for name in ("stage_one", "features", "stage_two"):
+        run_stage(name, "t4")
+    run_stage("evaluate")
+    after = digests("data", "artifacts")
+    assert {path: after[path] for path in before} == before
+    for file in (artifacts.layernorms_file, artifacts.heads_file):
+        old, new = load_file(file("t3")), load_file(file("t4"))
+        assert all(torch.equal(new[name][: len(rows)], rows) for name, rows in old.items())
+        assert all(len(new[name]) > len(rows) for name, rows in old.items())
+    assert len(artifacts.load_json(artifacts.EVALUATION)["matrices"]["c_ln"]) == 4
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_task_is_trained_on_its_own_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rehearsal-free: with every other task's training images gone, t2 comes out the same."""
+    before = digests("artifacts/layernorms", "artifacts/features", "artifacts/heads")
+    read: list[Path] = []
+    load = artifacts.load_tensors
+
+    def load_and_note(path: Path) -> dict[str, torch.Tensor]:
+        read.append(path)
+        return load(path)
+
+    monkeypatch.setattr(artifacts, "load_tensors", load_and_note)
+    for other in ("t1", "t3", "t4"):
+        artifacts.train_file(other).unlink()
+        artifacts.train_queries_file(other).unlink()
+    for name in ("stage_one", "features", "stage_two"):
+        run_stage(name, "t2")
+    assert digests("artifacts/layernorms", "artifacts/features", "artifacts/heads") == before
+    features_of_old_tasks = load(artifacts.features_file("t2"))["train_features"]
+    assert len(features_of_old_tasks) == 2 * TRAIN_PER_CLASS  # t2's own, nothing carried from t1
+    assert artifacts.train_file("t2") in read
+
+
+@pytest.mark.usefixtures("finished")
+def test_stage_two_and_evaluation_need_no_backbone() -> None:
+    artifacts.BACKBONE.unlink()
+    set_params(classifier_lr=0.5)
+    for task in ("t1", "t2", "t3"):
+        run_stage("stage_two", task)
+    run_stage("evaluate")
+    run_stage("report")
+
+
+@pytest.mark.usefixtures("repository")
+def test_validation_images_come_from_the_training_images() -> None:
+    set_params(evaluate_on="validation")
+    run_stage("split")
+    train = load_file(artifacts.RAW_TRAIN)["images"]
+    raw = {image.numpy().tobytes() for image in train}
+    parts = [load_file(artifacts.train_file(f"t{t}"))["images"] for t in range(1, 5)]
+    kept = {image.numpy().tobytes() for part in parts for image in part}
+    held_out = {image.numpy().tobytes() for image in load_file(artifacts.TEST)["images"]}
+    assert kept | held_out == raw
+    assert not kept & held_out
+    assert len(held_out) == CLASSES * TRAIN_PER_CLASS // 5
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_tasks": 99}, "num_tasks is 99, but tasks ends at t3"),
+        ({"classes_per_task": 4}, "tasks has 3 tasks, the data set only classes for 2"),
+        ({"tasks": {1: {"prev": "t0"}}}, r"tasks\.1: input should be a valid string"),
+        ({"tasks": {"t1": {"prev": "t0"}, "t2": {"prev": "t2"}}}, "not a chain"),
+        ({"evaluate_on": "train"}, "evaluate_on: input should be 'test' or 'validation'"),
+    ],
+)
+def test_split_refuses_a_chain_that_disagrees(changes: dict[str, object], message: str) -> None:
+    set_params(**changes)
+    with pytest.raises(UserError, match=message):
+        run_stage("split")
+    assert not artifacts.TASKS.exists()
+
+
+@pytest.mark.usefixtures("finished")
+def test_predict_names_what_the_evaluation_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Image files of test images get the tasks and classes that the pipeline computed for them."""
+    test = load_file(artifacts.TEST)
+    names = [name for names in artifacts.load_json(artifacts.TASKS).values() for name in names]
+    rows = list(range(0, 30, 3))
+    files = [Path(f"image{row}.png") for row in rows]
+    for row, file in zip(rows, files, strict=True):
+        Image.fromarray(test["images"][row].numpy()).save(file)
+    capsys.readouterr()
+    importlib.import_module("stages.predict").main(files, top=1)
+    printed = [line for line in capsys.readouterr().out.splitlines() if "image" in line and ".png" in line]
+    table = load_file(artifacts.features_file("t3"))
+    heads = load_file(artifacts.heads_file("t3"))
+    for row, line in zip(rows, printed, strict=True):
+        task = int(table["selected"][-1, row])
+        pair = (table["image"] == row) & (table["task"] == task)
+        logits = heads["tuned.weight"] @ table["features"][pair][0] + heads["tuned.bias"]
+        assert f"t{task + 1}" in line
+        assert names[int(logits.argmax())] in line
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"no image", "is not an image that Pillow can read"),
+        (b"\x89PNG\r\n\x1a\n", "is not an image that Pillow can read|cannot be read"),
+    ],
+)
+def test_predict_names_a_bad_file(content: bytes | None, message: str) -> None:
+    if content is not None:
+        Path("bad.png").write_bytes(content)
+    with pytest.raises(UserError, match=f"bad.png {message}|bad.png cannot"):
+        importlib.import_module("stages.predict").main([Path("bad.png")])
+
+
+@pytest.mark.usefixtures("repository")
+def test_plan_keeps_comments_and_writes_the_chain() -> None:
+    shutil.copy(ROOT / "params.yaml", ".")
+    before = Path("params.yaml").read_text()
+    assert CliRunner().invoke(app, ["plan", "7"]).exit_code == 0
+    after = Path("params.yaml").read_text()
+    assert "num_tasks: 7  # how many tasks the report covers" in after
+    assert after.endswith("  t7: {prev: t6}\n")
+    assert CliRunner().invoke(app, ["plan", "5"]).exit_code == 0
+    assert Path("params.yaml").read_text() == before
+    assert CliRunner().invoke(app, ["plan", "0"]).exit_code == 2
+
+
+@pytest.mark.usefixtures("finished")
+def test_summary_prints_the_headline(capsys: pytest.CaptureFixture[str]) -> None:
+    result = CliRunner().invoke(app, ["summary"])
+    assert result.exit_code == 0, capsys.readouterr()
+    accuracy = artifacts.load_json(artifacts.METRICS)["average_accuracy"]
+    assert f"{100 * accuracy:.1f}" in result.output
+    assert "report: reports/report.md" in result.output
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_missing_artifact_is_named() -> None:
+    artifacts.features_file("t3").unlink()
+    with pytest.raises(UserError, match=r"features/t3.safetensors is missing: `dvc repro` makes it"):
+        run_stage("evaluate")

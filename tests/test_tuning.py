@@ -1,0 +1,107 @@
+"""Stage one against a bare loop over a plain timm model; what it leaves alone; what it says when it diverges."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import TINY, random_images, tiny_weights
+from torch import nn
+from torch.nn import functional
+
+from pipeline.augment import random_resized_crop
+from pipeline.backbone import Backbone
+from pipeline.errors import UserError
+from pipeline.progress import Progress
+from pipeline.timm_vit import VisionTransformer
+from pipeline.tuning import Schedule, tune_layernorms
+
+SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=3, min_crop=1.0)
+IMAGES, LABELS = random_images(20), torch.arange(20) % 4
+
+
+def tune(backbone: Backbone, schedule: Schedule = SCHEDULE, seed: int = 0) -> dict[str, torch.Tensor]:
+    return tune_layernorms(
+        backbone,
+        start=backbone.layernorms(),
+        images=IMAGES,
+        labels=LABELS,
+        schedule=schedule,
+        generator=torch.Generator().manual_seed(seed),
+        progress=Progress("test", 0),
+    )
+
+
+def bare_loop(seed: int) -> dict[str, torch.Tensor]:
+    """The same training with a plain timm model whose own LayerNorms require gradients."""
+    model = VisionTransformer(**TINY, num_classes=0).eval().requires_grad_(False)
+    model.load_state_dict(tiny_weights())
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(TINY["embed_dim"], 4)
+    nn.init.trunc_normal_(head.weight, std=0.02, generator=generator)
+    nn.init.zeros_(head.bias)
+    norms = {
+        f"{module_name}.{name}": parameter.requires_grad_()
+        for module_name, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for name, parameter in module.named_parameters()
+    }
+    optimiser = torch.optim.Adam([*norms.values(), *head.parameters()], lr=SCHEDULE.lr)
+    for _ in range(SCHEDULE.epochs):
+        for rows in torch.randperm(20, generator=generator).split(SCHEDULE.batch_size):
+            inputs = (IMAGES[rows].permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+            optimiser.zero_grad()
+            functional.cross_entropy(head(model(inputs)), LABELS[rows]).backward()
+            optimiser.step()
+    return {name: parameter.detach() for name, parameter in norms.items()}
+
+
+def test_equals_a_bare_loop_bit_for_bit(backbone: Backbone) -> None:
+    expected = bare_loop(seed=3)
+    tuned = tune(backbone, seed=3)
+    assert tuned.keys() == expected.keys()
+    assert all(torch.equal(tuned[name], expected[name]) for name in expected)
+
+
+def test_changes_every_layernorm_and_nothing_else(backbone: Backbone) -> None:
+    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    tuned = tune(backbone)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
+    assert all(not torch.equal(tuned[name], start) for name, start in backbone.layernorms().items())
+    assert not any(tensor.requires_grad for tensor in tuned.values())
+
+
+def test_lowers_the_loss(backbone: Backbone, capsys: pytest.CaptureFixture[str]) -> None:
+    tune(backbone, replace(SCHEDULE, epochs=15))
+    losses = [float(line.split("loss ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_repeats_bit_for_bit_and_depends_on_the_seed(backbone: Backbone) -> None:
+    cropped = replace(SCHEDULE, min_crop=0.3)
+    first, second, other = tune(backbone, cropped), tune(backbone, cropped), tune(backbone, cropped, seed=1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_remedy(backbone: Backbone) -> None:
+    with pytest.raises(UserError, match=r"not finite in epoch \d: lower lr \(1e\+30\)"):
+        tune(backbone, replace(SCHEDULE, lr=1e30, epochs=9))
+
+
+def test_crops_keep_shape_and_stay_inside_the_image() -> None:
+    inputs = torch.rand(50, 3, 16, 16)
+    crops = random_resized_crop(inputs, torch.Generator().manual_seed(0), min_area=0.1)
+    assert crops.shape == inputs.shape
+    assert crops.min() >= inputs.min()
+    assert crops.max() <= inputs.max()
+    ramp = torch.linspace(0, 1, 16).expand(500, 3, 16, 16)  # a crop of a ramp spans the share of the width it keeps
+    row = random_resized_crop(ramp, torch.Generator().manual_seed(0), min_area=0.25)[:, 0, 8]
+    width = row[:, -1] - row[:, 0]
+    assert 0.4 < width.min() < 0.6
+    assert width.max() <= 1.0001
+
+
+def test_a_crop_of_everything_is_the_image() -> None:
+    inputs = torch.rand(2, 3, 16, 16)
+    square = random_resized_crop(inputs, torch.Generator().manual_seed(0), min_area=1.0)
+    assert (square - inputs).abs().mean() < 0.2  # only the aspect is random
