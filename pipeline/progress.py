@@ -18,15 +18,18 @@ class Progress:
     def __init__(self, title: str, images: int) -> None:
         """`images`: how many the stage passes through the model or classifier in all; 0 where that is unknown."""
         self._console = Console(highlight=False)
-        columns = (
+        self._bar = Bar(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]:.0f} images/s"),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            refresh_per_second=4,
         )
-        live = self._console.is_terminal
-        self._bar = Bar(*columns, TimeRemainingColumn(), console=self._console, disable=not live)
-        self._row = self._bar.add_task(title, total=images or None, note="")
+        self._row = self._bar.add_task(title, total=images or None, speed=0.0, note="")
         self._title = title
         self._done, self._started, self._printed = 0, time.monotonic(), 0.0
         self._losses: list[Tensor] = []
@@ -47,23 +50,25 @@ class Progress:
         self._done += images
         if loss is not None:
             self._losses.append(loss.detach())
-        self._bar.advance(self._row, images)
+        self._bar.update(self._row, advance=images, speed=self._speed())
 
     def end_epoch(self, epoch: int, epochs: int) -> float:
         """Show and return the mean loss of zero-based `epoch`."""
         loss = sum(float(value) for value in self._losses) / len(self._losses)
         self._losses.clear()
-        self._note(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", last=epoch + 1 == epochs)
+        self._show(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", last=epoch + 1 == epochs)
         return loss
 
     def finish(self) -> None:
         """Say how many images went how fast, for work without epochs."""
-        self._note(f"{self._done} images", last=True)
+        self._show(f"{self._done} images", last=True)
 
-    def _note(self, text: str, *, last: bool) -> None:
-        now = time.monotonic()
-        note = f"{text}, {self._done / max(now - self._started, 1e-9):.0f} images/s"
+    def _speed(self) -> float:
+        return self._done / max(time.monotonic() - self._started, 1e-9)
+
+    def _show(self, note: str, *, last: bool) -> None:
         self._bar.update(self._row, note=note)
+        now = time.monotonic()
         if not self._console.is_terminal and (last or now - self._printed >= _SECONDS_BETWEEN_LINES):
-            self._console.print(f"{self._title}: {note}", soft_wrap=True)
+            self._console.print(f"{self._title}: {note}, {self._speed():.0f} images/s", soft_wrap=True)
             self._printed = now

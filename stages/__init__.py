@@ -1,6 +1,7 @@
 """One module a DVC stage, run as `python -m stages.NAME`: parameters -> load -> one call -> save."""
 
 import importlib.util
+import os
 import sys
 
 if importlib.util.find_spec("torch") is None:
@@ -8,3 +9,7 @@ if importlib.util.find_spec("torch") is None:
         f"error: {sys.executable} has no torch: activate the project's environment first (source .venv/bin/activate), "
         "or build it with `make install`"
     )
+
+# An OpenMP thread that waits spins for milliseconds by default. Beside any other busy process that made stage one up to
+# 25 times slower; with less spinning it loses nothing on an idle machine (docs/decisions.md). Read when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
