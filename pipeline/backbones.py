@@ -18,7 +18,7 @@ class Weights:
 BACKBONES = {
     "glyph_vit": Weights(
         Path("backbones/glyph_vit/weights.safetensors"),
-        "06813730d234ea63b3b885132100d4ee06c07372e6693617e02827788a36969f",
+        "77128354976046a3b72e84dcf7466d150d78a3fe704adc7de85950534508c97a",
     ),
 }
 

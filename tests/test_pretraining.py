@@ -1,0 +1,78 @@
+"""The embedded backbone: the committed file is the one that is named, and the pipeline that made it still works."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from imports import ROOT, imported_files
+from ruamel.yaml import YAML
+
+from backbones.glyph_vit import pretrain
+from backbones.glyph_vit.strokes import stroke_bitmaps
+from pipeline import artifacts, glyphs
+from pipeline.backbone import build_backbone
+from pipeline.backbones import BACKBONES, Weights, fetch_backbone
+from pipeline.errors import UserError
+from pipeline.glyphs import CANVAS
+
+HERE = ROOT / "backbones/glyph_vit"
+
+
+def test_committed_weights_are_small_and_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert len(fetch_backbone("glyph_vit")) <= 4_000_000
+    weights, config = artifacts.load_weights(HERE / "weights.safetensors")
+    assert config["architecture"] == pretrain.ARCHITECTURE
+    build_backbone(weights, config, image_size=32, device=torch.device("cpu"))
+
+
+def test_committed_log_and_summary_agree() -> None:
+    summary = json.loads((HERE / "summary.json").read_text())
+    header, *rows = (HERE / "training_log.csv").read_text().splitlines()
+    assert header == "step,class_loss,ink_loss,unseen_faces_accuracy"
+    assert int(rows[-1].split(",")[0]) * pretrain.BATCH == summary["images"]
+    assert abs(float(rows[-1].split(",")[-1]) - summary["unseen_faces_accuracy"]) < 0.03
+
+
+def test_its_pipeline_lists_every_module() -> None:
+    stage = YAML(typ="safe", pure=True).load(HERE / "dvc.yaml")["stages"]["glyph_vit"]
+    assert set(stage["deps"]) == {str(path) for path in imported_files(Path("backbones/glyph_vit/pretrain.py"))}
+
+
+def test_unknown_changed_and_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="backbone 'resnet' is unknown: choose one of glyph_vit"):
+        fetch_backbone("resnet")
+    with pytest.raises(UserError, match=r"weights.safetensors is missing: `git restore"):
+        fetch_backbone("glyph_vit")
+    (tmp_path / "w").write_bytes(b"other")
+    monkeypatch.setitem(BACKBONES, "other", Weights(Path("w"), "0" * 64))
+    with pytest.raises(UserError, match=r"w is not the file that pipeline/backbones.py names"):
+        fetch_backbone("other")
+
+
+def test_invented_characters_are_distinct_and_repeatable() -> None:
+    drawn = stroke_bitmaps(5, 3, seed=1)
+    assert drawn.shape == (5, 3, CANVAS, CANVAS)
+    assert drawn.dtype == torch.uint8
+    assert torch.equal(drawn, stroke_bitmaps(5, 3, seed=1))
+    assert len({image.numpy().tobytes() for image in drawn.flatten(0, 1)}) == 15
+    ink = (drawn > 128).float().mean((2, 3))
+    assert ink.min() > 0.005
+    assert ink.max() < 0.6
+
+
+def test_a_few_steps_lower_the_loss_and_write_usable_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"STEPS": 24, "LOG_EVERY": 8, "WARMUP_STEPS": 4, "BATCH": 32, "INVENTED": 3, "HERE": tmp_path}
+    for name, value in settings.items():
+        monkeypatch.setattr(pretrain, name, value)
+    accuracy = pretrain.accuracy
+    monkeypatch.setattr(pretrain, "accuracy", lambda model, bitmaps, count: accuracy(model, bitmaps, min(count, 256)))
+    monkeypatch.setattr(glyphs, "split_characters", lambda: ([], list("ABCDEFGH")))
+    pretrain.main()
+    rows = [line.split(",") for line in (tmp_path / "training_log.csv").read_text().splitlines()[1:]]
+    assert float(rows[-1][2]) < 0.95 * float(rows[0][2])  # the ink is found soon, the classes take longer
+    assert json.loads((tmp_path / "summary.json").read_text())["characters"] == 8
+    weights, config = artifacts.load_weights(tmp_path / "weights.safetensors")
+    build_backbone(weights, config, image_size=32, device=torch.device("cpu"))
