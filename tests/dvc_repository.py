@@ -19,7 +19,7 @@ SMALLER = {
         ("TRAIN_PER_CLASS = 40", "TRAIN_PER_CLASS = 5"),
         ("TEST_PER_CLASS = 40", "TEST_PER_CLASS = 2"),
     ],
-    "params.yaml": [("epochs: 5 ", "epochs: 1 "), ("classifier_epochs: 15", "classifier_epochs: 2")],
+    "params.yaml": [("\nepochs: 5 ", "\nepochs: 1 "), ("classifier_epochs: 5 ", "classifier_epochs: 2 ")],
 }
 
 
