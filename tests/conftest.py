@@ -1,6 +1,10 @@
 """A ViT small enough for every test, and a repository in which the small pipeline has run."""
 
+import fcntl
+import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,20 +62,20 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture(scope="session")
 def finished(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A small copy of the project, run once and committed."""
-    repository = make_repository(tmp_path_factory.mktemp("project") / "a repository", environment)
-    assert len(ran(repository.dvc("repro"))) == 11
-    repository.commit("result")
-    return repository
+    """A small copy of the project, run once and committed; made by the first test worker that asks, for all."""
+    path = tmp_path_factory.getbasetemp().parent / f"finished {os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            repository = make_repository(path.with_suffix(".new"), environment)
+            assert len(ran(repository.dvc("repro"))) == 11
+            repository.commit("result")
+            repository.path.rename(path)
+    return Repository(path, environment)
 
 
 @pytest.fixture
-def repository(finished: Repository) -> Iterator[Repository]:
-    """The finished repository; changes are undone afterwards."""
-    head = finished.run("git", "rev-parse", "HEAD").strip()
-    yield finished
-    # git compares whole seconds and sizes: it may take a file that DVC has just rewritten for unchanged
-    (finished.path / "params.yaml").unlink()
-    finished.run("git", "reset", "-q", "--hard", head)
-    finished.run("git", "clean", "-qfd")
-    finished.dvc("checkout", "-q")
+def repository(finished: Repository, tmp_path: Path) -> Repository:
+    """A copy of the finished repository."""
+    shutil.copytree(finished.path, tmp_path / "a repository")
+    return Repository(tmp_path / "a repository", finished.env)

@@ -90,7 +90,10 @@ def per_task(*names: str, tasks: int = 2) -> list[str]:
 def stage_environment(folder: Path) -> Iterator[dict[str, str]]:
     """Variables under which `python -m stages.X` goes to a stage server, and git knows its user."""
     write_client(folder, folder / "socket")
-    server = subprocess.Popen([sys.executable, "-m", "tests.stage_server", str(folder / "socket")], cwd=ROOT)
+    one_thread = {"OMP_NUM_THREADS": "1"}  # two test workers on two cores; read once, where torch is imported
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.stage_server", str(folder / "socket")], cwd=ROOT, env=os.environ | one_thread
+    )
     try:
         while not (folder / "socket").exists():
             assert server.poll() is None
@@ -99,9 +102,9 @@ def stage_environment(folder: Path) -> Iterator[dict[str, str]]:
         people = {
             f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
-        plain = {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200", "GIT_CONFIG_GLOBAL": os.devnull}
+        plain = {"DVC_NO_ANALYTICS": "1", "COLUMNS": "200", "GIT_CONFIG_GLOBAL": os.devnull}
         path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
-        yield inherited | people | plain | {"PATH": path}
+        yield inherited | people | plain | one_thread | {"PATH": path}
     finally:
         server.kill()
         server.wait()
