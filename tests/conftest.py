@@ -19,7 +19,7 @@ TINY: dict[str, Any] = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth
 TINY_CONFIG = {"architecture": TINY, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Two test workers on two cores."""
     torch.set_num_threads(1)

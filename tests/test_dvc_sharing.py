@@ -1,7 +1,8 @@
-"""The real `dvc` on wrong parameters, between commits and between clones."""
+"""The real `dvc` on wrong parameters, between commits, between clones and in the queue."""
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,15 @@ def test_push_here_pull_there_compute_nothing(repository: Repository, tmp_path: 
     assert elsewhere.digests("artifacts/**/*", "reports/**/*") == repository.digests("artifacts/**/*", "reports/**/*")
 
 
-def test_a_second_run_from_scratch_gives_the_same_bytes(repository: Repository, tmp_path: Path) -> None:
-    again = repository.clone(tmp_path / "again")
-    assert len(ran(again.dvc("repro"))) == 10  # all but report, which finds its inputs as committed
-    everything = ("data/**/*", "artifacts/**/*", "reports/**/*", "dvc.lock")
-    assert again.digests(*everything) == repository.digests(*everything)
-    assert again.run("git", "status", "--porcelain") == ""
+def test_queued_experiments_run(repository: Repository) -> None:
+    repository.dvc("exp", "run", "--queue", "-S", "classifier_lr=0.01,0.02")
+    repository.dvc("queue", "start")
+    deadline = time.monotonic() + 300
+    while (status := repository.dvc("queue", "status")).count("Success") < 2:
+        assert "Failed" not in status
+        assert time.monotonic() < deadline, status
+        time.sleep(0.5)
+    table = repository.run("python", "-m", "pipeline", "table")
+    assert "0.01" in table
+    assert "0.02" in table
+    repository.dvc("queue", "stop", "--kill")

@@ -61,23 +61,40 @@ def digests(*folders: str) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty repository with the project's own dvc.yaml and params.yaml, for three tasks of two classes."""
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
+def make_repository(folder: Path) -> None:
+    """In the working folder: the project's own dvc.yaml and params.yaml, for three tasks of two classes."""
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(ROOT / "params.yaml", folder)
     write_raw_data()
     set_params(classes_per_task=2, image_size=16, epochs=2, classifier_epochs=3)
     assert CliRunner().invoke(app, ["plan", "3"]).exit_code == 0
-    return tmp_path
 
 
 @pytest.fixture
-def finished(repository: Path) -> Path:
-    """The same, with every stage run."""
-    run_all(3)
-    return repository
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository in which nothing has run; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    make_repository(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which every stage has run."""
+    folder = tmp_path_factory.mktemp("original")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_repository(folder)
+        run_all(3)
+    return folder
+
+
+@pytest.fixture
+def finished(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 @pytest.mark.usefixtures("finished")
