@@ -19,16 +19,20 @@ ROOT = Path(__file__).parent.parent
 GOALS = {
     "dvc repro, empty cache": (["dvc", "repro"], 180),
     "dvc repro, nothing to do": (["dvc", "repro"], 4),
+    "tests": ([sys.executable, "-m", "pytest", "-q", *"-n 2 --dist loadfile --no-loadscope-reorder".split()], 180),
     "dvc exp run -S classifier_lr=0.002": (["dvc", "exp", "run", "-S", "classifier_lr=0.002"], None),
-    "tests": ([sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"], 180),
 }
 
 
 def measure(command: list[str], folder: Path) -> float:
-    """Seconds that a command takes; its failure ends the benchmark."""
+    """Seconds that a command takes; its failure is shown and ends the benchmark."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     started = time.monotonic()
-    subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, stdout=subprocess.DEVNULL, check=True)
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return time.monotonic() - started
 
 
