@@ -1,11 +1,13 @@
 """Commands beside the stages: plan, summary, table. Long work is DVC's: `dvc repro`, `dvc exp run`."""
 
+import csv
 import io
 import subprocess
 import sys
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
@@ -26,7 +28,8 @@ _ROWS = {
     "frozen": "frozen_accuracy",
     "frozen_ncm": "frozen_ncm_accuracy",
 }
-_COLUMNS_NOBODY_READS = r"(artifacts|stages|pipeline|reports|data|backbones)/?.*|tasks\..*|Created|rev|State|Executor"
+
+_METRICS = (*_ROWS.values(), "selection_accuracy", "forgetting")
 
 
 @app.command()
@@ -67,18 +70,23 @@ def summary() -> None:
 
 @app.command()
 def table() -> None:
-    """Show the experiments, a row each, with the parameters that differ and the metrics (`dvc exp show`, narrowed)."""
-    command = [
-        "dvc",
-        "exp",
-        "show",
-        "--only-changed",
-        "--hide-workspace",
-        "--drop",
-        _COLUMNS_NOBODY_READS,
-        "--no-pager",
+    """Show the experiments, a row each, with the parameters that differ and the main metrics of `dvc exp show`."""
+    command = ["dvc", "exp", "show", "--csv", "--hide-workspace", "--no-pager"]
+    shown = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if shown.returncode:
+        sys.exit(shown.returncode)  # DVC has said why
+    experiments = list(csv.DictReader(io.StringIO(shown.stdout)))
+    params = [name for name in YAML(typ="safe").load(PARAMS_FILE) if len({row.get(name) for row in experiments}) > 1]
+    headers = [name.replace("_", " ") for name in params] + [
+        name.removesuffix("_accuracy").replace("_", " ") for name in _METRICS
     ]
-    sys.exit(subprocess.run(command, check=False).returncode)
+    grid = Table(
+        "experiment", *headers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in percent, and forgetting in points"
+    )
+    for row in experiments:
+        results = (percent(float(row[name])) if row[name] else "" for name in _METRICS)  # none while it has not run
+        grid.add_row(row["Experiment"] or row["rev"], *(row[name] for name in params), *results)
+    Console(highlight=False).print(grid)
 
 
 if __name__ == "__main__":
