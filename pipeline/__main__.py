@@ -15,8 +15,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from pipeline import artifacts
 from pipeline.command import run_app
-from pipeline.errors import UserError
-from pipeline.params import PARAMS_FILE
+from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report import METHODS, percent
 from pipeline.tasks import chain
 
@@ -35,12 +34,10 @@ _METRICS = (*_ROWS.values(), "selection_accuracy", "forgetting")
 @app.command()
 def plan(num_tasks: Annotated[int, typer.Argument(min=1, help="How many tasks to learn.")]) -> None:
     """Write num_tasks and the chain of tasks into params.yaml; comments and all else stay as they are."""
+    read_mapping(PARAMS_FILE)  # says what is wrong with a file that can't be read
     yaml = YAML()
     yaml.width = 120
-    try:
-        params = yaml.load(PARAMS_FILE)
-    except FileNotFoundError:
-        raise UserError(f"{PARAMS_FILE} not found: run this in the repository's root") from None
+    params = yaml.load(PARAMS_FILE)
     params["num_tasks"] = num_tasks
     tasks = CommentedMap()
     for name, item in chain(num_tasks).items():
@@ -71,12 +68,12 @@ def summary() -> None:
 @app.command()
 def table() -> None:
     """Show the experiments, a row each, with the parameters that differ and the main metrics of `dvc exp show`."""
-    command = ["dvc", "exp", "show", "--csv", "--hide-workspace", "--no-pager"]
+    command = [sys.executable, "-m", "dvc", "exp", "show", "--csv", "--hide-workspace", "--no-pager"]
     shown = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if shown.returncode:
         sys.exit(shown.returncode)  # DVC has said why
     experiments = list(csv.DictReader(io.StringIO(shown.stdout)))
-    params = [name for name in YAML(typ="safe").load(PARAMS_FILE) if len({row.get(name) for row in experiments}) > 1]
+    params = [name for name in read_mapping(PARAMS_FILE) if len({row.get(name) for row in experiments}) > 1]
     headers = [name.replace("_", " ") for name in params] + [
         name.removesuffix("_accuracy").replace("_", " ") for name in _METRICS
     ]
@@ -84,7 +81,8 @@ def table() -> None:
         "experiment", *headers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in percent, and forgetting in points"
     )
     for row in experiments:
-        results = (percent(float(row[name])) if row[name] else "" for name in _METRICS)  # none while it has not run
+        cells = [row.get(name, "") for name in _METRICS]  # "" while it has not run, "!" where DVC can't read it
+        results = ["" if cell in ("", "!") else percent(float(cell)) for cell in cells]
         grid.add_row(row["Experiment"] or row["rev"], *(row[name] for name in params), *results)
     Console(highlight=False).print(grid)
 

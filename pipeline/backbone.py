@@ -91,9 +91,9 @@ def build_backbone(
         raise UserError(
             f"the backbone's weights do not fit its configuration: {' '.join(str(error).split())}"
         ) from None
-    if image_size != config["architecture"]["img_size"]:
-        if image_size % config["architecture"]["patch_size"]:
-            patch = config["architecture"]["patch_size"]
+    if (image_size, image_size) != model.patch_embed.img_size:
+        patch = model.patch_embed.patch_size[0]
+        if image_size % patch:
             raise UserError(
                 f"params.yaml: image_size must be a multiple of the backbone's patch size {patch}, found {image_size}"
             )

@@ -21,5 +21,3 @@ def run_app(app: typer.Typer) -> None:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")

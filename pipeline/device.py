@@ -4,13 +4,20 @@ import os
 
 import torch
 
+from pipeline.errors import UserError
+
 
 def compute_device() -> torch.device:
     """The GPU where there is one, else the CPU; the environment variable DEVICE overrides. Makes torch deterministic.
 
-    Not a DVC parameter: artifacts made on one machine stay valid on another.
+    Not a DVC parameter: artifacts made on one machine stay valid on another. Raises UserError for a device that is not
+    there.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs to be deterministic
     torch.use_deterministic_algorithms(True)
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(os.environ.get("DEVICE", default))
+    name = os.environ.get("DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a device that this torch or machine lacks
+        reason = str(error).splitlines()[0]
+        raise UserError(f"DEVICE={name!r} cannot be used: {reason}: unset it, or DEVICE=cpu") from None

@@ -28,13 +28,12 @@ class FeatureTable:
     features: Tensor  # [R, D]
     selected: Tensor  # [t, M] task selected for an image at each step; -1 before the image's own task has come
     tuned_passes: Tensor  # [t] rows that the accuracy matrix needed at each step
-    oracle_passes: Tensor  # [t] further rows, for the true task, that only the oracle's accuracy needs
 
     @staticmethod
     def empty(dim: int) -> "FeatureTable":
         """Before the first task."""
         none = torch.empty(0, dtype=torch.int64)
-        return FeatureTable(none, none, torch.empty(0, dim), none.view(0, 0), none, none)
+        return FeatureTable(none, none, torch.empty(0, dim), none.view(0, 0), none)
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor]) -> "FeatureTable":

@@ -14,8 +14,10 @@ from torch.nn import functional
 
 from pipeline.backbone import Backbone
 from pipeline.cumulative import row
+from pipeline.errors import UserError
 from pipeline.feature_table import FeatureTable, pair_code, pair_of
 from pipeline.progress import Progress
+from pipeline.tasks import task_name
 
 
 def encode_selected(
@@ -23,12 +25,15 @@ def encode_selected(
 ) -> Tensor:
     """CLS outputs [N, D] of uint8 images [N, H, W, 3], each under the LayerNorms of its task [N].
 
-    Images of one task run together, so that nothing is gathered per sample.
+    Images of one task run together, so that nothing is gathered per sample. Raises UserError where LayerNorms have
+    diverged in the very last step of stage one, which no loss shows.
     """
     features = torch.empty(len(images), backbone.model.num_features)
     for task in tasks.unique().tolist():
         rows = (tasks == task).nonzero().flatten()
         features[rows] = backbone.encode(images[rows], row(bank, task))
+        if not bool(features[rows].isfinite().all()):
+            raise UserError(f"features under the LayerNorms of {task_name(task)} are not finite: lower lr")
         progress.step(len(rows))
     return features
 
@@ -63,5 +68,4 @@ def extend_table(
         features=torch.cat([table.features, features]),
         selected=torch.cat([history, selected[None]]),
         tuned_passes=torch.cat([table.tuned_passes, is_new_pair.sum()[None]]),
-        oracle_passes=torch.cat([table.oracle_passes, (~torch.isin(missing, needed)).sum()[None]]),
     )

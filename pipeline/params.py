@@ -31,8 +31,8 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 def read_params(record: type[AnyRecord]) -> AnyRecord:
     """The stage's parameters. Raises UserError, one line, for an unknown, missing, mistyped or out-of-range key."""
-    given = _read_mapping(PARAMS_FILE)
-    known = set(_declared(_read_mapping(PIPELINE_FILE)))
+    given = read_mapping(PARAMS_FILE)
+    known = set(_declared(read_mapping(PIPELINE_FILE)))
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
@@ -47,7 +47,8 @@ def read_params(record: type[AnyRecord]) -> AnyRecord:
         raise UserError(f"{PARAMS_FILE}: {where}: {first['msg'].lower()}{found}") from None
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping of a YAML file. Raises UserError, one line, where it is missing or not one."""
     try:
         content = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:

@@ -10,6 +10,6 @@ if importlib.util.find_spec("torch") is None:
         "or build it with `make install`"
     )
 
-# An OpenMP thread that waits spins for milliseconds by default. Beside any other busy process that made stage one up to
-# 25 times slower; with less spinning it loses nothing on an idle machine (docs/decisions.md). Read when torch loads.
+# An OpenMP thread that waits spins for milliseconds by default. Beside any other busy process that made stage one eight
+# times slower; with less spinning it loses nothing on an idle machine (docs/decisions.md). Read when torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")

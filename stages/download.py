@@ -1,4 +1,4 @@
-"""Fetch the data set and the backbone's weights, each checked, in one layout whatever their source."""
+"""Fetch the data set and the backbone's weights, in one layout whatever their source."""
 
 from pipeline import artifacts
 from pipeline.backbones import fetch_backbone

@@ -75,7 +75,6 @@ def main() -> None:
             "key_similarity": cosine(keys, keys).tolist(),
             "test_images": len(test.tasks),
             "tuned_passes": table.tuned_passes.tolist(),
-            "oracle_passes": table.oracle_passes.tolist(),
         },
     )
     save_plots(matrices, test, table.selected[-1])

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pipeline import artifacts
 from pipeline.command import run
+from pipeline.errors import UserError
 from pipeline.packing import hold_out, take_classes
 from pipeline.params import Record, read_params
 from pipeline.seeds import generator
@@ -32,6 +33,13 @@ def main() -> None:
     train, test = artifacts.load_tensors(artifacts.RAW_TRAIN), artifacts.load_tensors(artifacts.RAW_TEST)
     if params.evaluate_on == "validation":
         train, test = hold_out(train, generator(params.seed, "validation"))
+
+    for images, kind in ((train, "training"), (test, params.evaluate_on)):
+        counts = torch.bincount(images["labels"], minlength=len(info["classes"])).tolist()
+        if 0 in counts:
+            raise UserError(
+                f"class {info['classes'][counts.index(0)]!r} has no {kind} image: add some, or drop the class"
+            )
 
     names = [[info["classes"][c] for c in classes] for classes in tasks]
     artifacts.save_json(artifacts.TASKS, {task_name(t): classes for t, classes in enumerate(names)})

@@ -63,7 +63,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 @pytest.fixture(scope="session")
 def finished(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A small copy of the project, run once and committed; made by the first test worker that asks, for all."""
-    path = tmp_path_factory.getbasetemp().parent / f"finished {os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    run = tmp_path_factory.getbasetemp()  # a worker's own folder is in that of the run
+    path = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "finished repository"
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():

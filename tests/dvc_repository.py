@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imports import ROOT
+from parameters import PLAIN, set_params
 from stage_server import write_client
 
 SMALLER = {
@@ -19,7 +20,6 @@ SMALLER = {
         ("TRAIN_PER_CLASS = 40", "TRAIN_PER_CLASS = 5"),
         ("TEST_PER_CLASS = 40", "TEST_PER_CLASS = 2"),
     ],
-    "params.yaml": [("\nepochs: 5 ", "\nepochs: 1 "), ("classifier_epochs: 5 ", "classifier_epochs: 2 ")],
 }
 
 
@@ -125,6 +125,7 @@ def make_repository(path: Path, env: dict[str, str]) -> Repository:
             assert old in text
             text = text.replace(old, new)
         (path / name).write_text(text)
+    set_params(path / "params.yaml", **PLAIN, epochs=1, classifier_epochs=2)
     repository = Repository(path, env)
     repository.run("git", "init", "-qb", "main")
     repository.run("python", "-m", "pipeline", "plan", "2")

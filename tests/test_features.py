@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.backbone import Backbone
 from pipeline.cumulative import append_rows, row
+from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_predictions
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_selected, extend_table
@@ -148,3 +149,9 @@ def test_selection_matrix_counts_images() -> None:
     assert counts.sum() == len(TEST.tasks)
     assert counts[0].tolist() == [8, 0, 4, 0, 0]
     assert counts.diag()[1:].tolist() == [PER_TASK] * 4
+
+
+def test_diverged_layernorms_are_named(backbone: Backbone, progress: Progress) -> None:
+    bank = {name: tensor[None] * 1e38 for name, tensor in backbone.layernorms().items()}
+    with pytest.raises(UserError, match="features under the LayerNorms of t1 are not finite: lower lr"):
+        encode_selected(backbone, random_images(2), torch.zeros(2, dtype=torch.int64), bank, progress)

@@ -1,0 +1,29 @@
+"""Parameters for tests, whatever an experiment has left in the working tree's params.yaml."""
+
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+PLAIN: dict[str, object] = {
+    "dataset": "glyphs",
+    "classes_per_task": 10,
+    "seed": 0,
+    "evaluate_on": "test",
+    "backbone": "glyph_vit",
+    "image_size": 32,
+    "batch_size": 64,
+    "lr": 0.01,
+    "min_crop": 1.0,
+    "selector": "key",
+    "classifier": "softmax",
+    "classifier_lr": 0.005,
+}
+
+
+def set_params(path: Path, **changes: object) -> None:
+    """Change a params.yaml; comments stay."""
+    yaml = YAML()
+    yaml.width = 120
+    params = yaml.load(path)
+    params.update(changes)
+    yaml.dump(params, path)
