@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+from pipeline.cifar100 import load_cifar100
 from pipeline.errors import UserError
 from pipeline.glyph_images import draw_glyphs
 from pipeline.image_set import ImageSet
 
-DATASETS: dict[str, Callable[[], ImageSet]] = {"glyphs": draw_glyphs}
+DATASETS: dict[str, Callable[[], ImageSet]] = {"glyphs": draw_glyphs, "cifar100": load_cifar100}
 
 
 def fetch_dataset(name: str) -> ImageSet:
