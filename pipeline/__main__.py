@@ -84,7 +84,9 @@ def table() -> None:
         cells = [row.get(name, "") for name in _METRICS]  # "" while it has not run, "!" where DVC can't read it
         results = ["" if cell in ("", "!") else percent(float(cell)) for cell in cells]
         grid.add_row(row["Experiment"] or row["rev"], *(row[name] for name in params), *results)
-    Console(highlight=False).print(grid)
+    for column in grid.columns:
+        column.overflow = "fold"  # in a narrow terminal, too, nothing is cut off
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(grid)
 
 
 if __name__ == "__main__":
