@@ -7,7 +7,7 @@ Every `nn.LayerNorm` is tuned, so any timm VisionTransformer works.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.timm_vit import VisionTransformer
 
 LayerNorms = dict[str, Tensor]  # scale and bias of every LayerNorm, [D] each
+Normalize = Literal["pretrained", "none"]
 INFERENCE_BATCH = 256
 
 
@@ -77,12 +78,18 @@ class Backbone:
 
 
 def build_backbone(
-    weights: Mapping[str, Tensor], config: Mapping[str, Any], *, image_size: int, device: torch.device
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    image_size: int,
+    normalize: Normalize,
+    device: torch.device,
 ) -> Backbone:
     """The ViT of `config` (`architecture`: timm's arguments, `mean`, `std`) with `weights`, frozen, without head.
 
-    Another `image_size` than the native one resamples the position embeddings. Raises UserError where the weights do
-    not fit or the patches do not tile the image.
+    `normalize`: by the mean and deviation that the weights expect, or not at all, as the authors' release of arXiv
+    2308.09610 does. Another `image_size` than the native one resamples the position embeddings. Raises UserError where
+    the weights do not fit or the patches do not tile the image.
     """
     model = VisionTransformer(**config["architecture"], num_classes=0)
     try:
@@ -99,5 +106,6 @@ def build_backbone(
             )
         model.set_input_size(image_size)
     model.eval().requires_grad_(False).to(device)
-    mean, std = (torch.tensor(config[name], device=device).view(3, 1, 1) for name in ("mean", "std"))
+    statistics = (config["mean"], config["std"]) if normalize == "pretrained" else ([0.0] * 3, [1.0] * 3)
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in statistics)
     return Backbone(model, mean, std, image_size)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pydantic import Field
 
 from pipeline import artifacts
-from pipeline.backbone import build_backbone
+from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.device import compute_device
 from pipeline.feature_table import FeatureTable
@@ -20,6 +20,7 @@ class Params(Record):
     """Which selector chooses the LayerNorms."""
 
     image_size: int = Field(ge=1)
+    normalize: Normalize
     selector: str
 
 
@@ -28,7 +29,9 @@ def main(task: str) -> None:
     params = read_params(Params)
     index = task_index(task)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(weights, config, image_size=params.image_size, device=compute_device())
+    backbone = build_backbone(
+        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+    )
     bank = artifacts.load_tensors(artifacts.layernorms_file(task))
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: index + 1]
     train = artifacts.load_tensors(artifacts.train_file(task))["images"]

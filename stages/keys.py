@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 
 from pipeline import artifacts
-from pipeline.backbone import build_backbone
+from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.device import compute_device
 from pipeline.key import closed_form_key
@@ -13,16 +13,19 @@ from pipeline.progress import Progress
 
 
 class Params(Record):
-    """The size of the backbone's input."""
+    """What the backbone's input looks like."""
 
     image_size: int = Field(ge=1)
+    normalize: Normalize
 
 
 def main() -> None:
     """Compute queries, keys, and the empty artifacts from which the chains of tasks start."""
     params = read_params(Params)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(weights, config, image_size=params.image_size, device=compute_device())
+    backbone = build_backbone(
+        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+    )
     pretrained = backbone.layernorms()
     names = list(artifacts.load_json(artifacts.TASKS))
     test = artifacts.load_tensors(artifacts.TEST)["images"]

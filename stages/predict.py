@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import artifacts
-from pipeline.backbone import build_backbone
+from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.device import compute_device
 from pipeline.head import Head
@@ -25,6 +25,7 @@ class Params(Record):
 
     num_tasks: int = Field(ge=1)
     image_size: int = Field(ge=1)
+    normalize: Normalize
     selector: str
 
 
@@ -34,7 +35,9 @@ def load_learner(params: Params) -> Learner:
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     return Learner(
-        backbone=build_backbone(weights, config, image_size=params.image_size, device=compute_device()),
+        backbone=build_backbone(
+            weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+        ),
         bank=artifacts.load_tensors(artifacts.layernorms_file(last)),
         keys=artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks],
         head=Head(heads["tuned.weight"], heads["tuned.bias"]),

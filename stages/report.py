@@ -19,6 +19,7 @@ class Params(Record):
     evaluate_on: str
     backbone: str
     image_size: int
+    normalize: str
     batch_size: int
     lr: float
     epochs: int

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from pipeline import artifacts
-from pipeline.backbone import build_backbone
+from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.cumulative import append_rows, row
 from pipeline.device import compute_device
@@ -19,6 +19,7 @@ class Params(Record):
 
     seed: int = Field(ge=0)
     image_size: int = Field(ge=1)
+    normalize: Normalize
     batch_size: int = Field(ge=1)
     lr: float = Field(gt=0)
     epochs: int = Field(ge=1)
@@ -30,7 +31,9 @@ def main(task: str) -> None:
     params = read_params(Params)
     index = task_index(task)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(weights, config, image_size=params.image_size, device=compute_device())
+    backbone = build_backbone(
+        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+    )
     bank = artifacts.load_tensors(artifacts.layernorms_file(task_name(index - 1)))
     train = artifacts.load_tensors(artifacts.train_file(task))
     with Progress(f"stage one, {task}", params.epochs * len(train["labels"])) as progress:

@@ -39,7 +39,9 @@ def tiny_weights(seed: int = 0) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def backbone() -> Backbone:
     """The tiny ViT, frozen."""
-    return build_backbone(tiny_weights(), TINY_CONFIG, image_size=16, device=torch.device("cpu"))
+    return build_backbone(
+        tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")
+    )
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ PLAIN: dict[str, object] = {
     "evaluate_on": "test",
     "backbone": "glyph_vit",
     "image_size": 32,
+    "normalize": "pretrained",
     "batch_size": 64,
     "lr": 0.01,
     "min_crop": 1.0,

@@ -70,17 +70,17 @@ def test_images_are_resized_to_the_input_size(backbone: Backbone) -> None:
 
 
 def test_another_image_size_resamples_the_position_embeddings() -> None:
-    larger = build_backbone(tiny_weights(), TINY_CONFIG, image_size=32, device=CPU)
+    larger = build_backbone(tiny_weights(), TINY_CONFIG, image_size=32, normalize="pretrained", device=CPU)
     assert larger.encode(random_images(2, size=32), larger.layernorms()).shape == (2, TINY["embed_dim"])
     with pytest.raises(UserError, match="image_size must be a multiple of the backbone's patch size 8, found 20"):
-        build_backbone(tiny_weights(), TINY_CONFIG, image_size=20, device=CPU)
+        build_backbone(tiny_weights(), TINY_CONFIG, image_size=20, normalize="pretrained", device=CPU)
 
 
 def test_weights_that_do_not_fit_are_named() -> None:
     weights = tiny_weights()
     del weights["norm.bias"]
     with pytest.raises(UserError, match=r"weights do not fit.*norm\.bias") as raised:
-        build_backbone(weights, TINY_CONFIG, image_size=16, device=CPU)
+        build_backbone(weights, TINY_CONFIG, image_size=16, normalize="pretrained", device=CPU)
     assert "\n" not in str(raised.value)
 
 
@@ -90,3 +90,10 @@ def test_flops_are_those_of_the_matrix_products(backbone: Backbone) -> None:
     attention = 2 * tokens * tokens * dim
     patches = 4 * dim * 3 * 8 * 8
     assert backbone.flops() == 2 * (TINY["depth"] * (linear + attention) + patches)
+
+
+def test_without_normalization_the_model_sees_plain_values(backbone: Backbone) -> None:
+    plain = build_backbone(tiny_weights(), TINY_CONFIG, image_size=16, normalize="none", device=CPU)
+    images = random_images(4)
+    assert torch.equal(plain.prepare(images), images.permute(0, 3, 1, 2) / 255)
+    assert torch.allclose(backbone.prepare(images), plain.prepare(images) * 2 - 1, atol=1e-6)

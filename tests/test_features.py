@@ -105,7 +105,9 @@ def test_table_holds_each_needed_pair_once_whatever_the_selector_says(seed: int)
 
     from pipeline.backbone import build_backbone  # noqa: PLC0415
 
-    backbone = build_backbone(tiny_weights(), TINY_CONFIG, image_size=16, device=torch.device("cpu"))
+    backbone = build_backbone(
+        tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")
+    )
     generator = torch.Generator().manual_seed(seed)
     choices = [torch.randint(step + 1, ((step + 1) * PER_TASK,), generator=generator) for step in range(TASKS)]
     table = build_table(backbone, make_bank(backbone), choices)

@@ -24,7 +24,7 @@ def test_committed_weights_are_small_and_fit(monkeypatch: pytest.MonkeyPatch) ->
     assert len(fetch_backbone("glyph_vit")) <= 4_000_000
     weights, config = artifacts.load_weights(HERE / "weights.safetensors")
     assert config["architecture"] == pretrain.ARCHITECTURE
-    build_backbone(weights, config, image_size=32, device=torch.device("cpu"))
+    build_backbone(weights, config, image_size=32, normalize="pretrained", device=torch.device("cpu"))
 
 
 def test_committed_log_and_summary_agree() -> None:
@@ -77,4 +77,4 @@ def test_a_few_steps_lower_the_loss_and_write_usable_weights(tmp_path: Path, mon
     assert float(rows[-1][2]) < 0.95 * float(rows[0][2])  # the ink is found soon, the classes take longer
     assert json.loads((tmp_path / "summary.json").read_text())["characters"] == 8
     weights, config = artifacts.load_weights(tmp_path / "weights.safetensors")
-    build_backbone(weights, config, image_size=32, device=torch.device("cpu"))
+    build_backbone(weights, config, image_size=32, normalize="pretrained", device=torch.device("cpu"))
