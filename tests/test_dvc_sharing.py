@@ -49,9 +49,8 @@ def test_integer_task_keys_are_named(repository: Repository) -> None:
 def test_diffs_between_commits(repository: Repository) -> None:
     repository.dvc("exp", "run", "-S", "classifier_lr=0.05")
     repository.commit("higher classifier_lr")
-    metrics = repository.dvc(
-        "metrics", "diff", "--all", "--md", "HEAD~1", "HEAD"
-    )  # equal ones too: 20 images differ little
+    # Equal ones too: on some processors the few images of this repository count alike.
+    metrics = repository.dvc("metrics", "diff", "--all", "--md", "HEAD~1", "HEAD")
     assert re.search(r"\| average_accuracy +\| 0\.\d+ +\| 0\.\d+ +\| -?[\d.]+ +\|", metrics)
     assert "nan" not in metrics
     assert re.search(r"params.yaml +classifier_lr +0.005 +0.05", repository.dvc("params", "diff", "HEAD~1", "HEAD"))

@@ -42,6 +42,7 @@ def test_runs_its_module_and_says_what_it_does(name: str) -> None:
 def test_params_file_and_pipeline_name_the_same_parameters() -> None:
     assert set(PARAMS) == {name for stage in STAGES.values() for name in stage["params"]}
     assert PARAMS["tasks"] == chain(len(PARAMS["tasks"]))
+    assert 1 <= PARAMS["num_tasks"] <= len(PARAMS["tasks"])
     assert all(isinstance(name, str) for name in PARAMS["tasks"])
 
 
