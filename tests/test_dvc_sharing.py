@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dvc_repository import Repository, ran
+from parameters import set_params
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,21 @@ from dvc_repository import Repository, ran
 )
 def test_a_wrong_value_is_one_line(repository: Repository, override: str, stage: str, message: str) -> None:
     output = repository.dvc("exp", "run", "-S", override, fails=True)
+    assert message in output
+    assert f"failed to reproduce '{stage}'" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stage", "message"),
+    [
+        ("dataset", "mnist", "download", "error: params.yaml: dataset 'mnist' is unknown: choose one of glyphs"),
+        ("selector", "nearest", "features@t1", "error: params.yaml: selector 'nearest' is unknown: choose one of key"),
+    ],
+)
+def test_an_unknown_choice_is_one_line(repository: Repository, name: str, value: str, stage: str, message: str) -> None:
+    set_params(repository.path / "params.yaml", **{name: value})
+    output = repository.dvc("repro", stage, fails=True)
     assert message in output
     assert f"failed to reproduce '{stage}'" in output
     assert "Traceback" not in output
