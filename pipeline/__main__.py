@@ -23,6 +23,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 _ROWS = {
     "c_ln": "average_accuracy",
+    "single_stage": "single_stage_accuracy",
     "oracle": "oracle_accuracy",
     "frozen": "frozen_accuracy",
     "frozen_ncm": "frozen_ncm_accuracy",

@@ -1,7 +1,8 @@
 """Where artifacts lie and how they are stored: the one module that knows paths and file formats.
 
-Tensors are safetensors, tables JSON. A file appears whole or not at all. Every path is relative to the repository's
-root, where DVC runs the stages.
+Tensors are safetensors, tables JSON; images are safetensors too, written one after the other, so that no data set has
+to fit into memory. A file appears whole or not at all. Every path is relative to the repository's root, where DVC runs
+the stages.
 """
 
 import csv
@@ -11,8 +12,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -59,6 +61,11 @@ def features_file(task: str) -> Path:
     return Path(f"artifacts/features/{task}.safetensors")
 
 
+def auxiliary_head_file(task: str) -> Path:
+    """The head with which stage one tuned this task's LayerNorms."""
+    return Path(f"artifacts/auxiliary_heads/{task}.safetensors")
+
+
 def heads_file(task: str) -> Path:
     """Classifier rows of all tasks up to this one."""
     return Path(f"artifacts/heads/{task}.safetensors")
@@ -67,6 +74,38 @@ def heads_file(task: str) -> Path:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Store named tensors."""
     _write(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+_HEADER = 1024  # bytes; more than the names and shapes of a packed file need
+
+
+def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[str, Tensor]) -> None:
+    """Store images one after the other, all of them uint8 [H, W, 3] or all the bytes of image files.
+
+    fields: int64 [N] each, what is known of every image. The result has them, and `images` uint8 [N, H, W, 3] or
+    `bytes` uint8 with `offsets` int64 [N + 1] (pipeline.images). Integers stand first, where they are aligned.
+    """
+    count = len(next(iter(fields.values())))
+    integers = dict(fields) | {"offsets": torch.zeros(count + 1, dtype=torch.int64)}
+    before = _HEADER + sum(8 * len(tensor) for tensor in integers.values())
+    shape: tuple[int, ...] = ()
+    with _replacing(path) as file:
+        file.seek(before)
+        for index, image in enumerate(images):
+            shape = () if isinstance(image, bytes) else tuple(image.shape)
+            size = file.write(image if isinstance(image, bytes) else image.numpy().tobytes())
+            integers["offsets"][index + 1] = integers["offsets"][index] + size
+        total = int(integers["offsets"][-1])
+        layout = {name: ("I64", [len(tensor)], 8 * len(tensor)) for name, tensor in integers.items()}
+        layout |= {"images": ("U8", [count, *shape], total)} if shape else {"bytes": ("U8", [total], total)}
+        header, start = {}, 0
+        for name, (dtype, dims, size) in layout.items():
+            header[name] = {"dtype": dtype, "shape": dims, "data_offsets": [start, start + size]}
+            start += size
+        file.seek(0)
+        file.write((_HEADER - 8).to_bytes(8, "little") + json.dumps(header).encode().ljust(_HEADER - 8))
+        for tensor in integers.values():
+            file.write(tensor.numpy().tobytes())
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -83,6 +122,12 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if "config" not in metadata:
             raise ValueError("no configuration in its metadata")
         return tensors, json.loads(metadata["config"])
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Store a backbone: its tensors, and its configuration in the metadata."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _write(path, save(contiguous, {"config": json.dumps(config)}))
 
 
 def save_json(path: Path, content: object) -> None:
@@ -109,12 +154,19 @@ def save_bytes(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Beside the target first, renamed last: the file appears whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            beside.write_bytes(content)
+            with beside.open("wb") as file:
+                yield file
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Random training crops, a whole batch at a time, on the batch's own device."""
+"""Random training crops and flips, a whole batch at a time, on the batch's own device."""
 
 import torch
 from torch import Tensor
@@ -19,3 +19,9 @@ def random_resized_crop(inputs: Tensor, generator: torch.Generator, min_area: fl
     affine = torch.cat([torch.diag_embed(half), centre[:, :, None]], 2).to(inputs.device)  # [B, 2, 3]
     grid = functional.affine_grid(affine, list(inputs.shape), align_corners=False)
     return functional.grid_sample(inputs, grid, padding_mode="border", align_corners=False)
+
+
+def random_flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Every second image [B, 3, H, W], at random, mirrored left to right."""
+    mirrored = (torch.rand(len(inputs), generator=generator) < 0.5).to(inputs.device)
+    return torch.where(mirrored[:, None, None, None], inputs.flip(3), inputs)

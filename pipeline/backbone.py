@@ -17,7 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import UserError
-from pipeline.timm_vit import VisionTransformer
+from pipeline.images import Images
+from pipeline.timm_vit import VisionTransformer, create_model
 
 LayerNorms = dict[str, Tensor]  # scale and bias of every LayerNorm, [D] each
 Normalize = Literal["pretrained", "none"]
@@ -61,13 +62,14 @@ class Backbone:
         return output
 
     @torch.inference_mode()
-    def encode(self, images: Tensor, layernorms: Mapping[str, Tensor]) -> Tensor:
-        """CLS outputs [N, D], on the CPU, of uint8 images [N, H, W, 3]: the query pass with the pretrained LayerNorms,
-        the tuned pass with a task's.
+    def encode(self, images: Images, layernorms: Mapping[str, Tensor]) -> Tensor:
+        """CLS outputs [N, D], on the CPU, of N images: the query pass with the pretrained LayerNorms, the tuned pass
+        with a task's.
         """
         on_device = {name: tensor.to(self.device) for name, tensor in layernorms.items()}
-        batches = [self.forward(self.prepare(batch), on_device).cpu() for batch in images.split(INFERENCE_BATCH)]
-        return torch.cat(batches) if batches else torch.empty(0, self.model.num_features)
+        batches = images.batches(torch.arange(len(images)).split(INFERENCE_BATCH), self.image_size)
+        outputs = [self.forward(self.prepare(pixels), on_device).cpu() for pixels in batches]
+        return torch.cat(outputs) if outputs else torch.empty(0, self.model.num_features)
 
     def flops(self) -> int:
         """Floating-point operations of one forward pass of one image, two for each multiply-add of a matrix product."""
@@ -85,20 +87,25 @@ def build_backbone(
     normalize: Normalize,
     device: torch.device,
 ) -> Backbone:
-    """The ViT of `config` (`architecture`: timm's arguments, `mean`, `std`) with `weights`, frozen, without head.
+    """The ViT of `config` with `weights`, frozen, without head.
+
+    config: `mean`, `std`, and `timm`, the name of a timm model, or `architecture`, arguments of its VisionTransformer.
 
     `normalize`: by the mean and deviation that the weights expect, or not at all, as the authors' release of arXiv
     2308.09610 does. Another `image_size` than the native one resamples the position embeddings. Raises UserError where
     the weights do not fit or the patches do not tile the image.
     """
-    model = VisionTransformer(**config["architecture"], num_classes=0)
+    if "timm" in config:
+        model = create_model(config["timm"], pretrained=False, num_classes=0)
+    else:
+        model = VisionTransformer(**config["architecture"], num_classes=0)
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=True)
     except RuntimeError as error:
         raise UserError(
             f"the backbone's weights do not fit its configuration: {' '.join(str(error).split())}"
         ) from None
-    if (image_size, image_size) != model.patch_embed.img_size:
+    if (image_size, image_size) != tuple(model.patch_embed.img_size):
         patch = model.patch_embed.patch_size[0]
         if image_size % patch:
             raise UserError(

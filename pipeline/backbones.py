@@ -1,40 +1,54 @@
-"""The pretrained backbones that `backbone` in params.yaml can name, each a file of weights with a known hash."""
+"""The pretrained backbones that `backbone` in params.yaml can name: embedded ones, and those of timm."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from pipeline import artifacts
 from pipeline.errors import UserError
+
+PRETRAINED = Path("backbones/pretrained")  # in place of a file: the weights that belong to the name
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Safetensors with the configuration in their metadata (pipeline.artifacts.load_weights)."""
+class Embedded:
+    """Safetensors of this repository, with the configuration in their metadata (pipeline.artifacts.load_weights)."""
 
     path: Path
     sha256: str
 
 
-BACKBONES = {
-    "glyph_vit": Weights(
+EMBEDDED = {
+    "glyph_vit": Embedded(
         Path("backbones/glyph_vit/weights.safetensors"),
         "77128354976046a3b72e84dcf7466d150d78a3fe704adc7de85950534508c97a",
     ),
 }
 
 
-def fetch_backbone(name: str) -> bytes:
-    """The content of a backbone's file. Raises UserError for an unknown name, a missing file or another content."""
-    if name not in BACKBONES:
-        raise UserError(f"params.yaml: backbone {name!r} is unknown: choose one of {', '.join(BACKBONES)}")
-    weights = BACKBONES[name]
+def fetch_backbone(name: str, weights: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and configuration (pipeline.backbone.build_backbone) of an embedded backbone or of a timm model.
+
+    weights: a local file for the timm model, or PRETRAINED. Raises UserError for an unknown name, a missing file or
+    weights that are not the model's.
+    """
+    if name not in EMBEDDED:
+        from pipeline import timm_weights  # noqa: PLC0415  (seconds of imports that the embedded ones do without)
+
+        return timm_weights.fetch(name, None if weights == PRETRAINED else weights, embedded=list(EMBEDDED))
+    if weights != PRETRAINED:
+        raise UserError(f"params.yaml: backbone {name!r} has its own weights: set backbone_weights: {PRETRAINED}")
+    file = EMBEDDED[name]
     try:
-        content = weights.path.read_bytes()
+        content = file.path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{weights.path} is missing: `git restore {weights.path}` brings it back") from None
-    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        raise UserError(f"{file.path} is missing: `git restore {file.path}` brings it back") from None
+    if hashlib.sha256(content).hexdigest() != file.sha256:
         raise UserError(
-            f"{weights.path} is not the file that pipeline/backbones.py names: `git restore {weights.path}`, "
+            f"{file.path} is not the file that pipeline/backbones.py names: `git restore {file.path}`, "
             "or enter the SHA-256 of the new weights there"
         )
-    return content
+    return artifacts.load_weights(file.path)

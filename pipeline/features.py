@@ -16,14 +16,15 @@ from pipeline.backbone import Backbone
 from pipeline.cumulative import row
 from pipeline.errors import UserError
 from pipeline.feature_table import FeatureTable, pair_code, pair_of
+from pipeline.images import Images
 from pipeline.progress import Progress
 from pipeline.tasks import task_name
 
 
 def encode_selected(
-    backbone: Backbone, images: Tensor, tasks: Tensor, bank: Mapping[str, Tensor], progress: Progress
+    backbone: Backbone, images: Images, tasks: Tensor, bank: Mapping[str, Tensor], progress: Progress
 ) -> Tensor:
-    """CLS outputs [N, D] of uint8 images [N, H, W, 3], each under the LayerNorms of its task [N].
+    """CLS outputs [N, D] of N images, each under the LayerNorms of its task [N].
 
     Images of one task run together, so that nothing is gathered per sample. Raises UserError where LayerNorms have
     diverged in the very last step of stage one, which no loss shows.
@@ -42,14 +43,14 @@ def extend_table(
     table: FeatureTable,
     backbone: Backbone,
     *,
-    images: Tensor,
+    images: Images,
     selected: Tensor,
     bank: Mapping[str, Tensor],
     progress: Progress,
 ) -> FeatureTable:
     """The table after one more task, the last of `bank`.
 
-    images: uint8 [M, H, W, 3], those of the table's tasks, then the new task's; selected: [M], the choice at this step.
+    images: M, those of the table's tasks, then the new task's; selected: [M], the choice at this step.
     """
     task, count = len(table.selected), len(images)
     history = functional.pad(table.selected, (0, count - table.selected.shape[1]), value=-1)  # [t, M]

@@ -8,6 +8,7 @@ from torch import Tensor
 from pipeline.backbone import Backbone
 from pipeline.features import encode_selected
 from pipeline.head import Head
+from pipeline.images import Images
 from pipeline.progress import Progress
 from pipeline.selector import select_tasks
 
@@ -29,8 +30,8 @@ class Learner:
     head: Head  # of C classes
     selector: str
 
-    def predict(self, images: Tensor) -> Prediction:
-        """Query pass, selection, tuned pass, classifier, for uint8 images [B, H, W, 3]."""
+    def predict(self, images: Images) -> Prediction:
+        """Query pass, selection, tuned pass, classifier, for B images."""
         queries = self.backbone.encode(images, self.backbone.layernorms())
         tasks = select_tasks(self.selector, queries, self.keys)
         features = encode_selected(self.backbone, images, tasks, self.bank, Progress("predict", len(images)))

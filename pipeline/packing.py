@@ -1,31 +1,107 @@
-"""Selects and orders labelled images."""
+"""Turns a data set's images into what a packed file stores; selects and orders labelled images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-LabelledImages = dict[str, Tensor]  # images uint8 [N, H, W, 3], labels int64 [N]
+from pipeline.errors import UserError
+from pipeline.image_files import BadImageError, image_size, is_plain, open_upright, pixels
+
+ARRAY_PIXELS = 64 * 64  # images of one size up to this are stored as arrays
+PACKED_SIDE = 256  # the shorter side of an encoded image is at most this: 224 pixels, a little enlarged
+_JPEG_QUALITY = 95
+_AHEAD = 256  # images that wait for the disk
 
 VALIDATION_SHARE = 0.2
 
 
-def take_classes(source: Mapping[str, Tensor], classes: Sequence[int]) -> LabelledImages:
-    """The images of these classes, class after class; labels become positions in `classes`."""
-    rows = [(source["labels"] == c).nonzero().flatten() for c in classes]
-    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(r) for r in rows]))
-    return {"images": source["images"][torch.cat(rows)], "labels": labels}
+def are_arrays(*splits: Tensor | Sequence[Path]) -> bool:
+    """Whether images are so small, and all of one size, that arrays are the better store. Raises UserError."""
+    sizes: set[tuple[int, int]] = set()
+    for images in splits:
+        sizes |= {(images.shape[2], images.shape[1])} if isinstance(images, Tensor) else set(_named(image_size, images))
+        if len(sizes) > 1:
+            return False
+    return all(width * height <= ARRAY_PIXELS for width, height in sizes)
 
 
-def hold_out(source: Mapping[str, Tensor], generator: torch.Generator) -> tuple[LabelledImages, LabelledImages]:
-    """A fifth of the images of each class, at least one, apart from the rest: (rest, held out).
+def stored(images: Tensor | Sequence[Path], *, arrays: bool) -> Iterator[bytes | Tensor]:
+    """Each image as a packed file has it, in order: uint8 [H, W, 3], or the bytes of an image file.
+
+    Files that are upright 8-bit RGB of at most PACKED_SIDE pixels stay as they are, byte for byte. Larger ones are
+    scaled down, others converted without loss. Raises UserError with the name of a file that is no image.
+    """
+    if isinstance(images, Tensor):
+        yield from (image if arrays else _encode(Image.fromarray(image.numpy())) for image in images)
+    elif arrays:
+        yield from _named(_array, images)
+    else:
+        yield from _named(_file_bytes, images)
+
+
+Answer = TypeVar("Answer")
+
+
+def _named(read: Callable[[Path], Answer], paths: Iterable[Path]) -> Iterator[Answer]:
+    """read(path) of each in order, by a pool of threads, a bounded number ahead; a bad file is named."""
+
+    def attempt(path: Path) -> Answer:
+        try:
+            return read(path)
+        except (BadImageError, FileNotFoundError) as error:
+            raise UserError(f"{path} {error}: replace or delete it, then `dvc repro`") from None
+
+    waiting = iter(paths)
+    with ThreadPoolExecutor() as pool:
+        while some := list(islice(waiting, _AHEAD)):
+            yield from pool.map(attempt, some)
+
+
+def _array(path: Path) -> Tensor:
+    return pixels(open_upright(path))
+
+
+def _file_bytes(path: Path) -> bytes:
+    content = path.read_bytes()
+    image = open_upright(BytesIO(content))  # decoded to the last byte: a truncated file is found here
+    if is_plain(BytesIO(content)) and min(image.size) <= PACKED_SIDE:
+        return content
+    return _encode(image)
+
+
+def _encode(image: Image.Image) -> bytes:
+    content = BytesIO()
+    if min(image.size) > PACKED_SIDE:
+        scale = PACKED_SIDE / min(image.size)
+        size = (round(image.width * scale), round(image.height * scale))
+        image.resize(size, Image.Resampling.BICUBIC).save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        image.save(content, "PNG")
+    return content.getvalue()
+
+
+def rows_of(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Which images are of these classes, class after class, and their labels as positions in `classes`."""
+    rows = [(labels == c).nonzero().flatten() for c in classes]
+    positions = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(r) for r in rows]))
+    return torch.cat(rows), positions
+
+
+def hold_out(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A fifth of the images of each class, at least one, apart from the rest: indices (rest, held out).
 
     Where hyper-parameters are chosen, they are chosen on the held-out part of the training images.
     """
-    order = torch.randperm(len(source["labels"]), generator=generator)
+    order = torch.randperm(len(labels), generator=generator)
     is_held_out = torch.zeros(len(order), dtype=torch.bool)
-    for c in source["labels"].unique().tolist():
-        rows = order[source["labels"][order] == c]
+    for c in labels.unique().tolist():
+        rows = order[labels[order] == c]
         is_held_out[rows[: max(1, round(VALIDATION_SHARE * len(rows)))]] = True
-    rest, held_out = ({name: tensor[part] for name, tensor in source.items()} for part in (~is_held_out, is_held_out))
-    return rest, held_out
+    return (~is_held_out).nonzero().flatten(), is_held_out.nonzero().flatten()

@@ -7,6 +7,7 @@ from typing import Any
 
 METHODS = {
     "c_ln": "C-LN",
+    "single_stage": "C-LN, single training stage",
     "oracle": "C-LN, true task given",
     "frozen": "frozen backbone, same head",
     "frozen_ncm": "frozen backbone, nearest class mean",
@@ -72,7 +73,7 @@ Average accuracy: unweighted mean over the tasks after the last one, each image 
 incremental accuracy: its mean over the steps. Forgetting: best accuracy on a task before the last step minus the final
 one (Chaudhry); where the last step counts too, as in the authors' code, it is
 {percent(result.metrics["forgetting_clipped"])} points. Given the true task, its LayerNorms are used; the class is still
-one of all.
+one of all. Single training stage: the head that stage one trains together with the LayerNorms, in place of stage two's.
 
 ## Over the tasks
 

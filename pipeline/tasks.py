@@ -1,5 +1,6 @@
 """Which classes make up which task, and the chain of tasks that params.yaml spells out."""
 
+import difflib
 from collections.abc import Sequence
 
 import torch
@@ -51,6 +52,20 @@ def class_order(groups: Sequence[str], generator: torch.Generator) -> list[int]:
         members = [c for c, group in enumerate(groups) if group == names[index]]
         order += [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
     return order
+
+
+def named_tasks(wanted: Sequence[Sequence[str]], classes: Sequence[str]) -> list[list[int]]:
+    """The classes of each task, given by their names. Raises UserError for a name that is unknown or comes twice."""
+    numbers = {name: index for index, name in enumerate(classes)}
+    names = [name for task in wanted for name in task]
+    for position, name in enumerate(names):
+        if name not in numbers:
+            close = difflib.get_close_matches(name, classes, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "data/raw/classes.json lists them"
+            raise UserError(f"params.yaml: task_classes: the data set has no class {name!r}: {hint}")
+        if name in names[:position]:
+            raise UserError(f"params.yaml: task_classes: class {name!r} comes twice: a class belongs to one task")
+    return [[numbers[name] for name in task] for task in wanted]
 
 
 def cut(order: Sequence[int], classes_per_task: int) -> list[list[int]]:

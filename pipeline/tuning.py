@@ -1,4 +1,4 @@
-"""Stage one: tune the scale and bias of every LayerNorm on one task, with a head that is thrown away."""
+"""Stage one: tune the scale and bias of every LayerNorm on one task, with an auxiliary head."""
 
 import math
 from collections.abc import Mapping
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.augment import random_resized_crop
+from pipeline.augment import random_flip, random_resized_crop
 from pipeline.backbone import Backbone, LayerNorms
 from pipeline.errors import UserError
-from pipeline.head import new_head
+from pipeline.head import Head, new_head
+from pipeline.images import Images
 from pipeline.progress import Progress
 
 
@@ -23,23 +24,24 @@ class Schedule:
     lr: float
     epochs: int
     min_crop: float  # smallest share of an image that a training crop keeps; 1: no crops
+    flip: bool  # mirror every second training image left to right
 
 
 def tune_layernorms(  # noqa: PLR0913
     backbone: Backbone,
     *,
     start: Mapping[str, Tensor],
-    images: Tensor,
+    images: Images,
     labels: Tensor,
     schedule: Schedule,
     generator: torch.Generator,
     progress: Progress,
-) -> LayerNorms:
-    """LayerNorms of one task, from those of the task before (arXiv 2308.09610, stage one).
+) -> tuple[LayerNorms, Head]:
+    """LayerNorms of one task, from those of the task before, and the auxiliary head (arXiv 2308.09610, stage one).
 
-    start: scale and bias to begin with, [D] each; images: uint8 [N, H, W, 3]; labels: [N], from 0 within the task.
+    start: scale and bias to begin with, [D] each; images: N; labels: [N], from 0 within the task.
     Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
-    learns at the same rate and is dropped. Nothing is fetched from the device within an epoch.
+    learns at the same rate. Nothing is fetched from the device within an epoch.
     """
     device = backbone.device
     layernorms = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
@@ -48,10 +50,13 @@ def tune_layernorms(  # noqa: PLR0913
     optimiser = torch.optim.Adam([*layernorms.values(), *auxiliary_head], lr=schedule.lr)
     labels = labels.to(device)
     for epoch in range(schedule.epochs):
-        for rows in torch.randperm(len(images), generator=generator).split(schedule.batch_size):
-            inputs = backbone.prepare(images[rows])
+        order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
+        for rows, pixels in zip(order, images.batches(order, backbone.image_size), strict=True):
+            inputs = backbone.prepare(pixels)
             if schedule.min_crop < 1:
                 inputs = random_resized_crop(inputs, generator, schedule.min_crop)
+            if schedule.flip:
+                inputs = random_flip(inputs, generator)
             logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary_head)  # [B, classes]
             loss = functional.cross_entropy(logits, labels[rows])
             optimiser.zero_grad()
@@ -60,4 +65,5 @@ def tune_layernorms(  # noqa: PLR0913
             progress.step(len(rows), loss)
         if not math.isfinite(progress.end_epoch(epoch, schedule.epochs)):
             raise UserError(f"the loss of stage one is not finite in epoch {epoch + 1}: lower lr ({schedule.lr:g})")
-    return {name: tensor.detach() for name, tensor in layernorms.items()}
+    weight, bias = (tensor.detach().cpu() for tensor in auxiliary_head)
+    return {name: tensor.detach().cpu() for name, tensor in layernorms.items()}, Head(weight, bias)

@@ -1,9 +1,13 @@
-"""Fetch the data set and the backbone's weights, in one layout whatever their source."""
+"""Fetch the data set and the backbone's weights, and pack them in one layout whatever their source."""
+
+import tempfile
+from pathlib import Path
 
 from pipeline import artifacts
 from pipeline.backbones import fetch_backbone
 from pipeline.command import run
 from pipeline.datasets import fetch_dataset
+from pipeline.packing import are_arrays, stored
 from pipeline.params import Record, read_params
 
 
@@ -11,21 +15,28 @@ class Params(Record):
     """What to fetch."""
 
     dataset: str
+    data_dir: str
     backbone: str
+    backbone_weights: str
 
 
 def main() -> None:
     """Fetch the data set and the backbone's weights."""
     params = read_params(Params)
-    weights = fetch_backbone(params.backbone)
-    dataset = fetch_dataset(params.dataset)
-    artifacts.save_bytes(artifacts.BACKBONE, weights)
+    weights, config = fetch_backbone(params.backbone, Path(params.backbone_weights))
+    artifacts.save_weights(artifacts.BACKBONE, weights, config)
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=Path(scratch))
+        arrays = are_arrays(dataset.train_images, dataset.test_images)
+        for file, images, labels in (
+            (artifacts.RAW_TRAIN, dataset.train_images, dataset.train_labels),
+            (artifacts.RAW_TEST, dataset.test_images, dataset.test_labels),
+        ):
+            artifacts.save_images(file, stored(images, arrays=arrays), {"labels": labels})
     artifacts.save_json(artifacts.RAW_CLASSES, {"classes": dataset.classes, "groups": dataset.groups})
-    artifacts.save_tensors(artifacts.RAW_TRAIN, {"images": dataset.train_images, "labels": dataset.train_labels})
-    artifacts.save_tensors(artifacts.RAW_TEST, {"images": dataset.test_images, "labels": dataset.test_labels})
     print(
-        f"{params.dataset}: {len(dataset.classes)} classes, {len(dataset.train_images)} training and "
-        f"{len(dataset.test_images)} test images; backbone {params.backbone}"
+        f"{params.dataset}: {len(dataset.classes)} classes, {len(dataset.train_labels)} training and "
+        f"{len(dataset.test_labels)} test images; backbone {params.backbone}"
     )
 
 

@@ -43,6 +43,7 @@ def main() -> None:
 
     features_of = {  # features of images after a step, and the head for them
         "c_ln": ("tuned", lambda step, image: table.lookup(image, table.selected[step, image])),
+        "single_stage": ("auxiliary", lambda step, image: table.lookup(image, table.selected[step, image])),
         "oracle": ("tuned", lambda _, image: table.lookup(image, test.tasks[image])),
         "frozen": ("frozen", lambda _, image: queries[image]),
         "frozen_ncm": ("frozen_ncm", lambda _, image: directions[image]),
@@ -61,6 +62,7 @@ def main() -> None:
         "forgetting": metrics.forgetting(c_ln),
         "forgetting_clipped": metrics.forgetting(c_ln, clipped=True),
         "selection_accuracy": float((selection.diag() / selection.sum(1)).mean()),
+        "single_stage_accuracy": metrics.average_accuracy(matrices["single_stage"]),
         "oracle_accuracy": metrics.average_accuracy(matrices["oracle"]),
         "frozen_accuracy": metrics.average_accuracy(matrices["frozen"]),
         "frozen_ncm_accuracy": metrics.average_accuracy(matrices["frozen_ncm"]),

@@ -10,6 +10,7 @@ from pipeline.command import run
 from pipeline.device import compute_device
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_selected, extend_table
+from pipeline.images import Images
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
 from pipeline.selector import select_tasks
@@ -34,7 +35,7 @@ def main(task: str) -> None:
     )
     bank = artifacts.load_tensors(artifacts.layernorms_file(task))
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: index + 1]
-    train = artifacts.load_tensors(artifacts.train_file(task))["images"]
+    train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
     test, test_queries = (
         artifacts.load_tensors(artifacts.TEST),
@@ -50,7 +51,7 @@ def main(task: str) -> None:
         table = extend_table(
             table,
             backbone,
-            images=test["images"][seen],
+            images=Images.from_tensors(test)[seen],
             selected=select_tasks(params.selector, test_queries[seen], keys),
             bank=bank,
             progress=progress,

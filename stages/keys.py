@@ -7,6 +7,7 @@ from pipeline import artifacts
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.device import compute_device
+from pipeline.images import Images
 from pipeline.key import closed_form_key
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
@@ -28,8 +29,8 @@ def main() -> None:
     )
     pretrained = backbone.layernorms()
     names = list(artifacts.load_json(artifacts.TASKS))
-    test = artifacts.load_tensors(artifacts.TEST)["images"]
-    train = {name: artifacts.load_tensors(artifacts.train_file(name))["images"] for name in names}
+    test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
+    train = {name: Images.from_tensors(artifacts.load_tensors(artifacts.train_file(name))) for name in names}
 
     keys = []
     with Progress("keys", len(test) + sum(len(images) for images in train.values())) as progress:

@@ -15,6 +15,7 @@ from pipeline.command import run
 from pipeline.device import compute_device
 from pipeline.head import Head
 from pipeline.image_files import read_image
+from pipeline.images import Images
 from pipeline.learner import Learner
 from pipeline.params import Record, read_params
 from pipeline.tasks import task_name
@@ -54,7 +55,7 @@ def main(
     pixels = torch.stack([read_image(path, params.image_size) for path in images])
     learner = load_learner(params)
     classes = [name for names in artifacts.load_json(artifacts.TASKS).values() for name in names]
-    tasks, probabilities = learner.predict(pixels)
+    tasks, probabilities = learner.predict(Images.of_pixels(pixels))
     table = Table("image", "task", "classes")
     for path, task, row in zip(images, tasks.tolist(), probabilities, strict=True):
         best = row.topk(min(top, len(row)))

@@ -24,6 +24,7 @@ class Params(Record):
     lr: float
     epochs: int
     min_crop: float
+    flip: bool
     selector: str
     classifier: str
     classifier_lr: float

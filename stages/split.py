@@ -1,6 +1,6 @@
 """Cut the classes into tasks: one packed file of training images a task, one of all test images."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -8,10 +8,11 @@ from pydantic import Field
 from pipeline import artifacts
 from pipeline.command import run
 from pipeline.errors import UserError
-from pipeline.packing import hold_out, take_classes
+from pipeline.images import Images
+from pipeline.packing import hold_out, rows_of
 from pipeline.params import Record, read_params
 from pipeline.seeds import generator
-from pipeline.tasks import Chain, check_chain, class_order, cut, task_name
+from pipeline.tasks import Chain, check_chain, class_order, cut, named_tasks, task_name
 
 
 class Params(Record):
@@ -19,6 +20,7 @@ class Params(Record):
 
     seed: int = Field(ge=0)
     classes_per_task: int = Field(ge=1)
+    task_classes: list[Annotated[list[str], Field(min_length=1)]]
     num_tasks: int = Field(ge=1)
     tasks: Chain
     evaluate_on: Literal["test", "validation"]
@@ -28,28 +30,37 @@ def main() -> None:
     """Cut the data set into tasks."""
     params = read_params(Params)
     info = artifacts.load_json(artifacts.RAW_CLASSES)
-    tasks = cut(class_order(info["groups"], generator(params.seed, "split")), params.classes_per_task)
+    if params.task_classes:
+        tasks = named_tasks(params.task_classes, info["classes"])
+    else:
+        tasks = cut(class_order(info["groups"], generator(params.seed, "split")), params.classes_per_task)
     check_chain(params.tasks, params.num_tasks, available=len(tasks))
-    train, test = artifacts.load_tensors(artifacts.RAW_TRAIN), artifacts.load_tensors(artifacts.RAW_TEST)
+    files = {"train": artifacts.load_tensors(artifacts.RAW_TRAIN), "test": artifacts.load_tensors(artifacts.RAW_TEST)}
+    train, test = ((Images.from_tensors(file), file["labels"]) for file in files.values())
     if params.evaluate_on == "validation":
-        train, test = hold_out(train, generator(params.seed, "validation"))
+        train, test = (
+            (train[0][rows], train[1][rows]) for rows in hold_out(train[1], generator(params.seed, "validation"))
+        )
 
-    for images, kind in ((train, "training"), (test, params.evaluate_on)):
-        counts = torch.bincount(images["labels"], minlength=len(info["classes"])).tolist()
+    for (_, labels), kind in ((train, "training"), (test, params.evaluate_on)):
+        counts = torch.bincount(labels, minlength=len(info["classes"]))[
+            [c for classes in tasks for c in classes]
+        ].tolist()
         if 0 in counts:
-            raise UserError(
-                f"class {info['classes'][counts.index(0)]!r} has no {kind} image: add some, or drop the class"
-            )
+            name = [info["classes"][c] for classes in tasks for c in classes][counts.index(0)]
+            raise UserError(f"class {name!r} has no {kind} image: add some, or drop the class")
 
     names = [[info["classes"][c] for c in classes] for classes in tasks]
     artifacts.save_json(artifacts.TASKS, {task_name(t): classes for t, classes in enumerate(names)})
     for task, classes in enumerate(tasks):
-        artifacts.save_tensors(artifacts.train_file(task_name(task)), take_classes(train, classes))
-    in_order = take_classes(test, [c for classes in tasks for c in classes])
-    sizes = torch.tensor([len(classes) for classes in tasks])
-    of_class = torch.arange(len(tasks)).repeat_interleave(sizes)
-    artifacts.save_tensors(artifacts.TEST, in_order | {"tasks": of_class[in_order["labels"]]})
-    print(f"{len(tasks)} tasks of {params.classes_per_task} classes, evaluated on {params.evaluate_on} images")
+        rows, labels = rows_of(train[1], classes)
+        artifacts.save_images(artifacts.train_file(task_name(task)), train[0][rows].contents(), {"labels": labels})
+    rows, labels = rows_of(test[1], [c for classes in tasks for c in classes])
+    of_class = torch.arange(len(tasks)).repeat_interleave(torch.tensor([len(classes) for classes in tasks]))
+    fields = {"labels": labels, "tasks": of_class[labels]}
+    artifacts.save_images(artifacts.TEST, test[0][rows].contents(), fields)
+    sizes = ", ".join(str(len(classes)) for classes in tasks)
+    print(f"{len(tasks)} tasks of {sizes} classes, evaluated on {params.evaluate_on} images")
 
 
 if __name__ == "__main__":

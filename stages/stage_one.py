@@ -7,6 +7,7 @@ from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.cumulative import append_rows, row
 from pipeline.device import compute_device
+from pipeline.images import Images
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
@@ -24,6 +25,7 @@ class Params(Record):
     lr: float = Field(gt=0)
     epochs: int = Field(ge=1)
     min_crop: float = Field(gt=0, le=1)
+    flip: bool
 
 
 def main(task: str) -> None:
@@ -37,16 +39,17 @@ def main(task: str) -> None:
     bank = artifacts.load_tensors(artifacts.layernorms_file(task_name(index - 1)))
     train = artifacts.load_tensors(artifacts.train_file(task))
     with Progress(f"stage one, {task}", params.epochs * len(train["labels"])) as progress:
-        layernorms = tune_layernorms(
+        layernorms, head = tune_layernorms(
             backbone,
             start=row(bank, -1) if bank else backbone.layernorms(),
-            images=train["images"],
+            images=Images.from_tensors(train),
             labels=train["labels"],
-            schedule=Schedule(params.batch_size, params.lr, params.epochs, params.min_crop),
+            schedule=Schedule(params.batch_size, params.lr, params.epochs, params.min_crop, params.flip),
             generator=generator(params.seed, "stage_one", index),
             progress=progress,
         )
-    new = {name: tensor[None].cpu() for name, tensor in layernorms.items()}
+    artifacts.save_tensors(artifacts.auxiliary_head_file(task), head._asdict())
+    new = {name: tensor[None] for name, tensor in layernorms.items()}
     artifacts.save_tensors(artifacts.layernorms_file(task), append_rows(bank, new))
 
 

@@ -1,4 +1,4 @@
-"""Stage two of a task: its classifier rows, on features computed as at inference; and those of the frozen baselines."""
+"""Stage two of a task: its classifier rows, on features computed as at inference; and those of the baselines."""
 
 from pydantic import Field
 
@@ -6,6 +6,7 @@ from pipeline import artifacts
 from pipeline.classifier import HeadSchedule, find_classifier, nearest_mean_head
 from pipeline.command import run
 from pipeline.cumulative import append_rows
+from pipeline.head import Head
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
@@ -32,7 +33,11 @@ def main(task: str) -> None:
     features = artifacts.load_tensors(artifacts.features_file(task))["train_features"]
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
 
-    heads = {"frozen_ncm": nearest_mean_head(queries, labels)}
+    auxiliary = artifacts.load_tensors(artifacts.auxiliary_head_file(task))
+    heads = {
+        "auxiliary": Head(auxiliary["weight"], auxiliary["bias"]),
+        "frozen_ncm": nearest_mean_head(queries, labels),
+    }
     for name, inputs in (("tuned", features), ("frozen", queries)):
         with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
             heads[name] = train(inputs, labels, schedule, generator(params.seed, "stage_two", index), progress)

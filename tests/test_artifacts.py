@@ -58,12 +58,10 @@ def test_missing_empty_and_truncated_files_are_named(tmp_path: Path, load: Calla
 def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifacts.save_bytes(tmp_path / "file", b"old")
 
-    def half(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[:1])
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UserError, match=r"cannot write .*file: No space left on device: make room"):
         artifacts.save_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"

@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline.backbone import Backbone, build_backbone
 from pipeline.errors import UserError
+from pipeline.images import Images
 from pipeline.timm_vit import VisionTransformer
 
 CPU = torch.device("cpu")
@@ -26,8 +27,8 @@ def other_layernorms(backbone: Backbone) -> dict[str, torch.Tensor]:
 
 def test_tuned_pass_equals_plain_timm_bit_for_bit(backbone: Backbone) -> None:
     layernorms = other_layernorms(backbone)
-    images = random_images(7)
-    inputs = (images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    images = Images.of_pixels(random_images(7))
+    inputs = (images.data.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
     with torch.inference_mode():
         expected = plain_model(tiny_weights() | layernorms)(inputs)
     assert torch.equal(backbone.encode(images, layernorms), expected)
@@ -35,11 +36,11 @@ def test_tuned_pass_equals_plain_timm_bit_for_bit(backbone: Backbone) -> None:
 
 
 def test_query_pass_equals_plain_timm_and_tuned_passes_leave_no_trace(backbone: Backbone) -> None:
-    images = random_images(3)
+    images = Images.of_pixels(random_images(3))
     before = backbone.encode(images, backbone.layernorms())
     backbone.encode(images, other_layernorms(backbone))
     with torch.inference_mode():
-        assert torch.equal(before, plain_model(tiny_weights())(backbone.prepare(images)))
+        assert torch.equal(before, plain_model(tiny_weights())(backbone.prepare(images.data)))
     assert torch.equal(backbone.encode(images, backbone.layernorms()), before)
 
 
@@ -55,9 +56,11 @@ def test_layernorms_are_all_and_only_those_of_the_model(backbone: Backbone) -> N
 
 
 def test_a_batch_gives_what_its_parts_give(backbone: Backbone) -> None:
-    images = random_images(600)  # more than one inference batch
+    images = Images.of_pixels(random_images(600))  # more than one inference batch
     whole = backbone.encode(images, backbone.layernorms())
-    parts = [backbone.encode(part, backbone.layernorms()) for part in images.split(100)]
+    parts = [
+        backbone.encode(part, backbone.layernorms()) for part in (images[rows] for rows in torch.arange(600).split(100))
+    ]
     torch.testing.assert_close(whole, torch.cat(parts))
     assert backbone.encode(images[:0], backbone.layernorms()).shape == (0, TINY["embed_dim"])
 
@@ -71,7 +74,10 @@ def test_images_are_resized_to_the_input_size(backbone: Backbone) -> None:
 
 def test_another_image_size_resamples_the_position_embeddings() -> None:
     larger = build_backbone(tiny_weights(), TINY_CONFIG, image_size=32, normalize="pretrained", device=CPU)
-    assert larger.encode(random_images(2, size=32), larger.layernorms()).shape == (2, TINY["embed_dim"])
+    assert larger.encode(Images.of_pixels(random_images(2, size=32)), larger.layernorms()).shape == (
+        2,
+        TINY["embed_dim"],
+    )
     with pytest.raises(UserError, match="image_size must be a multiple of the backbone's patch size 8, found 20"):
         build_backbone(tiny_weights(), TINY_CONFIG, image_size=20, normalize="pretrained", device=CPU)
 

@@ -13,13 +13,14 @@ from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_selected, extend_table
 from pipeline.head import Head
+from pipeline.images import Images
 from pipeline.key import closed_form_key
 from pipeline.progress import Progress
 from pipeline.selector import select_tasks
 
 TASKS, PER_TASK, CLASSES_PER_TASK = 5, 12, 3
 DIM = 16
-IMAGES = random_images(TASKS * PER_TASK, seed=4)
+IMAGES = Images.of_pixels(random_images(TASKS * PER_TASK, seed=4))
 TEST = EvaluationSet(
     tasks=torch.arange(TASKS).repeat_interleave(PER_TASK),
     labels=torch.arange(TASKS * CLASSES_PER_TASK).repeat_interleave(PER_TASK // CLASSES_PER_TASK),
@@ -78,7 +79,7 @@ def test_matrix_by_records_equals_evaluating_every_step_anew(backbone: Backbone)
         for task in range(step + 1):
             correct = 0
             for image in range(task * PER_TASK, (task + 1) * PER_TASK):  # one image at a time
-                feature = backbone.encode(IMAGES[[image]], row(bank, int(choices[step][image])))[0]
+                feature = backbone.encode(IMAGES[image : image + 1], row(bank, int(choices[step][image])))[0]
                 logits = head.weight[: TEST.seen_classes[step]] @ feature
                 correct += int(logits.argmax() == TEST.labels[image])
             assert matrix[step, task] == pytest.approx(correct / PER_TASK)
@@ -127,7 +128,7 @@ def test_images_run_under_their_own_task_whatever_their_order(backbone: Backbone
     tasks = torch.randint(TASKS, (30,), generator=torch.Generator().manual_seed(2))
     features = encode_selected(backbone, IMAGES[:30], tasks, bank, Progress("test", 0))
     for image, task in enumerate(tasks.tolist()):
-        expected = backbone.encode(IMAGES[[image]], row(bank, task))[0]
+        expected = backbone.encode(IMAGES[image : image + 1], row(bank, task))[0]
         torch.testing.assert_close(features[image], expected, atol=1e-5, rtol=1e-4)
 
 
@@ -156,4 +157,4 @@ def test_selection_matrix_counts_images() -> None:
 def test_diverged_layernorms_are_named(backbone: Backbone, progress: Progress) -> None:
     bank = {name: tensor[None] * 1e38 for name, tensor in backbone.layernorms().items()}
     with pytest.raises(UserError, match="features under the LayerNorms of t1 are not finite: lower lr"):
-        encode_selected(backbone, random_images(2), torch.zeros(2, dtype=torch.int64), bank, progress)
+        encode_selected(backbone, Images.of_pixels(random_images(2)), torch.zeros(2, dtype=torch.int64), bank, progress)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -204,9 +205,10 @@ def serve_cifar(server: Server, monkeypatch: pytest.MonkeyPatch, archive: bytes)
     monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": members["meta"]})
 
 
-def test_cifar100_arrives_as_published(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar100_arrives_as_published(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve_cifar(server, monkeypatch, cifar_archive(cifar_members()))
-    images = load_cifar100()
+    images = load_cifar100(tmp_path / "scratch")
+    assert isinstance(images.train_images, torch.Tensor)
     assert images.classes == ["apple", "baby", "crab"]
     assert images.train_labels.tolist() == images.test_labels.tolist() == [2, 0, 1]
     assert images.train_images.shape == (3, 32, 32, 3)
@@ -216,9 +218,9 @@ def test_cifar100_arrives_as_published(server: Server, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("hostile", [True, False])
 def test_an_archive_that_is_not_cifar100_is_named(
-    server: Server, monkeypatch: pytest.MonkeyPatch, *, hostile: bool
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, hostile: bool
 ) -> None:
     members = cifar_members() if hostile else {"readme": b"nothing here"}
     serve_cifar(server, monkeypatch, cifar_archive(members, link=hostile))
     with pytest.raises(UserError, match=r"downloads/file\.bin does not hold CIFAR-100"):
-        load_cifar100()
+        load_cifar100(tmp_path / "scratch")

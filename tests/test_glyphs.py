@@ -1,6 +1,7 @@
 """The embedded images: disjoint characters and faces, the same at every drawing, and as many as promised."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """The data set with fewer images a class."""
     monkeypatch.setattr(glyph_images, "TRAIN_PER_CLASS", 3)
     monkeypatch.setattr(glyph_images, "TEST_PER_CLASS", 2)
-    return fetch_dataset("glyphs")
+    return glyph_images.draw_glyphs()
 
 
 def test_benchmark_and_pretraining_share_no_character_and_no_look(characters: tuple[list[str], list[str]]) -> None:
@@ -46,6 +47,8 @@ def test_training_and_test_faces_differ() -> None:
 
 
 def test_layout_and_repetition(few: ImageSet) -> None:
+    assert isinstance(few.train_images, torch.Tensor)
+    assert isinstance(few.test_images, torch.Tensor)
     assert few.train_images.shape == (300, SIZE, SIZE, 3)
     assert few.test_images.shape == (200, SIZE, SIZE, 3)
     assert few.train_images.dtype == few.test_images.dtype == torch.uint8
@@ -53,7 +56,9 @@ def test_layout_and_repetition(few: ImageSet) -> None:
     assert few.test_labels.bincount().tolist() == [2] * 100
     assert len(set(few.classes)) == len(few.groups) == 100
     assert {group: few.groups.count(group) for group in few.groups} == {r.__name__: 10 for r in RENDITIONS}
-    again = fetch_dataset("glyphs")
+    again = glyph_images.draw_glyphs()
+    assert isinstance(again.train_images, torch.Tensor)
+    assert isinstance(again.test_images, torch.Tensor)
     assert torch.equal(again.train_images, few.train_images)
     assert torch.equal(again.test_images, few.test_images)
     assert len({image.numpy().tobytes() for image in few.train_images}) == 300
@@ -88,4 +93,4 @@ def test_blur_keeps_the_mean_of_a_flat_image_and_clouds_have_the_size() -> None:
 
 def test_unknown_data_set_is_named_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="dataset 'mnist' is unknown: choose one of glyphs, cifar100"):
-        fetch_dataset("mnist")
+        fetch_dataset("mnist", data_dir=Path(), scratch=Path())

@@ -12,7 +12,7 @@ from backbones.glyph_vit import pretrain
 from backbones.glyph_vit.strokes import stroke_bitmaps
 from pipeline import artifacts, glyphs
 from pipeline.backbone import build_backbone
-from pipeline.backbones import BACKBONES, Weights, fetch_backbone
+from pipeline.backbones import EMBEDDED, PRETRAINED, Embedded, fetch_backbone
 from pipeline.errors import UserError
 from pipeline.glyphs import CANVAS
 
@@ -21,8 +21,8 @@ HERE = ROOT / "backbones/glyph_vit"
 
 def test_committed_weights_are_small_and_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert len(fetch_backbone("glyph_vit")) <= 4_000_000
-    weights, config = artifacts.load_weights(HERE / "weights.safetensors")
+    assert (HERE / "weights.safetensors").stat().st_size <= 4_000_000
+    weights, config = fetch_backbone("glyph_vit", PRETRAINED)
     assert config["architecture"] == pretrain.ARCHITECTURE
     build_backbone(weights, config, image_size=32, normalize="pretrained", device=torch.device("cpu"))
 
@@ -42,14 +42,14 @@ def test_its_pipeline_lists_every_module() -> None:
 
 def test_unknown_changed_and_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="backbone 'resnet' is unknown: choose one of glyph_vit"):
-        fetch_backbone("resnet")
+    with pytest.raises(UserError, match="'glyph_vit' has its own weights: set backbone_weights: backbones/pretrained"):
+        fetch_backbone("glyph_vit", Path("other.safetensors"))
     with pytest.raises(UserError, match=r"weights.safetensors is missing: `git restore"):
-        fetch_backbone("glyph_vit")
+        fetch_backbone("glyph_vit", PRETRAINED)
     (tmp_path / "w").write_bytes(b"other")
-    monkeypatch.setitem(BACKBONES, "other", Weights(Path("w"), "0" * 64))
+    monkeypatch.setitem(EMBEDDED, "other", Embedded(Path("w"), "0" * 64))
     with pytest.raises(UserError, match=r"w is not the file that pipeline/backbones.py names"):
-        fetch_backbone("other")
+        fetch_backbone("other", PRETRAINED)
 
 
 def test_invented_characters_are_distinct_and_repeatable() -> None:

@@ -28,7 +28,7 @@ def write_raw_data() -> None:
     for file, count, seed in ((artifacts.RAW_TRAIN, TRAIN_PER_CLASS, 1), (artifacts.RAW_TEST, TEST_PER_CLASS, 2)):
         labels = torch.arange(CLASSES).repeat_interleave(count)
         images = 0.6 * colours[labels] + 0.4 * random_images(len(labels), seed).float()
-        artifacts.save_tensors(file, {"images": images.to(torch.uint8), "labels": labels})
+        artifacts.save_images(file, iter(images.to(torch.uint8)), {"labels": labels})
     names = [f"class {c}" for c in range(CLASSES)]
     artifacts.save_json(artifacts.RAW_CLASSES, {"classes": names, "groups": ["even", "odd"] * (CLASSES // 2)})
     save_file(tiny_weights(), artifacts.BACKBONE, {"config": json.dumps(TINY_CONFIG)})
@@ -99,6 +99,7 @@ def test_metrics_are_the_promised_ones_and_consistent() -> None:
         "forgetting",
         "forgetting_clipped",
         "selection_accuracy",
+        "single_stage_accuracy",
         "oracle_accuracy",
         "frozen_accuracy",
         "frozen_ncm_accuracy",
@@ -204,6 +205,10 @@ def test_validation_images_come_from_the_training_images() -> None:
         ({"classes_per_task": 4}, "tasks has 3 tasks, the data set only classes for 2"),
         ({"tasks": {1: {"prev": "t0"}}}, r"tasks\.1: input should be a valid string"),
         ({"tasks": {"t1": {"prev": "t0"}, "t2": {"prev": "t2"}}}, "not a chain"),
+        ({"task_classes": [["class 0"], ["clas 1"]]}, "no class 'clas 1': did you mean 'class 1'"),
+        ({"task_classes": [["class 0"], ["class 0"]]}, "class 'class 0' comes twice"),
+        ({"task_classes": [["class 0"], []]}, r"task_classes\.1: list should have at least 1 item"),
+        ({"task_classes": [["class 0"]]}, "tasks has 3 tasks, the data set only classes for 1"),
         ({"evaluate_on": "train"}, "evaluate_on: input should be 'test' or 'validation'"),
     ],
 )
@@ -212,6 +217,25 @@ def test_split_refuses_a_chain_that_disagrees(changes: dict[str, object], messag
     with pytest.raises(UserError, match=message):
         run_stage("split")
     assert not artifacts.TASKS.exists()
+
+
+@pytest.mark.usefixtures("repository")
+def test_tasks_of_unequal_size_given_by_name_run_through() -> None:
+    """Also a class more for a later task leaves what earlier tasks learned as it was."""
+    tasks = [["class 5"], ["class 0", "class 7", "class 2"], ["class 1", "class 3"]]
+    set_params(Path("params.yaml"), task_classes=tasks)
+    run_all(3)
+    assert list(artifacts.load_json(artifacts.TASKS).values()) == tasks
+    assert len(load_file(artifacts.heads_file("t3"))["tuned.weight"]) == 6
+    assert artifacts.load_json(artifacts.EVALUATION)["test_images"] == 6 * TEST_PER_CLASS
+    before = digests("data/train", "artifacts/layernorms")
+    set_params(Path("params.yaml"), task_classes=[*tasks[:2], [*tasks[2], "class 4"]])
+    run_stage("split")
+    run_stage("keys")
+    for task in ("t1", "t2", "t3"):
+        run_stage("stage_one", task)
+    changed = {path for path, digest in digests("data/train", "artifacts/layernorms").items() if before[path] != digest}
+    assert changed == {"data/train/t3.safetensors", "artifacts/layernorms/t3.safetensors"}
 
 
 @pytest.mark.usefixtures("finished")
@@ -287,7 +311,7 @@ def test_a_missing_artifact_is_named() -> None:
 def test_a_class_without_images_is_named(split: Path, kind: str) -> None:
     images = load_file(split)
     kept = images["labels"] != CLASSES - 1
-    artifacts.save_tensors(split, {name: tensor[kept] for name, tensor in images.items()})
+    artifacts.save_images(split, iter(images["images"][kept]), {"labels": images["labels"][kept]})
     with pytest.raises(UserError, match=f"class 'class {CLASSES - 1}' has no {kind} image"):
         run_stage("split")
 

@@ -8,27 +8,29 @@ from conftest import TINY, random_images, tiny_weights
 from torch import nn
 from torch.nn import functional
 
-from pipeline.augment import random_resized_crop
+from pipeline.augment import random_flip, random_resized_crop
 from pipeline.backbone import Backbone
 from pipeline.errors import UserError
+from pipeline.images import Images
 from pipeline.progress import Progress
 from pipeline.timm_vit import VisionTransformer
 from pipeline.tuning import Schedule, tune_layernorms
 
-SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=3, min_crop=1.0)
+SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=3, min_crop=1.0, flip=False)
 IMAGES, LABELS = random_images(20), torch.arange(20) % 4
 
 
 def tune(backbone: Backbone, schedule: Schedule = SCHEDULE, seed: int = 0) -> dict[str, torch.Tensor]:
-    return tune_layernorms(
+    layernorms, head = tune_layernorms(
         backbone,
         start=backbone.layernorms(),
-        images=IMAGES,
+        images=Images.of_pixels(IMAGES),
         labels=LABELS,
         schedule=schedule,
         generator=torch.Generator().manual_seed(seed),
         progress=Progress("test", 0),
     )
+    return layernorms | {"auxiliary_head.weight": head.weight, "auxiliary_head.bias": head.bias}
 
 
 def bare_loop(seed: int) -> dict[str, torch.Tensor]:
@@ -52,7 +54,8 @@ def bare_loop(seed: int) -> dict[str, torch.Tensor]:
             optimiser.zero_grad()
             functional.cross_entropy(head(model(inputs)), LABELS[rows]).backward()
             optimiser.step()
-    return {name: parameter.detach() for name, parameter in norms.items()}
+    trained = norms | {f"auxiliary_head.{name}": parameter for name, parameter in head.named_parameters()}
+    return {name: parameter.detach() for name, parameter in trained.items()}
 
 
 def test_equals_a_bare_loop_bit_for_bit(backbone: Backbone) -> None:
@@ -77,7 +80,7 @@ def test_lowers_the_loss(backbone: Backbone, capsys: pytest.CaptureFixture[str])
 
 
 def test_repeats_bit_for_bit_and_depends_on_the_seed(backbone: Backbone) -> None:
-    cropped = replace(SCHEDULE, min_crop=0.3)
+    cropped = replace(SCHEDULE, min_crop=0.3, flip=True)
     first, second, other = tune(backbone, cropped), tune(backbone, cropped), tune(backbone, cropped, seed=1)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
@@ -105,3 +108,12 @@ def test_a_crop_of_everything_is_the_image() -> None:
     inputs = torch.rand(2, 3, 16, 16)
     square = random_resized_crop(inputs, torch.Generator().manual_seed(0), min_area=1.0)
     assert (square - inputs).abs().mean() < 0.2  # only the aspect is random
+
+
+def test_flips_mirror_half_of_the_images_whole() -> None:
+    inputs = torch.rand(400, 3, 4, 4)
+    flipped = random_flip(inputs, torch.Generator().manual_seed(0))
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, inputs, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(flipped, inputs, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, same, strict=True))
+    assert 150 < sum(mirrored) < 250

@@ -1,0 +1,65 @@
+"""A folder of images, one subfolder a class: the user's own data, and what most archives unpack to."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.image_files import SUFFIXES
+from pipeline.image_set import ImageSet
+from pipeline.seeds import generator
+
+TEST_SHARE = 0.2
+SEED = 0  # a data set is the same for every `seed` of params.yaml, which orders its classes
+
+Files = dict[str, list[Path]]  # class -> its images, both in alphabetical order
+
+
+def load_image_folder(folder: Path) -> ImageSet:
+    """`train/CLASS/*` and `test/CLASS/*`; or `CLASS/*`, of which a fifth of each class, at least one, is for testing.
+
+    The fifth is drawn at random, always the same for the same file names. Raises UserError where there are no images.
+    """
+    if (folder / "train").is_dir():
+        return image_set(class_files(folder / "train"), class_files(folder / "test"))
+    return image_set(*stratified_split(class_files(folder)))
+
+
+def class_files(folder: Path) -> Files:
+    """The images in each subfolder; other files are ignored. Raises UserError where there are no subfolders."""
+    classes = (
+        sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".") if folder.is_dir() else []
+    )
+    if not classes:
+        raise UserError(
+            f"{folder} has no class folders: expected train/CLASS/* and test/CLASS/*, or CLASS/*, in data_dir"
+        )
+    return {
+        c.name: sorted(p for p in c.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".") for c in classes
+    }
+
+
+def stratified_split(files: Files) -> tuple[Files, Files]:
+    """A fifth of the images of each class, at least one, apart from the rest: (rest, fifth)."""
+    rest, fifth = {}, {}
+    for name, paths in files.items():
+        order = torch.randperm(len(paths), generator=generator(SEED, "test split", name)).tolist()
+        count = max(1, round(TEST_SHARE * len(paths)))
+        fifth[name] = [paths[i] for i in sorted(order[:count])]
+        rest[name] = [paths[i] for i in sorted(order[count:])]
+    return rest, fifth
+
+
+def image_set(train: Mapping[str, Sequence[Path]], test: Mapping[str, Sequence[Path]]) -> ImageSet:
+    """A data set of files, without groups; a class that only one split has is in both, without images."""
+    classes = sorted(train.keys() | test.keys())
+
+    def listed(split: Mapping[str, Sequence[Path]]) -> tuple[list[Path], Tensor]:
+        of_class = [split.get(name, ()) for name in classes]
+        labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(paths) for paths in of_class]))
+        return [path for paths in of_class for path in paths], labels
+
+    (train_images, train_labels), (test_images, test_labels) = listed(train), listed(test)
+    return ImageSet(classes, [""] * len(classes), train_images, train_labels, test_images, test_labels)

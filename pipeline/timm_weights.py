@@ -1,0 +1,94 @@
+"""Weights of a timm model: from the Hugging Face hub, through timm and its cache, or from a local file."""
+
+import difflib
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.timm_vit import create_model, is_model, list_models, load_state_dict
+
+_SHOWN = 3  # names of each kind in a report of what does not fit
+
+
+def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and configuration of a timm model, the tag in its name or not.
+
+    file: safetensors or a checkpoint of tensors (`.pth`), never code; None: the hub. Raises UserError where the model
+    is unknown, has no LayerNorms, cannot be downloaded, or the file does not fit it.
+    """
+    if not is_model(name):
+        known = [*embedded, *list_models()]
+        close = difflib.get_close_matches(name, known, n=3) or [*embedded, "vit_base_patch16_224.augreg_in21k_ft_in1k"]
+        raise UserError(f"params.yaml: backbone {name!r} is unknown: did you mean {' or '.join(close)}?")
+    model = _create(name, pretrained=file is None)
+    layernorms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    if not layernorms or not hasattr(model, "patch_embed"):
+        raise UserError(f"params.yaml: backbone {name!r} is no Vision Transformer with LayerNorms: choose a ViT")
+    weights = model.state_dict() if file is None else _read(file)
+    if file is not None:
+        heads = model.pretrained_cfg.get("classifier") or ()
+        weights = without_heads(weights, (heads,) if isinstance(heads, str) else heads)
+        check_fit(file, name, model.state_dict(), weights)
+    statistics = {part: list(model.pretrained_cfg[part]) for part in ("mean", "std")}
+    return weights, {"timm": name, **statistics}
+
+
+def without_heads(weights: Mapping[str, Tensor], heads: Sequence[str]) -> dict[str, Tensor]:
+    """The weights but for those of classifiers."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(f"{h}." for h in heads))}
+
+
+def check_fit(file: Path, model: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raises UserError that says which tensors are missing, too many or of another shape."""
+    shapes = [
+        f"{name} {list(found[name].shape)} for {list(expected[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if found[name].shape != expected[name].shape
+    ]
+    differences = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": sorted(shapes),
+    }
+    parts = [
+        f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        for what, names in differences.items()
+        if names
+    ]
+    if parts:
+        raise UserError(
+            f"{file} does not fit backbone {model!r} ({'; '.join(parts)}): choose the model it was made for"
+        )
+
+
+def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401  (any of timm's classes)
+    try:
+        return create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:
+        # The hub's client, its transport and timm raise a dozen unrelated types; all mean: the weights did not come.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the weights of {name} cannot be fetched from the hub ({reason}): connect, or name a local file of "
+            "them as backbone_weights in params.yaml"
+        ) from None
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        weights = load_state_dict(str(file), weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"params.yaml: backbone_weights {file} does not exist") from None
+    except pickle.UnpicklingError:
+        raise UserError(f"{file} holds more than tensors and is not read: export it as safetensors") from None
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise UserError(
+            f"{file} is no file of weights ({str(error).splitlines()[0]}): export it as safetensors"
+        ) from None
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise UserError(f"{file} is no state dict (names of tensors): export it as safetensors")
+    return weights

@@ -1,0 +1,144 @@
+"""Packed images: what goes in comes out, whatever its kind; only what is asked for is decoded."""
+
+import tempfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline import artifacts
+from pipeline.errors import UserError
+from pipeline.image_files import BadImageError, image_size, open_upright, pixels
+from pipeline.images import Images
+from pipeline.packing import PACKED_SIDE, are_arrays, stored
+
+
+def packed(folder: Path, images: torch.Tensor | list[Path]) -> Images:
+    """Stored as the pipeline stores them, and mapped again."""
+    count = len(images)
+    file = folder / "packed.safetensors"
+    artifacts.save_images(file, stored(images, arrays=are_arrays(images)), {"labels": torch.arange(count)})
+    tensors = artifacts.load_tensors(file)
+    assert tensors["labels"].tolist() == list(range(count))
+    return Images.from_tensors(tensors)
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """A colour ramp, which scaling and JPEG keep."""
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([255 * x / width, 255 * y / height, 0 * x + 90], 2).astype(np.uint8))
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 20), st.integers(1, 9), st.integers(0, 99))
+def test_arrays_come_back_bit_for_bit_in_any_selection(count: int, size: int, seed: int) -> None:
+    images = random_images(count, seed, size)
+    with tempfile.TemporaryDirectory() as folder:
+        mapped = packed(Path(folder), images)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(mapped.pixels(32), images)
+        assert torch.equal(mapped[order][: count // 2].pixels(32), images[order][: count // 2])
+
+
+def test_small_files_of_one_size_become_arrays_and_others_stay_files(tmp_path: Path) -> None:
+    images = random_images(5, size=32)
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for image, path in zip(images, paths, strict=True):
+        Image.fromarray(image.numpy()).save(path)
+    assert torch.equal(packed(tmp_path, paths).data, images)
+    smooth(40, 32).save(tmp_path / "other.png")
+    mixed = packed(tmp_path, [*paths, tmp_path / "other.png"])
+    assert mixed.offsets is not None
+    assert list(mixed.contents()) == [path.read_bytes() for path in [*paths, tmp_path / "other.png"]]
+    assert torch.equal(mixed[torch.tensor([3, 0])].pixels(32), images[[3, 0]])
+
+
+def test_large_images_are_scaled_down_and_small_ones_kept(tmp_path: Path) -> None:
+    for name, size in (("large.png", (900, 600)), ("wide.jpg", (1000, 100))):
+        smooth(*size).save(tmp_path / name)
+    mapped = packed(tmp_path, [tmp_path / "large.png", tmp_path / "wide.jpg"])
+    large, wide = mapped.contents()
+    assert isinstance(large, bytes)
+    assert Image.open(BytesIO(large)).size == (PACKED_SIDE * 3 // 2, PACKED_SIDE)
+    assert wide == (tmp_path / "wide.jpg").read_bytes()
+    decoded = mapped.pixels(64)
+    assert decoded.shape == (2, 64, 64, 3)
+    expected = pixels(smooth(900, 600).crop((150, 0, 750, 600)).resize((64, 64)))
+    assert (decoded[0].int() - expected.int()).abs().float().mean() < 2
+
+
+def test_batches_are_the_images_asked_for_in_order(tmp_path: Path) -> None:
+    paths = []
+    for index in range(23):
+        paths.append(tmp_path / f"{index}.png")
+        Image.new("RGB", (70, 80), (index, 2 * index, 0)).save(paths[-1])
+    mapped = packed(tmp_path, paths)
+    order = torch.randperm(23, generator=torch.Generator().manual_seed(0)).split(4)
+    for rows, batch in zip(order, mapped.batches(order, 16), strict=True):
+        assert batch[:, 0, 0, 0].tolist() == rows.tolist()
+        assert batch.shape == (len(rows), 16, 16, 3)
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    smooth(60, 40).save(path, exif=exif)
+
+
+def sixteen_bits(path: Path) -> None:
+    Image.fromarray((np.arange(80 * 90, dtype=np.uint16) * 9).reshape(80, 90)).save(path)
+
+
+def clear(path: Path) -> None:
+    Image.new("RGBA", (70, 90), (10, 20, 30, 0)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "size", "corner"),
+    [
+        (turned, "turned.jpg", (40, 60), None),
+        (sixteen_bits, "16.png", (90, 80), (0, 0, 0)),
+        (clear, "clear.png", (70, 90), (255, 255, 255)),
+        (lambda path: Image.new("L", (80, 80), 77).save(path), "grey.png", (80, 80), (77, 77, 77)),
+        (lambda path: Image.new("CMYK", (80, 80), (0, 0, 0, 0)).save(path), "cmyk.jpg", (80, 80), (255, 255, 255)),
+        (lambda path: smooth(80, 80).quantize(8).save(path), "palette.gif", (80, 80), None),
+        (lambda path: Image.new("1", (80, 80), 1).save(path), "bilevel.tiff", (80, 80), (255, 255, 255)),
+    ],
+)
+def test_every_kind_of_file_becomes_upright_rgb(
+    tmp_path: Path, write: Callable[[Path], None], name: str, size: tuple[int, int], corner: tuple[int, ...] | None
+) -> None:
+    write(tmp_path / name)
+    image = open_upright(tmp_path / name)
+    assert (image.mode, image.size) == ("RGB", size)
+    assert corner is None or image.getpixel((0, 0)) == corner
+    assert image_size(tmp_path / name) in (size, size[::-1])
+    (content,) = stored([tmp_path / name], arrays=False)
+    assert isinstance(content, bytes)
+    assert open_upright(BytesIO(content)).size == size
+
+
+def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
+    sixteen_bits(tmp_path / "16.png")
+    grey = pixels(open_upright(tmp_path / "16.png"))[..., 0].flatten()
+    assert torch.equal(grey, ((torch.arange(80 * 90) * 9) % 2**16 >> 8).to(torch.uint8))
+
+
+def test_a_bad_file_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smooth(90, 90).save(tmp_path / "good.jpg")
+    content = (tmp_path / "good.jpg").read_bytes()
+    for name, bad in (("cut.jpg", content[:-200]), ("empty.jpg", b""), ("text.jpg", b"no image")):
+        (tmp_path / name).write_bytes(bad)
+        with pytest.raises(UserError, match=rf"{name} .*: replace or delete it, then `dvc repro`"):
+            packed(tmp_path, [tmp_path / "good.jpg", tmp_path / name])
+    assert not (tmp_path / "packed.safetensors").exists()
+    monkeypatch.setattr("pipeline.image_files._MAX_PIXELS", 1000)
+    with pytest.raises(BadImageError, match="90 x 90 pixels are more than 1,000"):
+        open_upright(tmp_path / "good.jpg")
