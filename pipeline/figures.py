@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 matplotlib.use("Agg")
 
 _INK, _MUTED = "#1f2430", "#667085"
-_COLOURS = {"c_ln": "#0b6e99", "oracle": "#d98e04", "frozen": "#8a8f98", "frozen_ncm": "#8a8f98"}
+_COLOURS = {
+    "c_ln": "#0b6e99",
+    "single_stage": "#7fb7cf",
+    "oracle": "#d98e04",
+    "frozen": "#8a8f98",
+    "frozen_ncm": "#8a8f98",
+}
 _ANNOTATE_UP_TO = 12  # rows of a heat map whose cells have room for a number
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",

@@ -85,7 +85,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise UserError(f"params.yaml: backbone_weights {file} does not exist") from None
     except pickle.UnpicklingError:
         raise UserError(f"{file} holds more than tensors and is not read: export it as safetensors") from None
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, AttributeError) as error:
         raise UserError(
             f"{file} is no file of weights ({str(error).splitlines()[0]}): export it as safetensors"
         ) from None

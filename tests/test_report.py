@@ -25,7 +25,7 @@ def test_says_what_was_run_and_what_came_out() -> None:
     assert text.startswith("# Continual LayerNorm tuning on glyphs\n")
     assert "4 classes arrive in 2 tasks" in text
     assert "| C-LN | 50.0 | 60.0 | 10.0 |" in text
-    assert "C-LN is 20.0 points above the frozen backbone" in text
+    assert "C-LN is 30.0 points above the frozen backbone" in text
     assert "| learned in total | 132 |" in text  # 2 tasks x (40 + 8) + 4 classes x (8 + 1)
     assert "| floating-point operations of them | 0.01 GFLOP |" in text
     for figure in ("over_tasks", "accuracy_matrix", "selection", "key_similarity"):
@@ -36,7 +36,7 @@ def test_says_what_was_run_and_what_came_out() -> None:
 def test_a_loss_is_called_one_and_validation_is_named() -> None:
     rows = {**RESULT.rows, "c_ln": (0.1, 0.1, 0.0)}
     text = render(replace(RESULT, rows=rows, params={**RESULT.params, "evaluate_on": "validation"}))
-    assert "C-LN is 20.0 points below the frozen backbone" in text
+    assert "C-LN is 10.0 points below the frozen backbone" in text
     assert "held-out training images (validation)" in text
 
 

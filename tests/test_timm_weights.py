@@ -37,6 +37,7 @@ def test_a_local_file_gives_the_model_that_it_holds(file: Path, tmp_path: Path) 
     assert all(torch.equal(from_pth[name], tensor) for name, tensor in weights.items())
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # timm's own, where BEiT resamples relative positions
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_small_patch14_dinov2", "beit_base_patch16_224"])
 def test_other_families_run_with_layernorms_in_place_of_their_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = create_model(name, num_classes=0, depth=1)
