@@ -1,18 +1,31 @@
 """The data sets that `dataset` in params.yaml can name, each a function that fetches, finds or makes its images."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from pipeline.cifar100 import load_cifar100
+from pipeline.archive_sets import load_cub200, load_imagenet_r, load_tiny_imagenet
 from pipeline.errors import UserError
 from pipeline.glyph_images import draw_glyphs
 from pipeline.image_folder import load_image_folder
 from pipeline.image_set import ImageSet
 
-# From an empty folder, in which archives may be unpacked.
+
+def _torchvision(name: str, scratch: Path) -> ImageSet:
+    from pipeline import torchvision_sets  # noqa: PLC0415  (seconds of imports that the others do without)
+
+    return torchvision_sets.load(name, scratch)
+
+
+_OF_TORCHVISION = ("cifar100", "dtd", "eurosat", "fashion_mnist", "flowers102", "food101", "svhn")
+
+# Each gets an empty folder in which it may unpack archives.
 DATASETS: dict[str, Callable[[Path], ImageSet]] = {
     "glyphs": lambda _: draw_glyphs(),
-    "cifar100": load_cifar100,
+    "cub200": load_cub200,
+    "imagenet_r": load_imagenet_r,
+    "tiny_imagenet": load_tiny_imagenet,
+    **{name: partial(_torchvision, name) for name in _OF_TORCHVISION},
 }
 IMAGE_FOLDER = "image_folder"
 
@@ -22,7 +35,6 @@ def fetch_dataset(name: str, *, data_dir: Path, scratch: Path) -> ImageSet:
     if name == IMAGE_FOLDER:
         return load_image_folder(data_dir)
     if name not in DATASETS:
-        raise UserError(
-            f"params.yaml: dataset {name!r} is unknown: choose one of {', '.join((*DATASETS, IMAGE_FOLDER))}"
-        )
+        known = ", ".join((*DATASETS, IMAGE_FOLDER))
+        raise UserError(f"params.yaml: dataset {name!r} is unknown: choose one of {known}")
     return DATASETS[name](scratch)

@@ -1,6 +1,7 @@
 """Fetches a file of a data set: resumed after a break, verified before use, whole or not there at all.
 
-Files lie in `downloads/` beside the pipeline's outputs, where no run removes them; one placed there by hand is as good.
+Files lie in `downloads/DATASET/` beside the pipeline's outputs, where no run removes them; one placed there by hand is
+as good.
 """
 
 import hashlib
@@ -34,10 +35,10 @@ class Remote:
         return self.url.rpartition("/")[2]
 
 
-def fetch(remote: Remote) -> Path:
+def fetch(remote: Remote, dataset: str) -> Path:
     """The file, verified; downloaded unless it is here. Raises UserError that says where to place it by hand."""
     # In an experiment's temporary copy of the repository, DVC_ROOT is still the repository itself.
-    target = Path(os.environ.get("DVC_ROOT", ".")) / "downloads" / remote.name
+    target = Path(os.environ.get("DVC_ROOT", ".")) / "downloads" / dataset / remote.name
     if target.exists():
         if _md5(target) != remote.md5:
             raise UserError(f"{target} is not the file that {remote.url} should be (MD5 {remote.md5}): delete it")

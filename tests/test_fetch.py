@@ -1,27 +1,18 @@
-"""Downloads over a server that misbehaves, and an archive that does."""
+"""Downloads over a server that misbehaves."""
 
 import hashlib
-import io
-import pickle
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import fetch as fetching
-from pipeline import torchvision_schemas  # noqa: F401  (before torchvision)
-from pipeline.cifar100 import load_cifar100
 from pipeline.errors import UserError
 from pipeline.fetch import Remote, fetch
-
-from torchvision.datasets import CIFAR100  # isort: skip
 
 CONTENT = bytes(range(256)) * 40
 Answer = Callable[[BaseHTTPRequestHandler, int], None]
@@ -111,34 +102,34 @@ def remote(server: Server, content: bytes = CONTENT) -> Remote:
 
 
 def listing() -> list[str]:
-    return sorted(path.name for path in Path("downloads").iterdir())
+    return sorted(path.name for path in Path("downloads/set").iterdir())
 
 
 def test_downloads_once(server: Server) -> None:
-    assert fetch(remote(server)).read_bytes() == CONTENT
-    assert fetch(remote(server)).read_bytes() == CONTENT
+    assert fetch(remote(server), "set").read_bytes() == CONTENT
+    assert fetch(remote(server), "set").read_bytes() == CONTENT
     assert server.asked == [None]
     assert listing() == ["file.bin"]
 
 
 def test_resumes_where_the_connection_broke(server: Server) -> None:
     server.answers = [broken_after(1000), unavailable, broken_after(500), whole]
-    assert fetch(remote(server)).read_bytes() == CONTENT
+    assert fetch(remote(server), "set").read_bytes() == CONTENT
     assert server.asked == [None, "bytes=1000-", "bytes=1000-", "bytes=1500-"]
 
 
 def test_starts_again_where_the_server_cannot_resume(server: Server) -> None:
     server.answers = [broken_after(1000), without_ranges]
-    assert fetch(remote(server)).read_bytes() == CONTENT
+    assert fetch(remote(server), "set").read_bytes() == CONTENT
 
 
 def test_a_part_of_something_else_is_not_kept(server: Server) -> None:
-    Path("downloads").mkdir()
+    Path("downloads/set").mkdir(parents=True)
     for part in (b"x" * 100, b"x" * 2 * len(CONTENT)):
-        Path("downloads/file.bin.part").write_bytes(part)
-        assert fetch(remote(server)).read_bytes() == CONTENT
+        Path("downloads/set/file.bin.part").write_bytes(part)
+        assert fetch(remote(server), "set").read_bytes() == CONTENT
         assert listing() == ["file.bin"]
-        Path("downloads/file.bin").unlink()
+        Path("downloads/set/file.bin").unlink()
 
 
 @pytest.mark.parametrize(
@@ -147,80 +138,26 @@ def test_a_part_of_something_else_is_not_kept(server: Server) -> None:
 )
 def test_says_why_and_where_to_place_the_file(server: Server, answer: Answer, reason: str) -> None:
     server.answers = [answer]
-    with pytest.raises(UserError, match=f"{reason}.*place the file at downloads/file.bin"):
-        fetch(remote(server))
+    with pytest.raises(UserError, match=f"{reason}.*place the file at downloads/set/file.bin"):
+        fetch(remote(server), "set")
     assert len(server.asked) == 4
     assert "file.bin" not in listing()
 
 
 def test_no_network_and_a_file_placed_by_hand(server: Server) -> None:
     server.stop()
-    with pytest.raises(UserError, match=r"refused.*place the file at downloads/file\.bin"):
-        fetch(remote(server))
-    Path("downloads/file.bin").write_bytes(CONTENT)
-    assert fetch(remote(server)).read_bytes() == CONTENT
-    Path("downloads/file.bin").write_bytes(b"other")
-    with pytest.raises(UserError, match=r"downloads/file\.bin is not the file"):
-        fetch(remote(server))
+    with pytest.raises(UserError, match=r"refused.*place the file at downloads/set/file\.bin"):
+        fetch(remote(server), "set")
+    Path("downloads/set/file.bin").write_bytes(CONTENT)
+    assert fetch(remote(server), "set").read_bytes() == CONTENT
+    Path("downloads/set/file.bin").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"downloads/set/file\.bin is not the file"):
+        fetch(remote(server), "set")
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 4000), max_size=3))
 def test_any_three_breaks_still_give_the_file(server: Server, counts: list[int]) -> None:
     server.answers = [*map(broken_after, counts), whole]
-    assert fetch(remote(server)).read_bytes() == CONTENT
-    Path("downloads/file.bin").unlink()
-
-
-def cifar_archive(members: dict[str, bytes], *, link: bool = False) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        if link:
-            info = tarfile.TarInfo("cifar-100-python/way out")
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc"
-            tar.addfile(info)
-    return packed.getvalue()
-
-
-def cifar_members() -> dict[str, bytes]:
-    """Three images in the layout of the original archive."""
-    pixels = np.arange(3 * 3072, dtype=np.int64).astype(np.uint8).reshape(3, 3072)
-    split = pickle.dumps({"data": pixels, "fine_labels": [2, 0, 1]})
-    meta = pickle.dumps({"fine_label_names": ["apple", "baby", "crab"]})
-    return {f"cifar-100-python/{name}": data for name, data in (("train", split), ("test", split), ("meta", meta))}
-
-
-def serve_cifar(server: Server, monkeypatch: pytest.MonkeyPatch, archive: bytes) -> None:
-    """Torchvision's entry, pointed at this archive."""
-    members = {name.rpartition("/")[2]: hashlib.md5(data).hexdigest() for name, data in cifar_members().items()}
-    server.content = archive
-    monkeypatch.setattr(CIFAR100, "url", server.url)
-    monkeypatch.setattr(CIFAR100, "tgz_md5", hashlib.md5(archive).hexdigest())
-    monkeypatch.setattr(CIFAR100, "train_list", [["train", members["train"]]])
-    monkeypatch.setattr(CIFAR100, "test_list", [["test", members["test"]]])
-    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": members["meta"]})
-
-
-def test_cifar100_arrives_as_published(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    serve_cifar(server, monkeypatch, cifar_archive(cifar_members()))
-    images = load_cifar100(tmp_path / "scratch")
-    assert isinstance(images.train_images, torch.Tensor)
-    assert images.classes == ["apple", "baby", "crab"]
-    assert images.train_labels.tolist() == images.test_labels.tolist() == [2, 0, 1]
-    assert images.train_images.shape == (3, 32, 32, 3)
-    assert images.train_images[0, 0, 1].tolist() == [1, 1 + 1024 - 1024, 1]  # planes of 1,024: 1, 1025, 2049 modulo 256
-    assert listing() == ["file.bin"]
-
-
-@pytest.mark.parametrize("hostile", [True, False])
-def test_an_archive_that_is_not_cifar100_is_named(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, hostile: bool
-) -> None:
-    members = cifar_members() if hostile else {"readme": b"nothing here"}
-    serve_cifar(server, monkeypatch, cifar_archive(members, link=hostile))
-    with pytest.raises(UserError, match=r"downloads/file\.bin does not hold CIFAR-100"):
-        load_cifar100(tmp_path / "scratch")
+    assert fetch(remote(server), "set").read_bytes() == CONTENT
+    Path("downloads/set/file.bin").unlink()

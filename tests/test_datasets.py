@@ -1,0 +1,277 @@
+"""Every data set that is downloaded, from a small archive in its authors' layout; and archives that misbehave."""
+
+import gzip
+import io
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from hashlib import md5
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from pipeline import archive_sets, torchvision_sets
+from pipeline.archives import unpack
+from pipeline.datasets import DATASETS, fetch_dataset
+from pipeline.errors import UserError
+from pipeline.fetch import Remote
+from pipeline.image_set import ImageSet
+from pipeline.packing import are_arrays, stored
+
+Members = Mapping[str, bytes]
+PIXELS = np.arange(3 * 3072, dtype=np.int64).astype(np.uint8).reshape(3, 3072)
+
+
+def jpeg(value: int = 0, size: int = 70) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (size, size), (value, value, value)).save(content, "JPEG")
+    return content.getvalue()
+
+
+def tar(members: Members) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def zipped(members: Members) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def mat(**arrays: object) -> bytes:
+    content = io.BytesIO()
+    savemat(content, arrays)
+    return content.getvalue()
+
+
+def idx(magic: bytes, array: np.ndarray) -> bytes:
+    """The format of MNIST."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return gzip.compress(magic + sizes + array.astype(np.uint8).tobytes())
+
+
+def cifar_members() -> dict[str, bytes]:
+    split = pickle.dumps({"data": PIXELS, "fine_labels": [2, 0, 1]})
+    meta = pickle.dumps({"fine_label_names": ["apple", "baby", "crab"]})
+    return {f"cifar-100-python/{name}": data for name, data in (("train", split), ("test", split), ("meta", meta))}
+
+
+def folder(root: str, classes: list[str], count: int) -> dict[str, bytes]:
+    return {f"{root}/{name}/{name}_{i}.jpg": jpeg(i) for name in classes for i in range(count)}
+
+
+IDX_IMAGES = idx(b"\0\0\x08\x03", np.arange(10 * 28 * 28).reshape(10, 28, 28))
+IDX_LABELS = idx(b"\0\0\x08\x01", np.arange(10))
+SVHN = mat(X=np.full((32, 32, 3, 11), 5, np.uint8), y=np.arange(1, 12)[:, None] % 10 + 1)
+
+FILES: dict[str, dict[str, bytes]] = {
+    "cifar100": {"cifar-100-python.tar.gz": tar(cifar_members())},
+    "fashion_mnist": {
+        f"{split}-{kind}.gz": content
+        for split in ("train", "t10k")
+        for kind, content in (("images-idx3-ubyte", IDX_IMAGES), ("labels-idx1-ubyte", IDX_LABELS))
+    },
+    "svhn": {"train_32x32.mat": SVHN, "test_32x32.mat": SVHN},
+    "flowers102": {
+        "102flowers.tgz": tar({f"jpg/image_{i:05d}.jpg": jpeg(i) for i in range(1, 7)}),
+        "imagelabels.mat": mat(labels=[[1, 1, 1, 2, 2, 2]]),
+        "setid.mat": mat(trnid=[[1, 4]], valid=[[2, 5]], tstid=[[3, 6]]),
+    },
+    "food101": {
+        "food-101.tar.gz": tar(
+            folder("food-101/images", ["pie", "soup"], 3)
+            | {
+                "food-101/meta/train.json": b'{"pie": ["pie/pie_0", "pie/pie_1"], "soup": ["soup/soup_0"]}',
+                "food-101/meta/test.json": b'{"pie": ["pie/pie_2"], "soup": ["soup/soup_1"]}',
+            }
+        )
+    },
+    "dtd": {
+        "dtd-r1.0.1.tar.gz": tar(
+            folder("dtd/images", ["dotted", "woven"], 3)
+            | {
+                f"dtd/labels/{split}1.txt": "".join(f"{c}/{c}_{i}.jpg\n" for c in ("dotted", "woven")).encode()
+                for i, split in enumerate(("train", "val", "test"))
+            }
+        )
+    },
+    "eurosat": {"EuroSAT.zip": zipped(folder("2750", ["Forest", "River"], 5))},
+    "imagenet_r": {
+        "imagenet-r.tar": tar(
+            folder("imagenet-r", ["n01443537", "n01484850"], 5)
+            | {"imagenet-r/README.txt": b"WordNet IDs:\n\nn01443537 goldfish\nn01484850 great_white_shark\n"}
+        )
+    },
+    "cub200": {
+        "CUB_200_2011.tgz": tar(
+            folder("CUB_200_2011/images", ["001.Black_footed_Albatross", "002.Laysan_Albatross"], 2)
+            | {
+                "CUB_200_2011/images.txt": b"1 001.Black_footed_Albatross/001.Black_footed_Albatross_0.jpg\n"
+                b"2 001.Black_footed_Albatross/001.Black_footed_Albatross_1.jpg\n"
+                b"3 002.Laysan_Albatross/002.Laysan_Albatross_0.jpg\n4 002.Laysan_Albatross/002.Laysan_Albatross_1.jpg\n",
+                "CUB_200_2011/train_test_split.txt": b"1 1\n2 0\n3 0\n4 1\n",
+            }
+        )
+    },
+    "tiny_imagenet": {
+        "tiny-imagenet-200.zip": zipped(
+            {f"tiny-imagenet-200/train/{n}/images/{n}_{i}.JPEG": jpeg(i, 64) for n in ("n2", "n3") for i in range(3)}
+            | {f"tiny-imagenet-200/val/images/val_{i}.JPEG": jpeg(i, 64) for i in range(2)}
+            | {
+                "tiny-imagenet-200/wnids.txt": b"n3\nn2\n",
+                "tiny-imagenet-200/words.txt": b"n1\tother\nn2\tcrane\nn3\tcrane, lifting device\n",
+                "tiny-imagenet-200/val/val_annotations.txt": b"val_0.JPEG\tn2\t0\t0\t9\t9\nval_1.JPEG\tn3\t0\t0\t9\t9\n",
+            }
+        )
+    },
+}
+EXPECTED = {  # classes, training images a class, test images a class
+    "cifar100": (["apple", "baby", "crab"], [1, 1, 1], [1, 1, 1]),
+    "fashion_mnist": (["T-shirt/top", "Trouser"], [1] * 10, [1] * 10),
+    "svhn": (["0", "1"], [1, 1, 2, 1, 1, 1, 1, 1, 1, 1], [1, 1, 2, 1, 1, 1, 1, 1, 1, 1]),
+    "flowers102": ([], [2, 2], [1, 1]),
+    "food101": (["pie", "soup"], [2, 1], [1, 1]),
+    "dtd": (["dotted", "woven"], [2, 2], [1, 1]),
+    "eurosat": (["Forest", "River"], [4, 4], [1, 1]),
+    "imagenet_r": (["goldfish", "great_white_shark"], [4, 4], [1, 1]),
+    "cub200": (["Black footed Albatross", "Laysan Albatross"], [1, 1], [1, 1]),
+    "tiny_imagenet": (["crane (n2)", "crane (n3)"], [3, 3], [1, 1]),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, bytes], None]:
+    """Puts a file where `fetch` would; torchvision's own checksums become those of what was put there."""
+    downloads = tmp_path / "downloads"
+
+    def fetch(remote: Remote, dataset: str) -> Path:
+        assert remote.url.startswith("http")
+        assert len(remote.md5) == 32
+        return downloads / dataset / remote.name
+
+    for module in (torchvision_sets, archive_sets):
+        monkeypatch.setattr(module, "fetch", fetch)
+    datasets = torchvision_sets.datasets
+    sums = {name.rpartition("/")[2]: md5(content).hexdigest() for name, content in cifar_members().items()}
+    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])
+    monkeypatch.setattr(datasets.CIFAR100, "meta", datasets.CIFAR100.meta | {"md5": sums["meta"]})
+    lists = {split: [*row[:2], md5(SVHN).hexdigest()] for split, row in datasets.SVHN.split_list.items()}
+    monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+    flowers = {
+        part: (name, md5(FILES["flowers102"][name]).hexdigest())
+        for part, (name, _) in datasets.Flowers102._file_dict.items()
+    }
+    monkeypatch.setattr(datasets.Flowers102, "_file_dict", flowers)
+
+    def put(dataset: str, name: str, content: bytes) -> None:
+        (downloads / dataset).mkdir(parents=True, exist_ok=True)
+        (downloads / dataset / name).write_bytes(content)
+
+    return put
+
+
+def loaded(name: str, scratch: Path) -> ImageSet:
+    scratch.mkdir(exist_ok=True)
+    return fetch_dataset(name, data_dir=Path("none"), scratch=scratch)
+
+
+def test_every_data_set_that_is_downloaded_is_tested() -> None:
+    assert set(FILES) == set(EXPECTED) == set(DATASETS) - {"glyphs"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_arrives_as_published(name: str, place: Callable[[str, str, bytes], None], tmp_path: Path) -> None:
+    for file, content in FILES[name].items():
+        place(name, file, content)
+    images = loaded(name, tmp_path / "scratch")
+    classes, train, test = EXPECTED[name]
+    assert images.classes[: len(classes)] == classes
+    assert len(images.groups) == len(images.classes)
+    assert images.train_labels.bincount().tolist() == train
+    assert images.test_labels.bincount().tolist() == test
+    arrays = are_arrays(images.train_images, images.test_images)
+    packed = list(stored(images.train_images, arrays=arrays))
+    assert len(packed) == len(images.train_labels)
+    assert arrays == (name in ("cifar100", "fashion_mnist", "svhn", "tiny_imagenet"))
+
+
+def test_values_of_the_first_pixels(place: Callable[[str, str, bytes], None], tmp_path: Path) -> None:
+    for name in ("cifar100", "fashion_mnist", "svhn"):
+        for file, content in FILES[name].items():
+            place(name, file, content)
+    first = {}
+    for name in ("cifar100", "fashion_mnist", "svhn"):
+        images = loaded(name, tmp_path / name).train_images
+        assert isinstance(images, torch.Tensor)
+        first[name] = images[0, 0, 1].tolist()
+    assert first == {
+        "cifar100": [1, 1, 1],
+        "fashion_mnist": [1, 1, 1],
+        "svhn": [5, 5, 5],
+    }  # cifar: 1, 1025, 2049 mod 256
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_archive_of_something_else_is_named(
+    name: str, place: Callable[[str, str, bytes], None], tmp_path: Path
+) -> None:
+    for file in FILES[name]:
+        place(name, file, tar({"readme": b"nothing here"}))
+    with pytest.raises(UserError) as raised:
+        loaded(name, tmp_path / "scratch")
+    assert "\n" not in str(raised.value)
+
+
+def hostile(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, link
+        archive.addfile(info)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        hostile("../out"),
+        hostile("inside/../../out"),
+        hostile("link", tarfile.SYMTYPE, "/etc"),
+        hostile("link", tarfile.SYMTYPE, "../out"),
+        hostile("link", tarfile.LNKTYPE, "../out"),
+        hostile("device", tarfile.CHRTYPE),
+        hostile("pipe", tarfile.FIFOTYPE),
+        tar(cifar_members())[:200],
+        gzip.compress(b"x" * 9999)[:-9],
+    ],
+)
+def test_hostile_and_broken_archives_are_refused(content: bytes, tmp_path: Path) -> None:
+    archive = tmp_path / "archive.gz"
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match=r"archive.gz cannot be unpacked .*: delete it"):
+        unpack(archive, tmp_path / "folder")
+    assert {path.name for path in tmp_path.iterdir()} == {"archive.gz", "folder"}
+
+
+@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out"])
+def test_a_path_out_of_the_folder_stays_inside(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped({name: b"x"}))
+    (tmp_path / "a.tar").write_bytes(hostile("/out"))
+    for archive in ("a.zip", "a.tar"):
+        unpack(tmp_path / archive, tmp_path / "folder")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "a.tar", "folder"}
+    assert not Path("/out").exists()
