@@ -1,9 +1,11 @@
-"""Commands beside the stages: plan, summary, table. Long work is DVC's: `dvc repro`, `dvc exp run`."""
+"""Commands beside the stages: plan, preset, summary, table. Long work is DVC's: `dvc repro`, `dvc exp run`."""
 
 import csv
+import difflib
 import io
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,9 +17,12 @@ from ruamel.yaml.comments import CommentedMap
 
 from pipeline import artifacts
 from pipeline.command import run_app
+from pipeline.errors import UserError
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report import METHODS, percent
 from pipeline.tasks import chain
+
+PRESETS = Path("presets")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
@@ -35,20 +40,50 @@ _METRICS = (*_ROWS.values(), "selection_accuracy", "forgetting")
 @app.command()
 def plan(num_tasks: Annotated[int, typer.Argument(min=1, help="How many tasks to learn.")]) -> None:
     """Write num_tasks and the chain of tasks into params.yaml; comments and all else stay as they are."""
-    read_mapping(PARAMS_FILE)  # says what is wrong with a file that can't be read
+    artifacts.save_bytes(PARAMS_FILE, changed_params(num_tasks=num_tasks).encode())
+    print(f"{PARAMS_FILE}: {num_tasks} tasks; `dvc repro` learns those that are new")
+
+
+@app.command()
+def preset(
+    name: Annotated[str, typer.Argument(help="A file of presets/, without its .yaml.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply without asking.")] = False,
+) -> None:
+    """Show what a preset changes in params.yaml and, once confirmed, apply it; the seed stays."""
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name not in names:
+        raise UserError(f"preset {name!r} is unknown: choose one of {', '.join(names)}")
+    new = changed_params(**read_mapping(PRESETS / f"{name}.yaml"))
+    difference = list(difflib.unified_diff(PARAMS_FILE.read_text().splitlines(), new.splitlines(), n=0, lineterm=""))
+    if not difference:
+        print(f"{PARAMS_FILE} is as preset {name} would have it")
+        return
+    print("\n".join(line for line in difference if not line.startswith(("---", "+++", "@@"))))
+    if yes or typer.confirm(f"Change {PARAMS_FILE}?"):
+        artifacts.save_bytes(PARAMS_FILE, new.encode())
+        print(f"{PARAMS_FILE} is changed; presets/{name}.yaml tells what to expect; `dvc repro` runs it")
+
+
+def changed_params(**changes: object) -> str:
+    """params.yaml with other values, and the chain for its num_tasks; comments and all else as they are."""
+    given = read_mapping(PARAMS_FILE)  # says what is wrong with a file that can't be read
+    unknown = sorted(changes.keys() - given.keys())
+    if unknown:
+        raise UserError(f"{PARAMS_FILE} has no key {unknown[0]!r}")
     yaml = YAML()
     yaml.width = 120
     params = yaml.load(PARAMS_FILE)
-    params["num_tasks"] = num_tasks
+    for key, value in changes.items():
+        if value != given[key]:
+            params[key] = value
     tasks = CommentedMap()
-    for name, item in chain(num_tasks).items():
+    for name, item in chain(int(params["num_tasks"])).items():
         tasks[name] = CommentedMap(item)
         tasks[name].fa.set_flow_style()
     params["tasks"] = tasks
     text = io.StringIO()
     yaml.dump(params, text)
-    artifacts.save_bytes(PARAMS_FILE, text.getvalue().encode())
-    print(f"{PARAMS_FILE}: {num_tasks} tasks; `dvc repro` learns those that are new")
+    return text.getvalue()
 
 
 @app.command()

@@ -34,9 +34,8 @@ def _cifar100(scratch: Path) -> ImageSet:
     cls = datasets.CIFAR100
     unpack(fetch(Remote(cls.url, cls.tgz_md5), "cifar100"), scratch)
     train, test = (cls(scratch, train=is_train) for is_train in (True, False))
-    return _labelled(
-        train.classes, torch.from_numpy(train.data), train.targets, torch.from_numpy(test.data), test.targets
-    )
+    pixels = [torch.from_numpy(split.data) for split in (train, test)]
+    return _labelled(train.classes, pixels[0], train.targets, pixels[1], test.targets)
 
 
 def _fashion_mnist(scratch: Path) -> ImageSet:
@@ -81,13 +80,8 @@ def _dtd(scratch: Path) -> ImageSet:
     cls = datasets.DTD
     unpack(fetch(Remote(cls._URL, cls._MD5), "dtd"), scratch / "dtd")
     train, val, test = (cls(scratch, split=split) for split in ("train", "val", "test"))
-    return _labelled(
-        train.classes,
-        train._image_files + val._image_files,
-        train._labels + val._labels,
-        test._image_files,
-        test._labels,
-    )
+    files, labels = train._image_files + val._image_files, train._labels + val._labels
+    return _labelled(train.classes, files, labels, test._image_files, test._labels)
 
 
 def _eurosat(scratch: Path) -> ImageSet:

@@ -15,13 +15,15 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from pipeline import archive_sets, torchvision_sets
+from pipeline import archive_sets, torchvision_sets  # before torchvision
 from pipeline.archives import unpack
 from pipeline.datasets import DATASETS, fetch_dataset
 from pipeline.errors import UserError
 from pipeline.fetch import Remote
 from pipeline.image_set import ImageSet
 from pipeline.packing import are_arrays, stored
+
+from torchvision import datasets  # isort: skip
 
 Members = Mapping[str, bytes]
 PIXELS = np.arange(3 * 3072, dtype=np.int64).astype(np.uint8).reshape(3, 3072)
@@ -121,7 +123,8 @@ FILES: dict[str, dict[str, bytes]] = {
             | {
                 "CUB_200_2011/images.txt": b"1 001.Black_footed_Albatross/001.Black_footed_Albatross_0.jpg\n"
                 b"2 001.Black_footed_Albatross/001.Black_footed_Albatross_1.jpg\n"
-                b"3 002.Laysan_Albatross/002.Laysan_Albatross_0.jpg\n4 002.Laysan_Albatross/002.Laysan_Albatross_1.jpg\n",
+                b"3 002.Laysan_Albatross/002.Laysan_Albatross_0.jpg\n"
+                b"4 002.Laysan_Albatross/002.Laysan_Albatross_1.jpg\n",
                 "CUB_200_2011/train_test_split.txt": b"1 1\n2 0\n3 0\n4 1\n",
             }
         )
@@ -133,7 +136,7 @@ FILES: dict[str, dict[str, bytes]] = {
             | {
                 "tiny-imagenet-200/wnids.txt": b"n3\nn2\n",
                 "tiny-imagenet-200/words.txt": b"n1\tother\nn2\tcrane\nn3\tcrane, lifting device\n",
-                "tiny-imagenet-200/val/val_annotations.txt": b"val_0.JPEG\tn2\t0\t0\t9\t9\nval_1.JPEG\tn3\t0\t0\t9\t9\n",
+                "tiny-imagenet-200/val/val_annotations.txt": b"val_0.JPEG\tn2\t0\t0\nval_1.JPEG\tn3\t0\t0\n",
             }
         )
     },
@@ -164,7 +167,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
 
     for module in (torchvision_sets, archive_sets):
         monkeypatch.setattr(module, "fetch", fetch)
-    datasets = torchvision_sets.datasets
     sums = {name.rpartition("/")[2]: md5(content).hexdigest() for name, content in cifar_members().items()}
     monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
     monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from pipeline import artifacts
 from pipeline.__main__ import app
 from pipeline.errors import UserError
+from pipeline.params import read_mapping
+from pipeline.tasks import chain
 
 CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 10, 5
 
@@ -288,6 +290,30 @@ def test_plan_keeps_comments_and_writes_the_chain() -> None:
     assert CliRunner().invoke(app, ["plan", "5"]).exit_code == 0
     assert Path("params.yaml").read_text() == before
     assert CliRunner().invoke(app, ["plan", "0"]).exit_code == 2
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
+    shutil.copy(ROOT / "params.yaml", ".")
+    shutil.copytree(ROOT / "presets", "presets")
+    set_params(Path("params.yaml"), seed=3)
+    before = Path("params.yaml").read_text()
+    asked = CliRunner().invoke(app, ["preset", "cifar100"], input="n\n")
+    assert "+dataset: cifar100" in asked.output
+    assert "+  t10: {prev: t9}" in asked.output
+    assert Path("params.yaml").read_text() == before
+    for name in ("cifar100", "imagenet_r", "glyphs"):
+        assert CliRunner().invoke(app, ["preset", name, "--yes"]).exit_code == 0
+        preset = read_mapping(Path(f"presets/{name}.yaml"))
+        params = read_mapping(Path("params.yaml"))
+        assert {key: params[key] for key in preset} == preset
+        assert preset.keys() == params.keys() - {"seed", "tasks", "evaluate_on", "data_dir"}
+        assert params["tasks"] == chain(params["num_tasks"])
+        assert params["seed"] == 3
+    assert "lr: 0.01  # stage one" in Path("params.yaml").read_text()
+    assert "as preset glyphs would have it" in CliRunner().invoke(app, ["preset", "glyphs"]).output
+    with pytest.raises(UserError, match="preset 'cifar' is unknown: choose one of cifar100, glyphs, imagenet_r"):
+        raise CliRunner().invoke(app, ["preset", "cifar"]).exception or AssertionError
 
 
 @pytest.mark.usefixtures("finished")
