@@ -3,6 +3,7 @@
 import csv
 import difflib
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +84,8 @@ def changed_params(**changes: object) -> str:
     params["tasks"] = tasks
     text = io.StringIO()
     yaml.dump(params, text)
-    return text.getvalue()
+    # A comment stays two spaces behind its value; ruamel.yaml would keep its column instead.
+    return re.sub(r"""^(\w+: [^#'"\n]*?) +# """, r"\1  # ", text.getvalue(), flags=re.MULTILINE)
 
 
 @app.command()

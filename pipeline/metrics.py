@@ -4,10 +4,17 @@
 Above the diagonal it holds anything, such as NaN.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]  # [T, T]
+
+
+def square(rows: Sequence[Sequence[float]]) -> Matrix:
+    """An accuracy matrix from its rows up to the diagonal: [T, T], NaN above it."""
+    return np.array([[*row, *[np.nan] * (len(rows) - len(row))] for row in rows])
 
 
 def average_accuracy(matrix: Matrix) -> float:

@@ -36,7 +36,7 @@ def main() -> None:
     params = read_params(Params)
     evaluation = artifacts.load_json(artifacts.EVALUATION)
     tasks = artifacts.load_json(artifacts.TASKS)
-    matrices = {name: square(rows) for name, rows in evaluation["matrices"].items()}
+    matrices = {name: metrics.square(rows) for name, rows in evaluation["matrices"].items()}
     selection = np.array(evaluation["selection"])
     result = Result(
         params=params.model_dump(),
@@ -58,11 +58,6 @@ def main() -> None:
     for name, content in figures.items():
         artifacts.save_bytes(artifacts.FIGURES / f"{name}.png", content)
     artifacts.save_bytes(artifacts.REPORT, render(result).encode())
-
-
-def square(rows: list[list[float]]) -> metrics.Matrix:
-    """An accuracy matrix from its rows up to the diagonal: [T, T], NaN above it."""
-    return np.array([row + [np.nan] * (len(rows) - len(row)) for row in rows])
 
 
 def summary(matrix: metrics.Matrix) -> tuple[float, float, float]:

@@ -260,6 +260,17 @@ def hostile(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
         tar(cifar_members())[:200],
         gzip.compress(b"x" * 9999)[:-9],
     ],
+    ids=[
+        "parent",
+        "parent-of-inside",
+        "link-absolute",
+        "link-parent",
+        "hard-link",
+        "device",
+        "pipe",
+        "cut-tar",
+        "cut-gz",
+    ],
 )
 def test_hostile_and_broken_archives_are_refused(content: bytes, tmp_path: Path) -> None:
     archive = tmp_path / "archive.gz"

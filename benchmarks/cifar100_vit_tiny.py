@@ -1,0 +1,162 @@
+"""Real images, a real pretrained ViT: the paper's rows on CIFAR-100 with ViT-Ti/16, several seeds.
+
+    python -m benchmarks.cifar100_vit_tiny IMAGES WEIGHTS
+
+IMAGES is a folder train/CLASS/*, test/CLASS/*; WEIGHTS those of timm's vit_tiny_patch16_224. The ordinary pipeline runs
+in a clone of the last commit under `.scratch/`, once a seed; an interrupted benchmark goes on where it stopped, since
+DVC caches every stage there (seconds then count the rest only). Writes the result to reports/benchmarks/.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ruamel.yaml import YAML
+
+from pipeline import artifacts, metrics
+from pipeline.report import METHODS, table
+
+ROOT = Path(__file__).parent.parent
+RESULT = Path("reports/benchmarks/cifar100_vit_tiny")
+# METHOD of the comparison: batches of 64, lr 0.0025, flips, clean images for the key, 15 epochs of the head.
+PARAMS: dict[str, Any] = {
+    "dataset": "image_folder",
+    "classes_per_task": 10,
+    "evaluate_on": "test",
+    "backbone": "vit_tiny_patch16_224",
+    "image_size": 96,
+    "normalize": "pretrained",
+    "batch_size": 64,
+    "lr": 0.0025,
+    "epochs": 5,
+    "min_crop": 1.0,
+    "flip": True,
+    "classifier_lr": 0.005,
+    "classifier_epochs": 15,
+}
+NUM_TASKS = 10
+_ROWS = ("frozen", "frozen_ncm", "single_stage", "c_ln", "oracle")
+
+
+def clone() -> Path:
+    """The last commit, in a folder that stays."""
+    folder = ROOT / ".scratch/cifar100_vit_tiny"
+    if folder.exists():
+        run(["git", "fetch", "-q"], folder)
+        run(["git", "reset", "-q", "--hard", "origin/HEAD"], folder)
+    else:
+        run(["git", "clone", "-q", str(ROOT), str(folder)], ROOT)
+    return folder
+
+
+def run(command: list[str], folder: Path) -> None:
+    """Run to the end, its output shown; a failure ends the benchmark."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, check=False).returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+
+
+def configure(folder: Path, **changes: object) -> None:
+    """Change the clone's params.yaml."""
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    params.update(changes)
+    yaml.dump(params, folder / "params.yaml")
+
+
+def measure(folder: Path, seed: int) -> dict[str, Any]:
+    """One seed: its metrics, matrices and seconds."""
+    configure(folder, seed=seed)
+    started = time.monotonic()
+    run(["dvc", "repro"], folder)
+    seconds = time.monotonic() - started
+    evaluation = json.loads((folder / artifacts.EVALUATION).read_text())
+    return {
+        "metrics": json.loads((folder / artifacts.METRICS).read_text()),
+        "matrices": evaluation["matrices"],
+        "test_images": evaluation["test_images"],
+        "seconds": round(seconds),
+    }
+
+
+def rows_of(results: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a method: mean and deviation over the seeds of its final average accuracy and its forgetting."""
+    rows = []
+    for key in _ROWS:
+        triangles = [result["matrices"][key] for result in results.values()]
+        accuracy = [100 * statistics.fmean(triangle[-1]) for triangle in triangles]
+        forgetting = [100 * metrics.forgetting(metrics.square(triangle)) for triangle in triangles]
+        rows.append(
+            {
+                "name": METHODS[key],
+                "average_accuracy_mean": round(statistics.fmean(accuracy), 2),
+                "average_accuracy_std": round(statistics.stdev(accuracy), 2) if len(accuracy) > 1 else 0.0,
+                "forgetting_mean": round(statistics.fmean(forgetting), 2),
+                "average_accuracies": [round(value, 2) for value in accuracy],
+                "seeds": list(results),
+            }
+        )
+    return rows
+
+
+def page(report: dict[str, Any]) -> str:
+    """The result in Markdown."""
+    rows = [
+        (
+            row["name"],
+            f"{row['average_accuracy_mean']:.1f} ± {row['average_accuracy_std']:.1f}",
+            f"{row['forgetting_mean']:.1f}",
+        )
+        for row in report["rows"]
+    ]
+    params = ", ".join(f"`{name}: {value}`" for name, value in report["params"].items())
+    return f"""\
+# CIFAR-100, ViT-Ti/16
+
+{NUM_TASKS} tasks of {report["params"]["classes_per_task"]} classes, {report["test_images"]:,} test images, seeds
+{", ".join(map(str, report["seeds"]))}. {report["machine"]}; seconds a seed: {", ".join(map(str, report["seconds"]))}.
+
+{table(("method", "average accuracy (%)", "forgetting (points)"), rows)}
+
+The right LayerNorms are selected for {100 * report["selection_accuracy_mean"]:.1f} % of the images.
+{report["passes_per_image_mean"]:.2f} passes an image for the whole accuracy matrix.
+
+{params}
+"""
+
+
+def main(
+    images: Annotated[Path, typer.Argument(help="Folder train/CLASS/*, test/CLASS/*.")],
+    weights: Annotated[Path, typer.Argument(help="Weights of vit_tiny_patch16_224.")],
+    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
+) -> None:
+    """Run every seed and write the table."""
+    folder = clone()
+    configure(folder, **PARAMS, data_dir=str(images.resolve()), backbone_weights=str(weights.resolve()))
+    run([sys.executable, "-m", "pipeline", "plan", str(NUM_TASKS)], folder)
+    results = {seed: measure(folder, seed) for seed in map(int, seeds.split(","))}
+    values = list(results.values())
+    report = {
+        "rows": rows_of(results),
+        "params": PARAMS,
+        "seeds": list(results),
+        "test_images": values[0]["test_images"],
+        "seconds": [result["seconds"] for result in values],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    for name in ("selection_accuracy", "passes_per_image"):
+        report[f"{name}_mean"] = round(statistics.fmean(result["metrics"][name] for result in values), 4)
+    artifacts.save_json(RESULT.with_suffix(".json"), report)
+    artifacts.save_bytes(RESULT.with_suffix(".md"), page(report).encode())
+    print(page(report))
+
+
+if __name__ == "__main__":
+    typer.run(main)
