@@ -1,5 +1,6 @@
 """A folder of images, one subfolder a class: the user's own data, and what most archives unpack to."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def stratified_split(files: Files) -> tuple[Files, Files]:
         fifth[name] = [paths[i] for i in sorted(order[:count])]
         rest[name] = [paths[i] for i in sorted(order[count:])]
     return rest, fifth
+
+
+def listing_digest(paths: Sequence[Path]) -> str:
+    """SHA-256 of the files' names with their class folders: two splits are the same if these are."""
+    return hashlib.sha256("\n".join("/".join(path.parts[-2:]) for path in paths).encode()).hexdigest()
 
 
 def image_set(train: Mapping[str, Sequence[Path]], test: Mapping[str, Sequence[Path]]) -> ImageSet:

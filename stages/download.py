@@ -3,10 +3,13 @@
 import tempfile
 from pathlib import Path
 
+from torch import Tensor
+
 from pipeline import artifacts
 from pipeline.backbones import fetch_backbone
 from pipeline.command import run
 from pipeline.datasets import fetch_dataset
+from pipeline.image_folder import listing_digest
 from pipeline.packing import are_arrays, stored
 from pipeline.params import Record, read_params
 
@@ -33,7 +36,8 @@ def main() -> None:
             (artifacts.RAW_TEST, dataset.test_images, dataset.test_labels),
         ):
             artifacts.save_images(file, stored(images, arrays=arrays), {"labels": labels})
-    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": dataset.classes, "groups": dataset.groups})
+    listed = {} if isinstance(dataset.test_images, Tensor) else {"test_files": listing_digest(dataset.test_images)}
+    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": dataset.classes, "groups": dataset.groups} | listed)
     print(
         f"{params.dataset}: {len(dataset.classes)} classes, {len(dataset.train_labels)} training and "
         f"{len(dataset.test_labels)} test images; backbone {params.backbone}"

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.image_folder import load_image_folder
+from pipeline.image_folder import listing_digest, load_image_folder
 
 
 def write(folder: Path, count: int, names: str = "{}.png") -> None:
@@ -34,10 +35,14 @@ def test_one_folder_is_split_stratified_and_always_alike(tmp_path: Path) -> None
     for name, count in (("a", 10), ("b", 2), ("c", 31)):
         write(tmp_path / name, count)
     images, again = load_image_folder(tmp_path), load_image_folder(tmp_path)
+    assert not isinstance(images.test_images, torch.Tensor)
+    assert not isinstance(images.train_images, torch.Tensor)
     assert images.test_labels.bincount().tolist() == [2, 1, 6]
     assert images.train_labels.bincount().tolist() == [8, 1, 25]
     assert not set(images.train_images) & set(images.test_images)
     assert images.test_images == again.test_images
+    assert listing_digest(images.test_images) == listing_digest([Path(*p.parts[-3:]) for p in images.test_images])
+    assert listing_digest(images.test_images) != listing_digest(images.train_images)
     write(tmp_path / "d", 5)  # another class leaves the split of these as it was
     more = load_image_folder(tmp_path)
     assert list(more.test_images)[:9] == list(images.test_images)
