@@ -29,7 +29,8 @@ TASKS = Path("data/tasks.json")
 TEST = Path("data/test.safetensors")  # images in the order of the tasks
 
 BACKBONE_FACTS = Path("artifacts/backbone.json")
-KEYS = Path("artifacts/queries/keys.safetensors")
+OBJECTIVE = Path("artifacts/objective.json")
+KEYS = Path("artifacts/keys.safetensors")
 TEST_QUERIES = Path("artifacts/queries/test.safetensors")
 EVALUATION = Path("artifacts/evaluation.json")
 

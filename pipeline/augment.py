@@ -5,6 +5,13 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def augment(inputs: Tensor, generator: torch.Generator, *, min_crop: float, flip: bool) -> Tensor:
+    """A random view of each image [B, 3, H, W]: a crop unless `min_crop` is 1, a flip where wanted."""
+    if min_crop < 1:
+        inputs = random_resized_crop(inputs, generator, min_crop)
+    return random_flip(inputs, generator) if flip else inputs
+
+
 def random_resized_crop(inputs: Tensor, generator: torch.Generator, min_area: float) -> Tensor:
     """A random part of each image [B, 3, H, W], stretched to full size.
 

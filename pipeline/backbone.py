@@ -1,16 +1,16 @@
 """The frozen ViT, and the LayerNorms that a task puts into it.
 
 A task's LayerNorms are tensors under timm's own names (`blocks.3.norm1.weight`). They replace the parameters of the
-unmodified timm model for one call (`torch.func.functional_call`); nothing of the model is copied or subclassed.
-Every `nn.LayerNorm` is tuned, so any timm VisionTransformer works.
+unmodified timm model for one call (`torch.func.functional_call`); nothing of the model is copied or subclassed, so any
+timm VisionTransformer works.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.timm_vit import VisionTransformer, create_model
 
-LayerNorms = dict[str, Tensor]  # scale and bias of every LayerNorm, [D] each
+LayerNorms = dict[str, Tensor]  # scale and bias of the LayerNorms that are tuned, [D] each
 Normalize = Literal["pretrained", "none"]
 INFERENCE_BATCH = 256
 
@@ -39,14 +39,9 @@ class Backbone:
         """Where the model is."""
         return self.mean.device
 
-    def layernorms(self) -> LayerNorms:
-        """The pretrained scale and bias of every LayerNorm, under timm's names."""
-        return {
-            f"{module_name}.{name}": parameter.detach().clone()
-            for module_name, module in self.model.named_modules()
-            if isinstance(module, nn.LayerNorm)
-            for name, parameter in module.named_parameters()
-        }
+    def pretrained(self, names: Iterable[str]) -> LayerNorms:
+        """A copy of the pretrained values of these parameters, on the CPU."""
+        return {name: self.model.get_parameter(name).detach().cpu().clone() for name in names}
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 images [B, H, W, 3] as the model's input: float32 [B, 3, S, S] on its device."""
@@ -57,19 +52,30 @@ class Backbone:
         return (floats - self.mean) / self.std
 
     def forward(self, inputs: Tensor, layernorms: Mapping[str, Tensor]) -> Tensor:
-        """CLS output [B, D] of the model with these LayerNorms in place of its own."""
+        """CLS output [B, D] of the model with these LayerNorms in place of its own; {} leaves it pretrained."""
         output: Tensor = functional_call(self.model, dict(layernorms), (inputs,))
         return output
 
     @torch.inference_mode()
     def encode(self, images: Images, layernorms: Mapping[str, Tensor]) -> Tensor:
-        """CLS outputs [N, D], on the CPU, of N images: the query pass with the pretrained LayerNorms, the tuned pass
-        with a task's.
+        """CLS outputs [N, D], on the CPU, of N images: the query pass with no LayerNorms given, the tuned pass with a
+        task's.
         """
-        on_device = {name: tensor.to(self.device) for name, tensor in layernorms.items()}
-        batches = images.batches(torch.arange(len(images)).split(INFERENCE_BATCH), self.image_size)
-        outputs = [self.forward(self.prepare(pixels), on_device).cpu() for pixels in batches]
+        outputs = [output.cpu() for output in self.outputs(images, layernorms)]
         return torch.cat(outputs) if outputs else torch.empty(0, self.model.num_features)
+
+    def outputs(self, images: Images, layernorms: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """CLS outputs [B, D] on the device, batch by batch."""
+        on_device = {name: tensor.to(self.device) for name, tensor in layernorms.items()}
+        for inputs in self.inputs(images):
+            with torch.inference_mode():
+                output = self.forward(inputs, on_device)
+            yield output
+
+    def inputs(self, images: Images) -> Iterator[Tensor]:
+        """The images prepared, [B, 3, S, S] on the device, batch by batch."""
+        for pixels in images.batches(torch.arange(len(images)).split(INFERENCE_BATCH), self.image_size):
+            yield self.prepare(pixels)
 
     def flops(self) -> int:
         """Floating-point operations of one forward pass of one image, two for each multiply-add of a matrix product."""

@@ -29,22 +29,30 @@ class HeadSchedule:
 
 
 def train_softmax(
-    features: Tensor, labels: Tensor, schedule: HeadSchedule, generator: torch.Generator, progress: Progress
+    features: Tensor,
+    labels: Tensor,
+    *,
+    start: Head | None,
+    schedule: HeadSchedule,
+    generator: torch.Generator,
+    progress: Progress,
 ) -> Head:
     """Softmax regression over the classes of one task (arXiv 2308.09610, stage two).
 
-    features: [N, D]; labels: [N], from 0 within the task. Cross-entropy over these classes only, Adam at a
-    constant rate.
+    features: [V, N, D], of V views of each image, one an epoch in turn; labels: [N], from 0 within the task. start: the
+    rows to begin with, or fresh ones. Cross-entropy over these classes only, Adam at a constant rate.
     """
-    head = new_head(int(labels.max()) + 1, features.shape[1], generator)
-    weights = [tensor.requires_grad_() for tensor in head]
+    views, count, dim = features.shape
+    head = start or new_head(int(labels.max()) + 1, dim, generator)
+    weights = [tensor.clone().requires_grad_() for tensor in head]
     first, second = ([torch.zeros_like(w) for w in weights] for _ in range(2))  # moments
     steps = [torch.zeros(()) for _ in weights]
     # The optimiser's function, not its class: the class imports a compiler for two seconds, this stage trains for one.
     step = partial(adam, amsgrad=False, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, maximize=False)
     for epoch in range(schedule.epochs):
-        for rows in torch.randperm(len(features), generator=generator).split(schedule.batch_size):
-            loss = functional.cross_entropy(head.logits(features[rows]), labels[rows])
+        view = features[epoch % views]
+        for rows in torch.randperm(count, generator=generator).split(schedule.batch_size):
+            loss = functional.cross_entropy(Head(*weights).logits(view[rows]), labels[rows])
             with torch.no_grad():
                 step(weights, list(torch.autograd.grad(loss, weights)), first, second, [], steps, lr=schedule.lr)
             progress.step(len(rows), loss)
@@ -52,10 +60,10 @@ def train_softmax(
             raise UserError(
                 f"the loss of stage two is not finite in epoch {epoch + 1}: lower classifier_lr ({schedule.lr:g})"
             )
-    return Head(head.weight.detach(), head.bias.detach())
+    return Head(*(tensor.detach() for tensor in weights))
 
 
-Classifier = Callable[[Tensor, Tensor, HeadSchedule, torch.Generator, Progress], Head]
+Classifier = Callable[..., Head]  # as train_softmax
 CLASSIFIERS: dict[str, Classifier] = {"softmax": train_softmax}
 
 

@@ -18,3 +18,8 @@ def append_rows(before: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict
 def row(bank: Mapping[str, Tensor], task: int) -> dict[str, Tensor]:
     """What one task left, where each task leaves a single row (its LayerNorms): [T, D] -> [D]."""
     return {name: rows[task] for name, rows in bank.items()}
+
+
+def newest_repeated(bank: Mapping[str, Tensor], tasks: int) -> dict[str, Tensor]:
+    """A row for each task, all of them views of the only one: where a single model serves all tasks."""
+    return {name: rows.expand(tasks, *rows.shape[1:]) for name, rows in bank.items()}

@@ -28,16 +28,29 @@ class EvaluationSet:
         return torch.arange(int((self.tasks <= step).sum()))
 
 
-def step_predictions(test: EvaluationSet, head: Head, features_at: Callable[[int, Tensor], Tensor]) -> Tensor:
+def step_predictions(
+    test: EvaluationSet, heads: Sequence[Head], features_at: Callable[[int, Tensor], Tensor]
+) -> Tensor:
     """Predicted class of every image after every step, over the classes seen by then: [T, M], -1 for images to come.
 
-    features_at(step, image) returns the features [B, D] that images [B] have after a step.
+    heads: of each step. features_at(step, image) returns the features [B, D] that images [B] have after a step.
     """
     predictions = torch.full((test.num_tasks, len(test.tasks)), -1)
-    for step, classes in enumerate(test.seen_classes):
+    for step, head in enumerate(heads):
         image = test.images_until(step)
-        predictions[step, image] = head.rows(classes).logits(features_at(step, image)).argmax(1)
+        predictions[step, image] = head.logits(features_at(step, image)).argmax(1)
     return predictions
+
+
+def step_heads(rows: Head, seen_classes: Sequence[int], order: str) -> list[Head]:
+    """The head after each step, from the rows that all steps left.
+
+    order: `sequential`, a step added its classes' rows; `joint`, it left a whole head of its own.
+    """
+    if order == "sequential":
+        return [rows.rows(0, classes) for classes in seen_classes]
+    ends = torch.tensor(seen_classes).cumsum(0).tolist()
+    return [rows.rows(end - classes, end) for classes, end in zip(seen_classes, ends, strict=True)]
 
 
 def accuracy_matrix(test: EvaluationSet, predictions: Tensor) -> Matrix:

@@ -6,7 +6,8 @@ paper's selector that is when the new key beats all keys before: for keys in ran
 passes an image for the whole accuracy matrix.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -39,34 +40,84 @@ def encode_selected(
     return features
 
 
-def extend_table(
-    table: FeatureTable,
-    backbone: Backbone,
-    *,
-    images: Images,
-    selected: Tensor,
-    bank: Mapping[str, Tensor],
-    progress: Progress,
-) -> FeatureTable:
-    """The table after one more task, the last of `bank`.
+Encode = Callable[[Tensor, Tensor], Tensor]  # images [B], tasks [B] -> features [B, D]
 
-    images: M, those of the table's tasks, then the new task's; selected: [M], the choice at this step.
+
+def extend_table(table: FeatureTable, selected: Tensor, encode: Encode) -> FeatureTable:
+    """The table after one more task.
+
+    selected: [M], the task chosen at this step for the images of the table's tasks, then for those of the new one.
     """
-    task, count = len(table.selected), len(images)
-    history = functional.pad(table.selected, (0, count - table.selected.shape[1]), value=-1)  # [t, M]
-    image = torch.arange(count)
+    task, known, count = len(table.selected), table.selected.shape[1], len(selected)
+    history = functional.pad(table.selected, (0, count - known), value=-1)  # [t, M]
+    image, own = torch.arange(count), torch.arange(known, count)
     is_new_pair = ~(history == selected).any(0)
-    is_own = image >= table.selected.shape[1]
-    needed = pair_code(image[is_new_pair], selected[is_new_pair])
-    oracle = pair_code(image[is_own], torch.full_like(image[is_own], task))
-    wanted = torch.cat([needed, oracle]).unique()
+    own_task = torch.full_like(own, task)
+    wanted = torch.cat([pair_code(image[is_new_pair], selected[is_new_pair]), pair_code(own, own_task)]).unique()
     missing = wanted[~torch.isin(wanted, pair_code(table.image, table.task))]
     new_image, new_task = pair_of(missing)
-    features = encode_selected(backbone, images[new_image], new_task, bank, progress)
-    return FeatureTable(
+    longer = replace(
+        table,
         image=torch.cat([table.image, new_image]),
         task=torch.cat([table.task, new_task]),
-        features=torch.cat([table.features, features]),
-        selected=torch.cat([history, selected[None]]),
-        tuned_passes=torch.cat([table.tuned_passes, is_new_pair.sum()[None]]),
+        features=torch.cat([table.features, encode(new_image, new_task)]),
     )
+    return _with_step(
+        longer,
+        rows=longer.find(image, selected),
+        own_rows=longer.find(own, own_task),
+        selected=selected,
+        passes=int(is_new_pair.sum()),
+    )
+
+
+def replace_table(table: FeatureTable, features: Tensor, selected: Tensor, own_features: Tensor) -> FeatureTable:
+    """The table after one more task, where a step leaves no feature as it was: the variant that selects by layers.
+
+    features: [M, D] of all images so far; selected: [M]; own_features: of the new task's images under its LayerNorms.
+    """
+    first, second = len(table.image), len(table.image) + len(features)
+    image, own = torch.arange(len(features)), torch.arange(table.selected.shape[1], len(features))
+    longer = replace(
+        table,
+        image=torch.cat([table.image, image, own]),
+        task=torch.cat([table.task, torch.full_like(image, -1), torch.full_like(own, len(table.selected))]),
+        features=torch.cat([table.features, features, own_features]),
+    )
+    own_rows = second + torch.arange(len(own))
+    return _with_step(longer, rows=first + image, own_rows=own_rows, selected=selected, passes=len(image))
+
+
+def _with_step(table: FeatureTable, *, rows: Tensor, own_rows: Tensor, selected: Tensor, passes: int) -> FeatureTable:
+    """The table with its rows given, and what a step says of all images."""
+    to_come = len(selected) - table.selected.shape[1]
+    return replace(
+        table,
+        rows=torch.cat([functional.pad(table.rows, (0, to_come), value=-1), rows[None]]),
+        own_rows=torch.cat([table.own_rows, own_rows]),
+        selected=torch.cat([functional.pad(table.selected, (0, to_come), value=-1), selected[None]]),
+        tuned_passes=torch.cat([table.tuned_passes, torch.tensor([passes])]),
+    )
+
+
+def encode_views(
+    backbone: Backbone,
+    images: Images,
+    count: int,
+    augment: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Features [V, N, D] of V augmented views of each image; `encode` maps a batch of them [B, 3, S, S] to [B, D]."""
+    with torch.inference_mode():
+        views = [torch.cat([encode(augment(inputs)).cpu() for inputs in backbone.inputs(images)]) for _ in range(count)]
+    return torch.stack(views)
+
+
+def encode_inputs(backbone: Backbone, inputs: Tensor, tasks: Tensor, bank: Mapping[str, Tensor]) -> Tensor:
+    """CLS outputs [B, D] of a prepared batch, each image under the LayerNorms of its task [B]."""
+    features = torch.empty(len(inputs), backbone.model.num_features)
+    for task in tasks.unique().tolist():
+        rows = (tasks == task).nonzero().flatten()
+        layernorms = {name: tensor.to(backbone.device) for name, tensor in row(bank, task).items()}
+        features[rows] = backbone.forward(inputs[rows.to(backbone.device)], layernorms).cpu()
+    return features

@@ -3,20 +3,23 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pipeline.backbone import Backbone
+from pipeline.encoder import LayerwiseEncoder
+from pipeline.errors import UserError
 from pipeline.features import encode_selected
 from pipeline.head import Head
 from pipeline.images import Images
 from pipeline.progress import Progress
-from pipeline.selector import select_tasks
+from pipeline.selector import Selection, select_tasks
 
 
 class Prediction(NamedTuple):
     """What a learner says of some images."""
 
-    tasks: Tensor  # [B] zero-based task whose LayerNorms were selected
+    tasks: Tensor  # [B] zero-based task whose LayerNorms were selected; layerwise: by most of them
     probabilities: Tensor  # [B, C] over all classes
 
 
@@ -28,11 +31,19 @@ class Learner:
     bank: dict[str, Tensor]  # LayerNorms, [T, D] each
     keys: Tensor  # [T, D]
     head: Head  # of C classes
+    selection: Selection
     selector: str
 
     def predict(self, images: Images) -> Prediction:
-        """Query pass, selection, tuned pass, classifier, for B images."""
-        queries = self.backbone.encode(images, self.backbone.layernorms())
-        tasks = select_tasks(self.selector, queries, self.keys)
-        features = encode_selected(self.backbone, images, tasks, self.bank, Progress("predict", len(images)))
+        """The passes that the selection takes, then the classifier, for B images."""
+        progress = Progress("predict", len(images))
+        if self.selection == "oracle":
+            raise UserError("params.yaml: selection: oracle needs the task of an image: set query to predict")
+        if self.selection == "layerwise":
+            features, tasks = LayerwiseEncoder(self.backbone, self.bank, progress).encode(images)
+        else:
+            unknown = torch.full((len(images),), -1)
+            queries = self.backbone.encode(images, {})
+            tasks = select_tasks(self.selection, self.selector, queries, unknown, self.keys)
+            features = encode_selected(self.backbone, images, tasks, self.bank, progress) if self.bank else queries
         return Prediction(tasks, self.head.logits(features).softmax(1))

@@ -20,7 +20,7 @@ class Result:
 
     params: Mapping[str, Any]
     tasks: Mapping[str, Sequence[str]]  # classes of each task
-    backbone: Mapping[str, int]  # parameters, layernorm_parameters, flops_per_pass
+    backbone: Mapping[str, int]  # parameters, dim, flops_per_pass
     metrics: Mapping[str, float]
     rows: Mapping[str, tuple[float, float, float]]  # method -> average accuracy, its mean over steps, forgetting
     test_images: int
@@ -112,18 +112,20 @@ similar keys are confused.
 
 def costs(result: Result) -> list[tuple[str, str]]:
     """What was learned, and how many passes it took."""
-    backbone, num_tasks = result.backbone, len(result.tasks)
-    layernorms, dim = backbone["layernorm_parameters"], backbone["dim"]
-    learned = num_tasks * (layernorms + dim) + sum(map(len, result.tasks.values())) * (dim + 1)
-    every_step = 1 + (num_tasks + 1) / 2  # query pass, and a tuned pass at each step from the image's own task on
+    backbone, metrics, num_tasks = result.backbone, result.metrics, len(result.tasks)
+    a_task, dim, passes = int(metrics["task_parameters"]), backbone["dim"], int(metrics["passes_at_inference"])
+    models = 1 if result.params["tuning"] == "full" else num_tasks
+    key = dim if result.params["selection"] == "query" else 0
+    learned = models * a_task + num_tasks * key + sum(map(len, result.tasks.values())) * (dim + 1)
+    every_step = passes - 1 + (num_tasks + 1) / 2  # query pass; a tuned pass at each step from the image's own task on
     return [
         ("parameters of the frozen backbone", f"{backbone['parameters']:,}"),
-        ("LayerNorm parameters a task", f"{layernorms:,} ({100 * layernorms / backbone['parameters']:.2f} %)"),
-        ("key of a task", f"{dim:,}"),
+        ("tuned parameters a task", f"{a_task:,} ({100 * a_task / backbone['parameters']:.2f} %)"),
+        ("key of a task", f"{key:,}"),
         ("classifier parameters a class", f"{dim + 1:,}"),
         ("learned in total", f"{learned:,}"),
-        ("passes an image at inference (query, tuned)", "2"),
-        ("floating-point operations of them", f"{2 * backbone['flops_per_pass'] / 1e9:.3g} GFLOP"),
-        ("passes an image for the whole accuracy matrix", f"{result.metrics['passes_per_image']:.2f}"),
+        ("passes an image at inference", f"{passes}"),
+        ("floating-point operations of them", f"{metrics['gflop_at_inference']:.3g} GFLOP"),
+        ("passes an image for the whole accuracy matrix", f"{metrics['passes_per_image']:.2f}"),
         ("the same, were every step evaluated anew", f"{every_step:.2f}"),
     ]

@@ -1,14 +1,14 @@
-"""Stage one: tune the scale and bias of every LayerNorm on one task, with an auxiliary head."""
+"""Stage one: tune LayerNorms (or whatever else is to be tuned) on one task, with an auxiliary head."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.augment import random_flip, random_resized_crop
+from pipeline.augment import augment
 from pipeline.backbone import Backbone, LayerNorms
 from pipeline.errors import UserError
 from pipeline.head import Head, new_head
@@ -36,10 +36,12 @@ def tune_layernorms(  # noqa: PLR0913
     schedule: Schedule,
     generator: torch.Generator,
     progress: Progress,
+    similarity: Callable[[], Tensor] | None = None,
 ) -> tuple[LayerNorms, Head]:
     """LayerNorms of one task, from those of the task before, and the auxiliary head (arXiv 2308.09610, stage one).
 
-    start: scale and bias to begin with, [D] each; images: N; labels: [N], from 0 within the task.
+    start: what is tuned, with the values to begin with; images: N; labels: [N], from 0 within the task. similarity: of
+    the batch just run to the keys being learned; it is raised while the cross-entropy is lowered (single-pass variant).
     Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
     learns at the same rate. Nothing is fetched from the device within an epoch.
     """
@@ -52,13 +54,11 @@ def tune_layernorms(  # noqa: PLR0913
     for epoch in range(schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
         for rows, pixels in zip(order, images.batches(order, backbone.image_size), strict=True):
-            inputs = backbone.prepare(pixels)
-            if schedule.min_crop < 1:
-                inputs = random_resized_crop(inputs, generator, schedule.min_crop)
-            if schedule.flip:
-                inputs = random_flip(inputs, generator)
+            inputs = augment(backbone.prepare(pixels), generator, min_crop=schedule.min_crop, flip=schedule.flip)
             logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary_head)  # [B, classes]
             loss = functional.cross_entropy(logits, labels[rows])
+            if similarity:
+                loss = loss - similarity()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

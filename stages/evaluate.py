@@ -1,5 +1,7 @@
 """Every metric of the run, from features and heads alone: no pass through the backbone."""
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -7,19 +9,24 @@ from torch.nn import functional
 
 from pipeline import artifacts, metrics
 from pipeline.command import run
-from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_predictions
+from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_heads, step_predictions
 from pipeline.feature_table import FeatureTable
 from pipeline.head import Head
 from pipeline.key import cosine
 from pipeline.metrics import Matrix
 from pipeline.params import Record, read_params
+from pipeline.selector import Selection
 from pipeline.tasks import task_name
+from pipeline.tuned_parameters import Tuning
 
 
 class Params(Record):
-    """How many tasks the run covers."""
+    """How many tasks the run covers, and what an image costs."""
 
     num_tasks: int = Field(ge=1)
+    selection: Selection
+    tuning: Tuning
+    order: Literal["sequential", "joint"]
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
@@ -42,19 +49,24 @@ def main() -> None:
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
 
     features_of = {  # features of images after a step, and the head for them
-        "c_ln": ("tuned", lambda step, image: table.lookup(image, table.selected[step, image])),
-        "single_stage": ("auxiliary", lambda step, image: table.lookup(image, table.selected[step, image])),
-        "oracle": ("tuned", lambda _, image: table.lookup(image, test.tasks[image])),
+        "c_ln": ("tuned", table.after),
+        "single_stage": ("auxiliary", table.after),
+        "oracle": ("tuned", lambda _, image: table.of_own_task(image)),
         "frozen": ("frozen", lambda _, image: queries[image]),
         "frozen_ncm": ("frozen_ncm", lambda _, image: directions[image]),
     }
     matrices = {}
     for row, (name, features_at) in features_of.items():
-        head = Head(heads[f"{name}.weight"], heads[f"{name}.bias"])
-        matrices[row] = accuracy_matrix(test, step_predictions(test, head, features_at))
+        rows = Head(heads[f"{name}.weight"], heads[f"{name}.bias"])
+        after = step_heads(rows, test.seen_classes, params.order)
+        matrices[row] = accuracy_matrix(test, step_predictions(test, after, features_at))
 
     selection = selection_matrix(test, table.selected[-1])
-    passes = (len(test.tasks) + int(table.tuned_passes.sum())) / len(test.tasks)
+    query_passes = int(params.selection == "query" or params.tuning == "none")
+    tuned_passes = 0 if params.tuning == "none" else int(table.tuned_passes.sum()) / len(test.tasks)
+    at_inference = query_passes + (params.tuning != "none")
+    facts = artifacts.load_json(artifacts.BACKBONE_FACTS)
+    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
     c_ln = matrices["c_ln"]
     values = {
         "average_accuracy": metrics.average_accuracy(c_ln),
@@ -66,7 +78,10 @@ def main() -> None:
         "oracle_accuracy": metrics.average_accuracy(matrices["oracle"]),
         "frozen_accuracy": metrics.average_accuracy(matrices["frozen"]),
         "frozen_ncm_accuracy": metrics.average_accuracy(matrices["frozen_ncm"]),
-        "passes_per_image": passes,
+        "passes_per_image": query_passes + tuned_passes,
+        "passes_at_inference": at_inference,
+        "gflop_at_inference": at_inference * facts["flops_per_pass"] / 1e9,
+        "task_parameters": sum(tensor[0].numel() for tensor in bank.values()),
     }
     artifacts.save_json(artifacts.METRICS, {name: round(value, 6) for name, value in values.items()})
     artifacts.save_json(

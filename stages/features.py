@@ -1,28 +1,40 @@
 """Features under selected LayerNorms: of a task's training images, and of test images whose selection changed."""
 
 from dataclasses import asdict
+from functools import partial
 
 from pydantic import Field
 
 from pipeline import artifacts
+from pipeline.augment import augment
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
+from pipeline.cumulative import newest_repeated
 from pipeline.device import compute_device
+from pipeline.encoder import LayerwiseEncoder, SelectingEncoder
 from pipeline.feature_table import FeatureTable
-from pipeline.features import encode_selected, extend_table
+from pipeline.features import encode_views
 from pipeline.images import Images
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
-from pipeline.selector import select_tasks
+from pipeline.seeds import generator
+from pipeline.selector import Selection
 from pipeline.tasks import task_index, task_name
+from pipeline.tuned_parameters import Tuning
 
 
 class Params(Record):
-    """Which selector chooses the LayerNorms."""
+    """What chooses the LayerNorms, and what stage two will see of a training image."""
 
+    seed: int = Field(ge=0)
     image_size: int = Field(ge=1)
     normalize: Normalize
+    selection: Selection
     selector: str
+    tuning: Tuning
+    classifier_views: int = Field(ge=0)
+    min_crop: float = Field(gt=0, le=1)
+    flip: bool
 
 
 def main(task: str) -> None:
@@ -33,29 +45,31 @@ def main(task: str) -> None:
     backbone = build_backbone(
         weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
     )
-    bank = artifacts.load_tensors(artifacts.layernorms_file(task))
+    bank = artifacts.load_tensors(artifacts.layernorms_file(task))  # [T, D] each
+    if params.tuning == "full":
+        bank = newest_repeated(bank, index + 1)
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: index + 1]
     train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
-    test, test_queries = (
-        artifacts.load_tensors(artifacts.TEST),
-        artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"],
-    )
+    test = artifacts.load_tensors(artifacts.TEST)
+    test_queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     seen = test["tasks"] <= index
     before = artifacts.load_tensors(artifacts.features_file(task_name(index - 1)))
     table = FeatureTable.from_tensors(before) if before else FeatureTable.empty(backbone.model.num_features)
+    random = generator(params.seed, "features", index)
+    view = partial(augment, generator=random, min_crop=params.min_crop, flip=params.flip)
 
     with Progress(f"features, {task}", images=0) as progress:
-        chosen = select_tasks(params.selector, train_queries, keys)
-        train_features = encode_selected(backbone, train, chosen, bank, progress)
-        table = extend_table(
-            table,
-            backbone,
-            images=Images.from_tensors(test)[seen],
-            selected=select_tasks(params.selector, test_queries[seen], keys),
-            bank=bank,
-            progress=progress,
-        )
+        encoder: SelectingEncoder | LayerwiseEncoder
+        if params.selection == "layerwise":
+            encoder = LayerwiseEncoder(backbone, bank, progress)
+        else:
+            encoder = SelectingEncoder(backbone, bank, keys, params.selection, params.selector, progress)
+        if params.classifier_views:
+            train_features = encode_views(backbone, train, params.classifier_views, view, encoder.view_features)
+        else:
+            train_features = encoder.train_features(train, train_queries)[None]
+        table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
         progress.finish()
     artifacts.save_tensors(artifacts.features_file(task), {"train_features": train_features} | asdict(table))
 

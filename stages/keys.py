@@ -1,60 +1,39 @@
-"""Run the frozen backbone once over every image: queries and a key for each task. Also the start of every chain."""
+"""A key for each task, from the queries of its training images."""
+
+from typing import Literal
 
 import torch
 from pydantic import Field
 
 from pipeline import artifacts
-from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
-from pipeline.device import compute_device
-from pipeline.images import Images
-from pipeline.key import closed_form_key
+from pipeline.key import closed_form_key, trained_key
 from pipeline.params import Record, read_params
-from pipeline.progress import Progress
+from pipeline.seeds import generator
 
 
 class Params(Record):
-    """What the backbone's input looks like."""
+    """How the keys come about."""
 
-    image_size: int = Field(ge=1)
-    normalize: Normalize
+    seed: int = Field(ge=0)
+    key: Literal["closed_form", "sgd"]
+    key_lr: float = Field(gt=0)
+    key_epochs: int = Field(ge=1)
 
 
 def main() -> None:
-    """Compute queries, keys, and the empty artifacts from which the chains of tasks start."""
+    """Compute the key of every task."""
     params = read_params(Params)
-    weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(
-        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
-    )
-    pretrained = backbone.layernorms()
-    names = list(artifacts.load_json(artifacts.TASKS))
-    test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
-    train = {name: Images.from_tensors(artifacts.load_tensors(artifacts.train_file(name))) for name in names}
-
     keys = []
-    with Progress("keys", len(test) + sum(len(images) for images in train.values())) as progress:
-        for name, images in train.items():
-            queries = backbone.encode(images, pretrained)
-            artifacts.save_tensors(artifacts.train_queries_file(name), {"queries": queries})
+    for task, name in enumerate(artifacts.load_json(artifacts.TASKS)):
+        queries = artifacts.load_tensors(artifacts.train_queries_file(name))["queries"]
+        if params.key == "closed_form":
             keys.append(closed_form_key(queries))
-            progress.step(len(images))
-        artifacts.save_tensors(artifacts.TEST_QUERIES, {"queries": backbone.encode(test, pretrained)})
-        progress.step(len(test))
-        progress.finish()
+        else:
+            random = generator(params.seed, "keys", task)
+            keys.append(trained_key(queries, lr=params.key_lr, epochs=params.key_epochs, generator=random))
     artifacts.save_tensors(artifacts.KEYS, {"keys": torch.stack(keys)})
-
-    tuned = sum(tensor.numel() for tensor in pretrained.values())
-    total = sum(parameter.numel() for parameter in backbone.model.parameters())
-    facts = {
-        "parameters": total,
-        "layernorm_parameters": tuned,
-        "dim": backbone.model.num_features,
-        "flops_per_pass": backbone.flops(),
-    }
-    artifacts.save_json(artifacts.BACKBONE_FACTS, facts)
-    for file in (artifacts.layernorms_file, artifacts.features_file, artifacts.heads_file):
-        artifacts.save_tensors(file("t0"), {})
+    print(f"{len(keys)} keys, {params.key}")
 
 
 if __name__ == "__main__":

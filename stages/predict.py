@@ -1,7 +1,7 @@
 """Name the classes of image files with the finished learner: python -m stages.predict IMAGE... (no DVC stage)."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -12,13 +12,17 @@ from rich.table import Table
 from pipeline import artifacts
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
+from pipeline.cumulative import newest_repeated
 from pipeline.device import compute_device
+from pipeline.evaluation import step_heads
 from pipeline.head import Head
 from pipeline.image_files import read_image
 from pipeline.images import Images
 from pipeline.learner import Learner
 from pipeline.params import Record, read_params
+from pipeline.selector import Selection
 from pipeline.tasks import task_name
+from pipeline.tuned_parameters import Tuning
 
 
 class Params(Record):
@@ -27,7 +31,10 @@ class Params(Record):
     num_tasks: int = Field(ge=1)
     image_size: int = Field(ge=1)
     normalize: Normalize
+    selection: Selection
     selector: str
+    tuning: Tuning
+    order: Literal["sequential", "joint"]
 
 
 def load_learner(params: Params) -> Learner:
@@ -35,13 +42,17 @@ def load_learner(params: Params) -> Learner:
     last = task_name(params.num_tasks - 1)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
+    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
+    sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][: params.num_tasks]
+    rows = Head(heads["tuned.weight"], heads["tuned.bias"])
     return Learner(
         backbone=build_backbone(
             weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
         ),
-        bank=artifacts.load_tensors(artifacts.layernorms_file(last)),
+        bank=newest_repeated(bank, params.num_tasks) if params.tuning == "full" else bank,
         keys=artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks],
-        head=Head(heads["tuned.weight"], heads["tuned.bias"]),
+        head=step_heads(rows, torch.tensor(sizes).cumsum(0).tolist(), params.order)[-1],
+        selection=params.selection,
         selector=params.selector,
     )
 

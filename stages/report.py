@@ -16,17 +16,29 @@ class Params(Record):
     classes_per_task: int
     num_tasks: int
     seed: int
+    order: str
     evaluate_on: str
     backbone: str
     image_size: int
     normalize: str
     batch_size: int
+    tuning: str
+    tuned_norms: str
+    tuned_parameters: str
+    layernorm_init: str
     lr: float
     epochs: int
     min_crop: float
     flip: bool
+    selection: str
+    attention: bool
+    detach: bool
     selector: str
+    key: str
+    training: str
     classifier: str
+    classifier_init: str
+    classifier_views: int
     classifier_lr: float
     classifier_epochs: int
 

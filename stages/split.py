@@ -24,6 +24,7 @@ class Params(Record):
     num_tasks: int = Field(ge=1)
     tasks: Chain
     evaluate_on: Literal["test", "validation"]
+    order: Literal["sequential", "joint"]
 
 
 def main() -> None:
@@ -53,7 +54,8 @@ def main() -> None:
     names = [[info["classes"][c] for c in classes] for classes in tasks]
     artifacts.save_json(artifacts.TASKS, {task_name(t): classes for t, classes in enumerate(names)})
     for task, classes in enumerate(tasks):
-        rows, labels = rows_of(train[1], classes)
+        learned = [c for earlier in tasks[: task + 1] for c in earlier] if params.order == "joint" else classes
+        rows, labels = rows_of(train[1], learned)
         artifacts.save_images(artifacts.train_file(task_name(task)), train[0][rows].contents(), {"labels": labels})
     rows, labels = rows_of(test[1], [c for classes in tasks for c in classes])
     of_class = torch.arange(len(tasks)).repeat_interleave(torch.tensor([len(classes) for classes in tasks]))

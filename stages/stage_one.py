@@ -1,17 +1,22 @@
 """Stage one of a task: its LayerNorms, tuned from those of the task before."""
 
+from functools import partial
+from typing import Literal
+
 from pydantic import Field
 
 from pipeline import artifacts
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
-from pipeline.cumulative import append_rows, row
+from pipeline.cumulative import append_rows
 from pipeline.device import compute_device
 from pipeline.images import Images
+from pipeline.layerwise import initial_attention, initial_keys, similarity, with_layerwise_norms
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
 from pipeline.tasks import task_index, task_name
+from pipeline.tuned_parameters import TunedNorms, TunedParameters, Tuning, tuned_names
 from pipeline.tuning import Schedule, tune_layernorms
 
 
@@ -26,31 +31,49 @@ class Params(Record):
     epochs: int = Field(ge=1)
     min_crop: float = Field(gt=0, le=1)
     flip: bool
+    tuning: Tuning
+    tuned_norms: TunedNorms
+    tuned_parameters: TunedParameters
+    layernorm_init: Literal["previous", "pretrained"]
 
 
 def main(task: str) -> None:
     """Tune the LayerNorms of TASK (t1, t2, ...)."""
     params = read_params(Params)
+    objective = artifacts.load_json(artifacts.OBJECTIVE)
     index = task_index(task)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
         weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
     )
-    bank = artifacts.load_tensors(artifacts.layernorms_file(task_name(index - 1)))
     train = artifacts.load_tensors(artifacts.train_file(task))
-    with Progress(f"stage one, {task}", params.epochs * len(train["labels"])) as progress:
-        layernorms, head = tune_layernorms(
+    images = Images.from_tensors(train)
+    bank = artifacts.load_tensors(artifacts.layernorms_file(task_name(index - 1)))  # [T, D] each
+    names = tuned_names(backbone.model, params.tuning, params.tuned_norms, params.tuned_parameters)
+    start = backbone.pretrained(names)
+    if bank and params.layernorm_init == "previous":
+        start = {name: bank[name][-1] for name in names}
+    raised = None
+    if objective["layerwise"]:  # rows stay rows, [1, D]: a norm tells its tasks by them
+        backbone = with_layerwise_norms(backbone, names, detach=objective["detach"])
+        start = {name: tensor[None] for name, tensor in start.items()}
+        start |= initial_keys(backbone, images, start) | (initial_attention(backbone) if objective["attention"] else {})
+        raised = partial(similarity, backbone)
+
+    with Progress(f"stage one, {task}", params.epochs * len(images)) as progress:
+        learned, head = tune_layernorms(
             backbone,
-            start=row(bank, -1) if bank else backbone.layernorms(),
-            images=Images.from_tensors(train),
+            start=start,
+            images=images,
             labels=train["labels"],
             schedule=Schedule(params.batch_size, params.lr, params.epochs, params.min_crop, params.flip),
             generator=generator(params.seed, "stage_one", index),
             progress=progress,
+            similarity=raised,
         )
     artifacts.save_tensors(artifacts.auxiliary_head_file(task), head._asdict())
-    new = {name: tensor[None] for name, tensor in layernorms.items()}
-    artifacts.save_tensors(artifacts.layernorms_file(task), append_rows(bank, new))
+    new = learned if objective["layerwise"] else {name: tensor[None] for name, tensor in learned.items()}
+    artifacts.save_tensors(artifacts.layernorms_file(task), new if params.tuning == "full" else append_rows(bank, new))
 
 
 if __name__ == "__main__":

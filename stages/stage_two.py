@@ -1,6 +1,9 @@
 """Stage two of a task: its classifier rows, on features computed as at inference; and those of the baselines."""
 
+from typing import Literal
+
 from pydantic import Field
+from torch import Tensor
 
 from pipeline import artifacts
 from pipeline.classifier import HeadSchedule, find_classifier, nearest_mean_head
@@ -18,7 +21,9 @@ class Params(Record):
 
     seed: int = Field(ge=0)
     batch_size: int = Field(ge=1)
+    training: Literal["two_stage", "single_stage"]
     classifier: str
+    classifier_init: Literal["fresh", "auxiliary"]
     classifier_lr: float = Field(gt=0)
     classifier_epochs: int = Field(ge=1)
 
@@ -38,9 +43,21 @@ def main(task: str) -> None:
         "auxiliary": Head(auxiliary["weight"], auxiliary["bias"]),
         "frozen_ncm": nearest_mean_head(queries, labels),
     }
-    for name, inputs in (("tuned", features), ("frozen", queries)):
+    inputs: dict[str, tuple[Tensor, Head | None]] = {"frozen": (queries[None], None)}
+    if params.training == "two_stage":
+        inputs["tuned"] = (features, heads["auxiliary"] if params.classifier_init == "auxiliary" else None)
+    else:
+        heads["tuned"] = Head(*(tensor.clone() for tensor in heads["auxiliary"]))
+    for name, (values, start) in inputs.items():
         with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
-            heads[name] = train(inputs, labels, schedule, generator(params.seed, "stage_two", index), progress)
+            heads[name] = train(
+                values,
+                labels,
+                start=start,
+                schedule=schedule,
+                generator=generator(params.seed, "stage_two", index),
+                progress=progress,
+            )
     rows = {f"{name}.{field}": tensor for name, head in heads.items() for field, tensor in head._asdict().items()}
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
     artifacts.save_tensors(artifacts.heads_file(task), append_rows(before, rows))

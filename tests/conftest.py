@@ -5,35 +5,22 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from dvc_repository import Repository, make_repository, ran, stage_environment
+from stage_repository import make_repository as make_tiny_repository
+from stage_repository import run_all
+from tiny import TINY_CONFIG, tiny_weights
 
 from pipeline.backbone import Backbone, build_backbone
 from pipeline.progress import Progress
-from pipeline.timm_vit import VisionTransformer
-
-TINY: dict[str, Any] = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
-TINY_CONFIG = {"architecture": TINY, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Two test workers on two cores."""
     torch.set_num_threads(1)
-
-
-def tiny_weights(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights of a tiny ViT, larger than at initialisation and with LayerNorms off their identity."""
-    generator = torch.Generator().manual_seed(seed)
-    state = VisionTransformer(**TINY, num_classes=0).state_dict()
-    return {
-        name: (1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        + 0.2 * torch.randn(t.shape, generator=generator)
-        for name, t in state.items()
-    }
 
 
 @pytest.fixture
@@ -48,11 +35,6 @@ def backbone() -> Backbone:
 def progress() -> Progress:
     """Progress of which nothing is shown but the lines of epochs."""
     return Progress("test", 0)
-
-
-def random_images(count: int, seed: int = 0, size: int = 16) -> torch.Tensor:
-    """uint8 noise [count, size, size, 3]."""
-    return torch.randint(256, (count, size, size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +53,7 @@ def finished(environment: dict[str, str], tmp_path_factory: pytest.TempPathFacto
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             repository = make_repository(path.with_suffix(".new"), environment)
-            assert len(ran(repository.dvc("repro"))) == 11
+            assert len(ran(repository.dvc("repro"))) == 13
             repository.commit("result")
             repository.path.rename(path)
     return Repository(path, environment)
@@ -82,3 +64,30 @@ def repository(finished: Repository, tmp_path: Path) -> Repository:
     """A copy of the finished repository."""
     shutil.copytree(finished.path, tmp_path / "a repository")
     return Repository(tmp_path / "a repository", finished.env)
+
+
+@pytest.fixture
+def tiny_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository in which nothing has run; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    make_tiny_repository(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which every stage has run."""
+    folder = tmp_path_factory.mktemp("original")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_tiny_repository(folder)
+        run_all(3)
+    return folder
+
+
+@pytest.fixture
+def tiny_finished(tiny_original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_original, tmp_path, dirs_exist_ok=True)
+    return tmp_path

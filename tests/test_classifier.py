@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from pipeline.classifier import HeadSchedule, find_classifier, nearest_mean_head, train_softmax
 from pipeline.errors import UserError
+from pipeline.evaluation import step_heads
 from pipeline.head import Head
 from pipeline.progress import Progress
 
@@ -16,8 +17,15 @@ LABELS = torch.arange(80) % 4
 FEATURES = CENTRES[LABELS] + torch.randn(80, 8, generator=torch.Generator().manual_seed(0))
 
 
-def train(seed: int = 0) -> Head:
-    return train_softmax(FEATURES, LABELS, SCHEDULE, torch.Generator().manual_seed(seed), Progress("test", 0))
+def train(views: torch.Tensor = FEATURES[None], start: Head | None = None) -> Head:
+    return train_softmax(
+        views,
+        LABELS,
+        start=start,
+        schedule=SCHEDULE,
+        generator=torch.Generator().manual_seed(0),
+        progress=Progress("test", 0),
+    )
 
 
 def test_equals_a_plain_linear_layer_trained_alike() -> None:
@@ -46,7 +54,7 @@ def test_learns_separable_classes_and_leaves_its_input_alone() -> None:
 
 def test_divergence_and_unknown_names_are_one_line() -> None:
     with pytest.raises(UserError, match="lower classifier_lr"):
-        train_softmax(FEATURES * torch.inf, LABELS, SCHEDULE, torch.Generator(), Progress("test", 0))
+        train(FEATURES[None] * torch.inf)
     with pytest.raises(UserError, match="classifier 'svm' is unknown: choose one of softmax"):
         find_classifier("svm")
 
@@ -64,4 +72,22 @@ def test_nearest_mean_head_names_the_class_of_the_most_similar_mean() -> None:
 
 def test_rows_of_earlier_steps_ignore_classes_to_come() -> None:
     head = train()
-    torch.testing.assert_close(head.rows(2).logits(FEATURES), head.logits(FEATURES)[:, :2])
+    first, second = step_heads(head, [2, 4], "sequential")
+    torch.testing.assert_close(first.logits(FEATURES), head.logits(FEATURES)[:, :2])
+    assert torch.equal(second.weight, head.weight)
+
+
+def test_joint_training_leaves_a_whole_head_a_step() -> None:
+    rows = Head(torch.arange(6.0)[:, None], torch.zeros(6))
+    first, second = step_heads(rows, [2, 4], "joint")
+    assert first.weight.flatten().tolist() == [0, 1]
+    assert second.weight.flatten().tolist() == [2, 3, 4, 5]
+
+
+def test_each_epoch_sees_the_next_view_and_a_given_start_is_kept() -> None:
+    copies = FEATURES.expand(3, -1, -1)
+    assert torch.equal(train(copies).weight, train().weight)
+    assert not torch.equal(train(torch.stack([FEATURES, FEATURES + 1])).weight, train().weight)
+    start = Head(CENTRES.clone(), torch.zeros(4))
+    assert not torch.equal(train(start=start).weight, train().weight)
+    assert torch.equal(start.weight, CENTRES)

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from conftest import random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import pretrained_layernorms, random_images
 
 from pipeline.backbone import Backbone
 from pipeline.cumulative import append_rows, row
 from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_predictions
+from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_heads, step_predictions
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_selected, extend_table
 from pipeline.head import Head
@@ -35,7 +35,7 @@ def make_bank(backbone: Backbone) -> dict[str, torch.Tensor]:
     for _ in range(TASKS):
         new = {
             name: (t + 0.5 * torch.randn(t.shape, generator=generator))[None]
-            for name, t in backbone.layernorms().items()
+            for name, t in pretrained_layernorms(backbone).items()
         }
         bank = append_rows(bank, new)
     return bank
@@ -49,22 +49,25 @@ def build_table(backbone: Backbone, bank: dict[str, torch.Tensor], choices: list
     """The table after all steps, where `choices[t]` is what the selector says of the images so far at step t."""
     table = FeatureTable.empty(DIM)
     for step, selected in enumerate(choices):
-        table = extend_table(
-            table,
-            backbone,
-            images=IMAGES[: (step + 1) * PER_TASK],
-            selected=selected,
-            bank=first_tasks(bank, step + 1),
-            progress=Progress("test", 0),
-        )
+        tasks_so_far = first_tasks(bank, step + 1)
+
+        def encode(
+            image: torch.Tensor, task: torch.Tensor, bank: dict[str, torch.Tensor] = tasks_so_far
+        ) -> torch.Tensor:
+            return encode_selected(backbone, IMAGES[image], task, bank, Progress("test", 0))
+
+        table = extend_table(table, selected, encode)
     return table
 
 
 def choices_by_key(backbone: Backbone) -> list[torch.Tensor]:
-    queries = backbone.encode(IMAGES, backbone.layernorms())
+    queries = backbone.encode(IMAGES, pretrained_layernorms(backbone))
     keys = torch.stack([closed_form_key(part) for part in queries.split(PER_TASK)])
     keys += 0.2 * torch.randn(keys.shape, generator=torch.Generator().manual_seed(0))  # so that images disagree
-    return [select_tasks("key", queries[: (step + 1) * PER_TASK], keys[: step + 1]) for step in range(TASKS)]
+    return [
+        select_tasks("query", "key", queries[: len(own)], own, keys[: step + 1])
+        for step, own in enumerate(TEST.tasks[: (step + 1) * PER_TASK] for step in range(TASKS))
+    ]
 
 
 def test_matrix_by_records_equals_evaluating_every_step_anew(backbone: Backbone) -> None:
@@ -72,9 +75,8 @@ def test_matrix_by_records_equals_evaluating_every_step_anew(backbone: Backbone)
     assert len(choices[-1].unique()) > 2
     table = build_table(backbone, bank, choices)
     head = Head(torch.randn(TASKS * CLASSES_PER_TASK, DIM, generator=torch.Generator().manual_seed(1)), torch.zeros(15))
-    matrix = accuracy_matrix(
-        TEST, step_predictions(TEST, head, lambda step, image: table.lookup(image, table.selected[step, image]))
-    )
+    heads = step_heads(head, TEST.seen_classes, "sequential")
+    matrix = accuracy_matrix(TEST, step_predictions(TEST, heads, table.after))
     for step in range(TASKS):
         for task in range(step + 1):
             correct = 0
@@ -87,7 +89,7 @@ def test_matrix_by_records_equals_evaluating_every_step_anew(backbone: Backbone)
 
 
 def test_only_records_cost_a_pass(backbone: Backbone) -> None:
-    queries = backbone.encode(IMAGES, backbone.layernorms())
+    queries = backbone.encode(IMAGES, pretrained_layernorms(backbone))
     choices = choices_by_key(backbone)
     table = build_table(backbone, make_bank(backbone), choices)
     records = 0
@@ -102,7 +104,7 @@ def test_only_records_cost_a_pass(backbone: Backbone) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
 def test_table_holds_each_needed_pair_once_whatever_the_selector_says(seed: int) -> None:
-    from conftest import TINY_CONFIG, tiny_weights  # noqa: PLC0415  (fixtures do not mix with given)
+    from tiny import TINY_CONFIG, tiny_weights  # noqa: PLC0415  (fixtures do not mix with given)
 
     from pipeline.backbone import build_backbone  # noqa: PLC0415
 
@@ -135,7 +137,7 @@ def test_images_run_under_their_own_task_whatever_their_order(backbone: Backbone
 def test_lookup_refuses_what_was_never_computed(backbone: Backbone) -> None:
     table = build_table(backbone, make_bank(backbone), [torch.zeros(PER_TASK, dtype=torch.int64)])
     with pytest.raises(AssertionError, match="does not hold"):
-        table.lookup(torch.tensor([0]), torch.tensor([3]))
+        table.find(torch.tensor([0]), torch.tensor([3]))
 
 
 def test_appended_rows_leave_earlier_rows_untouched(backbone: Backbone) -> None:
@@ -155,6 +157,6 @@ def test_selection_matrix_counts_images() -> None:
 
 
 def test_diverged_layernorms_are_named(backbone: Backbone, progress: Progress) -> None:
-    bank = {name: tensor[None] * 1e38 for name, tensor in backbone.layernorms().items()}
+    bank = {name: tensor[None] * 1e38 for name, tensor in pretrained_layernorms(backbone).items()}
     with pytest.raises(UserError, match="features under the LayerNorms of t1 are not finite: lower lr"):
         encode_selected(backbone, Images.of_pixels(random_images(2)), torch.zeros(2, dtype=torch.int64), bank, progress)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import random_images
 
 from pipeline import artifacts
 from pipeline.errors import UserError

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from pipeline.errors import UserError
-from pipeline.key import closed_form_key, cosine
+from pipeline.key import closed_form_key, cosine, trained_key
 from pipeline.selector import select_tasks
+
+OWN = torch.tensor([2, 0, 1])
 
 
 def objective(key: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
@@ -47,10 +49,27 @@ def test_key_does_not_depend_on_the_lengths_of_the_queries() -> None:
 def test_selects_the_key_of_the_smallest_angle() -> None:
     keys = torch.tensor([[1.0, 0.0], [0.0, 5.0]])  # the length of a key says nothing
     queries = torch.tensor([[9.0, 1.0], [0.1, 0.2], [-1.0, -0.1]])
-    assert select_tasks("key", queries, keys).tolist() == [0, 1, 1]
+    assert select_tasks("query", "key", queries, OWN, keys).tolist() == [0, 1, 1]
     torch.testing.assert_close(cosine(queries, keys)[0], torch.tensor([9.0, 1.0]) / 82**0.5)
 
 
 def test_unknown_selector_is_named_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="selector 'nearest' is unknown: choose one of key"):
-        select_tasks("nearest", torch.ones(1, 2), torch.ones(1, 2))
+        select_tasks("query", "nearest", torch.ones(1, 2), OWN, torch.ones(1, 2))
+
+
+def test_the_oracle_and_the_latest_need_no_query() -> None:
+    keys = torch.ones(4, 2)
+    assert select_tasks("oracle", "key", torch.empty(0), OWN, keys).tolist() == [2, 0, 1]
+    assert select_tasks("latest", "key", torch.empty(0), OWN, keys).tolist() == [3, 3, 3]
+
+
+def test_a_trained_key_approaches_the_closed_form() -> None:
+    queries = torch.randn(200, 24, generator=torch.Generator().manual_seed(0)) + 0.5
+    closed = closed_form_key(queries)
+    few, many = (
+        trained_key(queries, lr=0.01, epochs=epochs, generator=torch.Generator().manual_seed(0)) @ closed
+        for epochs in (5, 400)
+    )
+    assert few < 0.9
+    assert many > 0.999

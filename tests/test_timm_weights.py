@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_images
 from safetensors.torch import save_file
+from tiny import pretrained_layernorms, random_images
 
 from pipeline import timm_weights
 from pipeline.backbone import build_backbone
@@ -31,7 +31,10 @@ def test_a_local_file_gives_the_model_that_it_holds(file: Path, tmp_path: Path) 
     weights, config = fetch_backbone(NAME, file)
     assert config == {"timm": NAME, "mean": [0.5] * 3, "std": [0.5] * 3}
     backbone = build_backbone(weights, config, image_size=32, normalize="pretrained", device=CPU)
-    assert backbone.encode(Images.of_pixels(random_images(2, size=32)), backbone.layernorms()).shape == (2, 192)
+    assert backbone.encode(Images.of_pixels(random_images(2, size=32)), pretrained_layernorms(backbone)).shape == (
+        2,
+        192,
+    )
     torch.save({"model": dict(weights)}, tmp_path / "vit.pth")
     from_pth, _ = fetch_backbone(NAME, tmp_path / "vit.pth")
     assert all(torch.equal(from_pth[name], tensor) for name, tensor in weights.items())
@@ -46,9 +49,9 @@ def test_other_families_run_with_layernorms_in_place_of_their_own(name: str, mon
     config = {"timm": name, "mean": [0.5] * 3, "std": [0.5] * 3}
     backbone = build_backbone(model.state_dict(), config, image_size=size, normalize="pretrained", device=CPU)
     images = Images.of_pixels(random_images(2, size=size))
-    outputs = backbone.encode(images, backbone.layernorms())
+    outputs = backbone.encode(images, pretrained_layernorms(backbone))
     assert outputs.shape == (2, model.num_features)
-    changed = {layernorm: 1.5 * tensor + 0.1 for layernorm, tensor in backbone.layernorms().items()}
+    changed = {layernorm: 1.5 * tensor + 0.1 for layernorm, tensor in pretrained_layernorms(backbone).items()}
     assert not torch.allclose(backbone.encode(images, changed), outputs)
 
 

@@ -1,0 +1,91 @@
+"""Features as at inference, after one task: of its training images, of views of them, of all test images so far.
+
+Two ways to get there, with the same three methods: `SelectingEncoder` chooses a task for the image, then runs that
+task's model; in `LayerwiseEncoder` every LayerNorm chooses for itself, in one pass.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.backbone import Backbone
+from pipeline.feature_table import FeatureTable
+from pipeline.features import encode_inputs, encode_selected, extend_table, replace_table
+from pipeline.images import Images
+from pipeline.layerwise import encode_layerwise, with_layerwise_norms
+from pipeline.progress import Progress
+from pipeline.selector import Selection, select_tasks
+
+
+@dataclass(frozen=True)
+class SelectingEncoder:
+    """A task for each image, then one pass under its LayerNorms. Where a task tunes nothing, a feature is the query."""
+
+    backbone: Backbone
+    bank: Mapping[str, Tensor]  # what T tasks tuned, [T, ...] each
+    keys: Tensor  # [T, D]
+    selection: Selection
+    selector: str
+    progress: Progress
+
+    def train_features(self, images: Images, queries: Tensor) -> Tensor:
+        """[N, D] of the newest task's images, whose queries are given."""
+        return self._encode(images, queries, self._choose(queries, self._newest(len(queries))))
+
+    def view_features(self, inputs: Tensor) -> Tensor:
+        """[B, D] of views of the newest task's images: [B, 3, S, S]."""
+        queries = self.backbone.forward(inputs, {}).cpu() if self.selection == "query" or not self.bank else inputs
+        tasks = self._choose(queries, self._newest(len(inputs)))
+        return encode_inputs(self.backbone, inputs, tasks, self.bank) if self.bank else queries
+
+    def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
+        """The table after the newest task; images: M, those of the table's tasks first."""
+        return extend_table(
+            table,
+            self._choose(queries, own_tasks),
+            lambda image, task: self._encode(images[image], queries[image], task),
+        )
+
+    def _encode(self, images: Images, queries: Tensor, tasks: Tensor) -> Tensor:
+        return encode_selected(self.backbone, images, tasks, self.bank, self.progress) if self.bank else queries
+
+    def _choose(self, queries: Tensor, own_tasks: Tensor) -> Tensor:
+        return select_tasks(self.selection, self.selector, queries, own_tasks, self.keys)
+
+    def _newest(self, count: int) -> Tensor:
+        return torch.full((count,), len(self.keys) - 1)
+
+
+class LayerwiseEncoder:
+    """One pass, in which every LayerNorm chooses."""
+
+    def __init__(self, backbone: Backbone, bank: Mapping[str, Tensor], progress: Progress) -> None:
+        """bank: what T tasks tuned, their keys among it, [T, D] each."""
+        self.backbone = with_layerwise_norms(backbone, list(bank), detach=False)
+        self.bank, self.progress = bank, progress
+
+    def train_features(self, images: Images, queries: Tensor) -> Tensor:
+        """[N, D] of the newest task's images."""
+        del queries
+        return self.encode(images)[0]
+
+    def view_features(self, inputs: Tensor) -> Tensor:
+        """[B, D] of views of them: [B, 3, S, S]."""
+        bank = {name: tensor.to(inputs.device) for name, tensor in self.bank.items()}
+        return self.backbone.forward(inputs, bank)
+
+    def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
+        """The table after the newest task; images: M, those of the table's tasks first."""
+        del queries, own_tasks
+        features, selected = self.encode(images)
+        newest = {name: tensor[-1:] for name, tensor in self.bank.items()}
+        own, _ = encode_layerwise(self.backbone, images[table.selected.shape[1] : len(images)], newest)
+        return replace_table(table, features, selected, own)
+
+    def encode(self, images: Images) -> tuple[Tensor, Tensor]:
+        """Features [N, D] and tasks [N] of any images."""
+        features, selected = encode_layerwise(self.backbone, images, self.bank)
+        self.progress.step(len(images))
+        return features, selected

@@ -1,0 +1,50 @@
+"""Run the frozen backbone once over every image: the queries. Also the start of every chain."""
+
+from pydantic import Field
+
+from pipeline import artifacts
+from pipeline.backbone import Normalize, build_backbone
+from pipeline.command import run
+from pipeline.device import compute_device
+from pipeline.images import Images
+from pipeline.params import Record, read_params
+from pipeline.progress import Progress
+
+
+class Params(Record):
+    """What the backbone's input looks like."""
+
+    image_size: int = Field(ge=1)
+    normalize: Normalize
+
+
+def main() -> None:
+    """Compute queries, and the empty artifacts from which the chains of tasks start."""
+    params = read_params(Params)
+    weights, config = artifacts.load_weights(artifacts.BACKBONE)
+    backbone = build_backbone(
+        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+    )
+    names = list(artifacts.load_json(artifacts.TASKS))
+    test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
+    train = {name: Images.from_tensors(artifacts.load_tensors(artifacts.train_file(name))) for name in names}
+
+    with Progress("queries", len(test) + sum(len(images) for images in train.values())) as progress:
+        for name, images in train.items():
+            artifacts.save_tensors(artifacts.train_queries_file(name), {"queries": backbone.encode(images, {})})
+            progress.step(len(images))
+        artifacts.save_tensors(artifacts.TEST_QUERIES, {"queries": backbone.encode(test, {})})
+        progress.step(len(test))
+        progress.finish()
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
+        "dim": backbone.model.num_features,
+        "flops_per_pass": backbone.flops(),
+    }
+    artifacts.save_json(artifacts.BACKBONE_FACTS, facts)
+    for file in (artifacts.layernorms_file, artifacts.features_file, artifacts.heads_file):
+        artifacts.save_tensors(file("t0"), {})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,65 @@
+"""The stages, called as functions, in a folder with a tiny ViT and a tiny data set."""
+
+import hashlib
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from imports import ROOT
+from parameters import PLAIN, set_params
+from safetensors.torch import save_file
+from tiny import TINY_CONFIG, random_images, tiny_weights
+from typer.testing import CliRunner
+
+from pipeline import artifacts
+from pipeline.__main__ import app
+
+CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 10, 5
+
+
+def write_raw_data() -> None:
+    """Eight classes of noise around a colour, in two groups, and a tiny backbone, as download would leave them."""
+    colours = random_images(CLASSES, seed=9, size=1).float()
+    for file, count, seed in ((artifacts.RAW_TRAIN, TRAIN_PER_CLASS, 1), (artifacts.RAW_TEST, TEST_PER_CLASS, 2)):
+        labels = torch.arange(CLASSES).repeat_interleave(count)
+        images = 0.6 * colours[labels] + 0.4 * random_images(len(labels), seed).float()
+        artifacts.save_images(file, iter(images.to(torch.uint8)), {"labels": labels})
+    names = [f"class {c}" for c in range(CLASSES)]
+    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": names, "groups": ["even", "odd"] * (CLASSES // 2)})
+    save_file(tiny_weights(), artifacts.BACKBONE, {"config": json.dumps(TINY_CONFIG)})
+
+
+def run_stage(name: str, *arguments: str) -> None:
+    importlib.import_module(f"stages.{name}").main(*arguments)
+
+
+def prepare() -> None:
+    """The stages between download and the first task."""
+    for name in ("split", "queries", "keys", "objective"):
+        run_stage(name)
+
+
+def run_all(tasks: int) -> None:
+    """Every stage but download, in DVC's order."""
+    prepare()
+    for name in ("stage_one", "features", "stage_two"):
+        for task in range(1, tasks + 1):
+            run_stage(name, f"t{task}")
+    run_stage("evaluate")
+    run_stage("report")
+
+
+def digests(*folders: str) -> dict[str, str]:
+    files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+
+def make_repository(folder: Path) -> None:
+    """In the working folder: the project's own dvc.yaml and params.yaml, for three tasks of two classes."""
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copy(ROOT / "params.yaml", folder)
+    write_raw_data()
+    set_params(Path("params.yaml"), **PLAIN | {"classes_per_task": 2, "image_size": 16}, epochs=2, classifier_epochs=3)
+    assert CliRunner().invoke(app, ["plan", "3"]).exit_code == 0

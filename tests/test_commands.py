@@ -1,0 +1,111 @@
+"""What people type beside dvc: predict, plan, preset, summary."""
+
+import importlib
+import shutil
+from pathlib import Path
+
+import pytest
+from imports import ROOT
+from parameters import set_params
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from pipeline import artifacts
+from pipeline.__main__ import app
+from pipeline.errors import UserError
+from pipeline.params import read_mapping
+from pipeline.tasks import chain
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_predict_names_what_the_evaluation_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Image files of test images get the tasks and classes that the pipeline computed for them."""
+    test = load_file(artifacts.TEST)
+    names = [name for names in artifacts.load_json(artifacts.TASKS).values() for name in names]
+    rows = list(range(0, 30, 3))
+    files = [Path(f"image{row}.png") for row in rows]
+    for row, file in zip(rows, files, strict=True):
+        Image.fromarray(test["images"][row].numpy()).save(file)
+    capsys.readouterr()
+    importlib.import_module("stages.predict").main(files, top=1)
+    printed = [line for line in capsys.readouterr().out.splitlines() if "image" in line and ".png" in line]
+    table = load_file(artifacts.features_file("t3"))
+    heads = load_file(artifacts.heads_file("t3"))
+    for row, line in zip(rows, printed, strict=True):
+        task = int(table["selected"][-1, row])
+        logits = heads["tuned.weight"] @ table["features"][table["rows"][-1, row]] + heads["tuned.bias"]
+        assert f"t{task + 1}" in line
+        assert names[int(logits.argmax())] in line
+
+
+@pytest.mark.usefixtures("tiny_finished")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"no image", "is not an image that Pillow can read"),
+        (b"\x89PNG\r\n\x1a\n", "is not an image that Pillow can read|cannot be read"),
+    ],
+)
+def test_predict_names_a_bad_file(content: bytes | None, message: str) -> None:
+    if content is not None:
+        Path("bad.png").write_bytes(content)
+    with pytest.raises(UserError, match=f"bad.png {message}"):
+        importlib.import_module("stages.predict").main([Path("bad.png")])
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_plan_keeps_comments_and_writes_the_chain() -> None:
+    shutil.copy(ROOT / "params.yaml", ".")
+    assert CliRunner().invoke(app, ["plan", "5"]).exit_code == 0
+    before = Path("params.yaml").read_text()
+    assert CliRunner().invoke(app, ["plan", "7"]).exit_code == 0
+    after = Path("params.yaml").read_text()
+    assert "num_tasks: 7  # how many tasks the report covers" in after
+    assert after.endswith("  t7: {prev: t6}\n")
+    assert CliRunner().invoke(app, ["plan", "5"]).exit_code == 0
+    assert Path("params.yaml").read_text() == before
+    assert CliRunner().invoke(app, ["plan", "0"]).exit_code == 2
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
+    shutil.copy(ROOT / "params.yaml", ".")
+    shutil.copytree(ROOT / "presets", "presets")
+    set_params(Path("params.yaml"), seed=3)
+    before = Path("params.yaml").read_text()
+    asked = CliRunner().invoke(app, ["preset", "cifar100"], input="n\n")
+    assert "+dataset: cifar100" in asked.output
+    assert "+  t10: {prev: t9}" in asked.output
+    assert Path("params.yaml").read_text() == before
+    for name in ("cifar100", "imagenet_r", "glyphs"):
+        assert CliRunner().invoke(app, ["preset", name, "--yes"]).exit_code == 0
+        preset = read_mapping(Path(f"presets/{name}.yaml"))
+        params = read_mapping(Path("params.yaml"))
+        assert {key: params[key] for key in preset} == preset
+        assert preset.keys() == params.keys() - {"seed", "tasks", "evaluate_on", "data_dir"}
+        assert params["tasks"] == chain(params["num_tasks"])
+        assert params["seed"] == 3
+    if read_mapping(ROOT / "params.yaml").items() >= read_mapping(ROOT / "presets/glyphs.yaml").items():
+        assert Path("params.yaml").read_text() == before  # there and back again, comments and all
+    assert "as preset glyphs would have it" in CliRunner().invoke(app, ["preset", "glyphs"]).output
+    with pytest.raises(UserError, match="preset 'cifar' is unknown: choose one of cifar100, glyphs, imagenet_r"):
+        raise CliRunner().invoke(app, ["preset", "cifar"]).exception or AssertionError
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_summary_prints_the_headline(capsys: pytest.CaptureFixture[str]) -> None:
+    result = CliRunner().invoke(app, ["summary"])
+    assert result.exit_code == 0, capsys.readouterr()
+    accuracy = artifacts.load_json(artifacts.METRICS)["average_accuracy"]
+    assert f"{100 * accuracy:.1f}" in result.output
+    assert "report: reports/report.md" in result.output
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_plan_names_what_is_wrong_with_the_file() -> None:
+    for content, message in (("lr: [0.1", "not valid YAML"), ("", "expected `name: value` lines")):
+        Path("params.yaml").write_text(content)
+        with pytest.raises(UserError, match=message):
+            raise CliRunner().invoke(app, ["plan", "3"]).exception or AssertionError

@@ -1,0 +1,157 @@
+"""The single-pass variant: what it equals with one task or one choice, and what its keys learn."""
+
+import pytest
+import torch
+from tiny import pretrained_layernorms, random_images
+from torch.nn import functional
+
+from pipeline.backbone import Backbone
+from pipeline.encoder import LayerwiseEncoder
+from pipeline.feature_table import FeatureTable
+from pipeline.images import Images
+from pipeline.layerwise import (
+    encode_layerwise,
+    initial_attention,
+    initial_keys,
+    layerwise_norms,
+    similarity,
+    with_layerwise_norms,
+)
+from pipeline.progress import Progress
+from pipeline.tuning import Schedule, tune_layernorms
+
+IMAGES = Images.of_pixels(random_images(40))
+TASKS = 3
+
+
+def random_bank(backbone: Backbone, *, keys: bool = True) -> dict[str, torch.Tensor]:
+    """LayerNorms of three tasks, far apart, and random keys."""
+    generator = torch.Generator().manual_seed(5)
+    bank = {
+        name: tensor + 0.5 * torch.randn(TASKS, len(tensor), generator=generator)
+        for name, tensor in pretrained_layernorms(backbone).items()
+    }
+    if keys:
+        norms = {name.rpartition(".")[0] for name in bank}
+        bank |= {f"{norm}.key": torch.randn(TASKS, 16, generator=generator) for norm in sorted(norms)}
+    return bank
+
+
+def of_task(bank: dict[str, torch.Tensor], task: int) -> dict[str, torch.Tensor]:
+    return {name: rows[task] for name, rows in bank.items() if not name.endswith((".key", ".attention"))}
+
+
+def test_with_one_task_it_is_that_tasks_model_bit_for_bit(backbone: Backbone) -> None:
+    bank = random_bank(backbone)
+    layered = with_layerwise_norms(backbone, list(bank), detach=False)
+    for task in range(TASKS):
+        features, chosen = encode_layerwise(
+            layered, IMAGES, {name: rows[task : task + 1] for name, rows in bank.items()}
+        )
+        assert torch.equal(features, backbone.encode(IMAGES, of_task(bank, task)))
+        assert not chosen.any()
+
+
+def test_with_keys_forced_to_one_task_it_is_that_tasks_model_bit_for_bit(backbone: Backbone) -> None:
+    """An image's own CLS tokens as the keys of a task: cosine 1, where attention of zeros leaves the others 0."""
+    bank, image = random_bank(backbone), IMAGES[:1]
+    layered = with_layerwise_norms(backbone, list(bank), detach=False)
+    for task in range(TASKS):
+        only = {name: rows[task : task + 1] for name, rows in bank.items()}
+        forced = dict(bank)
+        for name, token in initial_keys(layered, image, only).items():
+            forced[name] = torch.ones(TASKS, 16)
+            forced[name][task] = token
+            forced[name.replace(".key", ".attention")] = (torch.arange(TASKS) == task).float()[:, None].expand(-1, 16)
+        features, chosen = encode_layerwise(layered, image, forced)
+        assert chosen.tolist() == [task]
+        assert torch.equal(features, backbone.encode(image, of_task(bank, task)))
+
+
+def test_images_choose_for_themselves_at_every_norm(backbone: Backbone) -> None:
+    """A batch of mixed choices equals its images one at a time."""
+    bank = random_bank(backbone)
+    layered = with_layerwise_norms(backbone, list(bank), detach=False)
+    features, chosen = encode_layerwise(layered, IMAGES, bank)
+    assert len(chosen.unique()) > 1
+    for image in range(len(IMAGES)):
+        alone, task = encode_layerwise(layered, IMAGES[image : image + 1], bank)
+        torch.testing.assert_close(alone[0], features[image], atol=1e-5, rtol=1e-4)
+        assert task == chosen[image]
+
+
+def test_untuned_parts_keep_their_pretrained_values(backbone: Backbone) -> None:
+    """Scale only, of one norm: its bias, and all other norms, are the model's own."""
+    bank = {name: rows for name, rows in random_bank(backbone).items() if name in ("norm.weight", "norm.key")}
+    layered = with_layerwise_norms(backbone, list(bank), detach=False)
+    assert list(layerwise_norms(layered)) == ["norm"]
+    features, chosen = encode_layerwise(layered, IMAGES, bank)
+    for image, task in enumerate(chosen.tolist()):
+        expected = backbone.encode(IMAGES[image : image + 1], {"norm.weight": bank["norm.weight"][task]})[0]
+        torch.testing.assert_close(features[image], expected, atol=1e-5, rtol=1e-4)
+    assert not layerwise_norms(backbone), "the given backbone is left alone"
+
+
+def test_the_first_key_is_the_mean_direction_of_the_tokens(backbone: Backbone) -> None:
+    layered = with_layerwise_norms(backbone, list(pretrained_layernorms(backbone)), detach=False)
+    keys = initial_keys(layered, IMAGES, {})
+    tokens: list[torch.Tensor] = []
+    layered.model.get_submodule("blocks.1.norm1").register_forward_pre_hook(
+        lambda _, inputs: tokens.append(inputs[0][:, 0])
+    )
+    layered.encode(IMAGES, {})
+    expected = functional.normalize(functional.normalize(torch.cat(tokens), dim=1).mean(0), dim=0)
+    torch.testing.assert_close(keys["blocks.1.norm1.key"][0], expected)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_detached_selection_shapes_no_feature(backbone: Backbone, detach: bool) -> None:
+    layered = with_layerwise_norms(backbone, list(pretrained_layernorms(backbone)), detach=detach)
+    start = {name: rows[:1].clone().requires_grad_() for name, rows in random_bank(backbone).items()}
+    layered.forward(backbone.prepare(random_images(4)), start)
+    scales = [tensor for name, tensor in start.items() if name.endswith(".weight")]
+    keys = [tensor for name, tensor in start.items() if name.endswith(".key")]
+    gradients = torch.autograd.grad(similarity(layered), [*scales, *keys], allow_unused=True)
+    of_scales, of_keys = gradients[: len(scales)], gradients[len(scales) :]
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in of_keys)
+    assert all(gradient is None for gradient in of_scales) == detach
+
+
+def test_training_raises_the_similarity_and_learns_attention(backbone: Backbone, progress: Progress) -> None:
+    layered = with_layerwise_norms(backbone, list(pretrained_layernorms(backbone)), detach=False)
+    start = {name: tensor[None] for name, tensor in pretrained_layernorms(backbone).items()}
+    start |= initial_attention(layered)
+    start |= {f"{name}.key": torch.randn(1, 16) for name in layerwise_norms(layered)}
+    inputs = backbone.prepare(random_images(20))
+    layered.forward(inputs, start)
+    before = similarity(layered)
+    learned, _ = tune_layernorms(
+        layered,
+        start=start,
+        images=Images.of_pixels(random_images(20)),
+        labels=torch.arange(20) % 4,
+        schedule=Schedule(batch_size=10, lr=0.05, epochs=10, min_crop=1.0, flip=False),
+        generator=torch.Generator().manual_seed(0),
+        progress=progress,
+        similarity=lambda: similarity(layered),
+    )
+    layered.forward(inputs, learned)
+    assert similarity(layered) > before + 0.3
+    assert learned.keys() == start.keys()
+    assert any(not torch.equal(rows, torch.ones(1, 16)) for name, rows in learned.items() if "attention" in name)
+
+
+def test_every_step_is_one_pass_for_every_image_so_far(backbone: Backbone) -> None:
+    bank, table, per_task = random_bank(backbone), FeatureTable.empty(16), 10
+    for step in range(TASKS):
+        rows = {name: tensor[: step + 1] for name, tensor in bank.items()}
+        count = (step + 1) * per_task
+        encoder = LayerwiseEncoder(backbone, rows, Progress("test", 0))
+        none = torch.empty(0)
+        table = encoder.extend(table, IMAGES[:count], none, none)
+        features, selected = encoder.encode(IMAGES[:count])
+        assert torch.equal(table.after(step, torch.arange(count)), features)
+        assert torch.equal(table.selected[step, :count], selected)
+    assert table.tuned_passes.tolist() == [10, 20, 30]
+    own = table.of_own_task(torch.tensor([15]))[0]
+    torch.testing.assert_close(own, backbone.encode(IMAGES[15:16], of_task(bank, 1))[0], atol=1e-5, rtol=1e-4)

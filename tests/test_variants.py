@@ -1,0 +1,210 @@
+"""Every variant of the paper and every baseline through all stages: what it changes, stores and costs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from parameters import set_params
+from safetensors.torch import load_file
+from stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all, run_stage
+
+from pipeline import artifacts
+from pipeline.errors import UserError
+from pipeline.images import Images
+from pipeline.params import read_params
+from stages import predict
+
+NORMS = 5  # of the tiny ViT, 16 wide
+
+
+def run_variant(**changes: object) -> dict[str, float]:
+    """Metrics of the whole pipeline with other parameters."""
+    set_params(Path("params.yaml"), **changes)
+    run_all(3)
+    metrics: dict[str, float] = artifacts.load_json(artifacts.METRICS)
+    return metrics
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    ("changes", "parameters"),
+    [
+        ({"tuned_norms": "attention"}, 2 * 2 * 16),
+        ({"tuned_norms": "mlp", "tuned_parameters": "scale"}, 2 * 16),
+        ({"tuned_norms": "final", "tuned_parameters": "bias"}, 16),
+        ({"tuned_norms": "last_1"}, 3 * 2 * 16),
+        ({"selection": "layerwise"}, NORMS * 3 * 16),
+        ({"selection": "layerwise", "attention": True, "tuned_norms": "last_1"}, 3 * 4 * 16),
+        ({"selection": "layerwise", "tuned_parameters": "scale"}, NORMS * 2 * 16),
+        ({"tuning": "none"}, 0),
+    ],
+)
+def test_a_task_stores_what_it_tunes(changes: dict[str, object], parameters: int) -> None:
+    assert run_variant(**changes)["task_parameters"] == parameters
+    bank = load_file(artifacts.layernorms_file("t3"))
+    assert all(len(rows) == 3 for rows in bank.values())
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    ("changes", "at_inference", "whole_matrix"),
+    [
+        ({"selection": "oracle"}, 1, 1),
+        ({"selection": "latest"}, 1, 2),  # every image anew at every step: (3 + 1) / 2
+        ({"selection": "layerwise"}, 1, 2),
+        ({"tuning": "none"}, 1, 1),
+        ({"tuning": "full", "selection": "latest", "lr": 0.001}, 1, 2),
+    ],
+)
+def test_passes_are_counted(changes: dict[str, object], at_inference: int, whole_matrix: float) -> None:
+    metrics = run_variant(**changes)
+    assert metrics["passes_at_inference"] == at_inference
+    assert metrics["passes_per_image"] == pytest.approx(whole_matrix)
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_the_oracle_selects_right_and_equals_its_own_row() -> None:
+    assert run_variant(selection="oracle")["selection_accuracy"] == 1
+    matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    assert matrices["c_ln"] == matrices["oracle"]
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_without_tuning_everything_is_the_frozen_backbone() -> None:
+    run_variant(tuning="none")
+    matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    assert matrices["c_ln"] == matrices["frozen"] == matrices["oracle"]
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_single_training_stage_uses_the_head_of_stage_one() -> None:
+    run_variant(training="single_stage")
+    matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    assert matrices["c_ln"] == matrices["single_stage"]
+    heads = load_file(artifacts.heads_file("t3"))
+    assert torch.equal(heads["tuned.weight"], heads["auxiliary.weight"])
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_joint_training_sees_all_images_so_far_and_is_one_model() -> None:
+    metrics = run_variant(order="joint", selection="latest")
+    counts = [len(load_file(artifacts.train_file(f"t{t}"))["labels"]) for t in (1, 2, 3)]
+    assert counts == [2 * TRAIN_PER_CLASS * t for t in (1, 2, 3)]
+    assert load_file(artifacts.train_file("t3"))["labels"].unique().tolist() == list(range(6))
+    assert len(load_file(artifacts.heads_file("t3"))["tuned.weight"]) == 2 + 4 + 6
+    assert 0 <= metrics["average_accuracy"] <= 1
+    assert artifacts.load_json(artifacts.EVALUATION)["test_images"] == 6 * TEST_PER_CLASS
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_full_tuning_changes_every_parameter_and_keeps_one_model() -> None:
+    run_variant(tuning="full", selection="latest", lr=0.01)
+    model, pretrained = load_file(artifacts.layernorms_file("t3")), load_file(artifacts.BACKBONE)
+    assert model.keys() == pretrained.keys()
+    assert all(len(rows) == 1 for rows in model.values())
+    assert not any(torch.equal(model[name][0], tensor) for name, tensor in pretrained.items())
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_every_task_may_start_from_the_pretrained_layernorms() -> None:
+    """Then a task does not depend on what earlier tasks learned, but for the random numbers of its own."""
+    run_variant(layernorm_init="pretrained")
+    before = load_file(artifacts.layernorms_file("t3"))
+    set_params(Path("params.yaml"), lr=0.05)
+    run_stage("stage_one", "t2")  # another t2
+    set_params(Path("params.yaml"), lr=0.01)
+    run_stage("stage_one", "t3")
+    after = load_file(artifacts.layernorms_file("t3"))
+    assert all(torch.equal(after[name][2], rows[2]) for name, rows in before.items())
+    assert not all(torch.equal(after[name][1], rows[1]) for name, rows in before.items())
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize("selection", ["query", "layerwise", "oracle"])
+def test_views_are_one_more_axis_and_a_view_without_augmentation_is_the_image(selection: str) -> None:
+    run_variant(selection=selection)
+    clean = load_file(artifacts.features_file("t3"))["train_features"]
+    set_params(Path("params.yaml"), classifier_views=2)
+    run_stage("features", "t3")
+    views = load_file(artifacts.features_file("t3"))["train_features"]
+    torch.testing.assert_close(views, clean.expand(2, -1, -1), atol=1e-5, rtol=1e-4)
+    set_params(Path("params.yaml"), min_crop=0.3)
+    run_stage("features", "t3")
+    crops = load_file(artifacts.features_file("t3"))["train_features"]
+    assert not torch.allclose(crops[0], crops[1], atol=1e-2)
+    run_stage("stage_two", "t3")
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_trained_keys_and_a_given_start_change_what_they_should() -> None:
+    run_variant()
+    before = digests("artifacts")
+    set_params(Path("params.yaml"), key="sgd", classifier_init="auxiliary")
+    run_stage("keys")
+    run_stage("stage_two", "t1")
+    changed = {path for path, digest in digests("artifacts").items() if before[path] != digest}
+    assert changed == {"artifacts/keys.safetensors", "artifacts/heads/t1.safetensors"}
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_only_layerwise_selection_concerns_stage_one() -> None:
+    contents = []
+    for changes in (
+        {"selection": "query"},
+        {"selection": "oracle"},
+        {"selection": "latest", "attention": True, "detach": True},
+        {"selection": "layerwise", "detach": False},
+    ):
+        set_params(Path("params.yaml"), **changes)
+        run_stage("objective")
+        contents.append(artifacts.OBJECTIVE.read_text())
+    assert contents[0] == contents[1] == contents[2] != contents[3]
+    assert artifacts.load_json(artifacts.OBJECTIVE) == {"layerwise": True, "attention": True, "detach": False}
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tuning": "full"}, "tuning: full keeps no model of earlier tasks: set selection: latest"),
+        ({"order": "joint"}, "order: joint leaves one model for all tasks: set selection: latest"),
+        ({"selection": "layerwise", "tuning": "none"}, "selection: layerwise selects LayerNorms"),
+        ({"selection": "nearest"}, "selection: input should be 'query', 'layerwise', 'oracle' or 'latest'"),
+        ({"attention": 1}, "attention: input should be a valid boolean"),
+    ],
+)
+def test_parameters_that_contradict_one_another_end_early(changes: dict[str, object], message: str) -> None:
+    set_params(Path("params.yaml"), **changes)
+    with pytest.raises(UserError, match=message):
+        run_stage("objective")
+    assert not artifacts.OBJECTIVE.exists()
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_an_unknown_set_of_norms_is_one_line() -> None:
+    run_stage("split")
+    run_stage("queries")
+    run_stage("objective")
+    set_params(Path("params.yaml"), tuned_norms="first_2")
+    with pytest.raises(UserError, match="tuned_norms: string should match pattern"):
+        run_stage("stage_one", "t1")
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selection": "layerwise"},
+        {"selection": "latest", "tuning": "full"},
+        {"tuning": "none"},
+        {"selection": "latest", "order": "joint"},
+    ],
+)
+def test_predict_agrees_with_the_evaluation(changes: dict[str, object]) -> None:
+    run_variant(**changes)
+    learner = predict.load_learner(read_params(predict.Params))
+    test = load_file(artifacts.TEST)
+    covered = test["tasks"] < 3
+    _, probabilities = learner.predict(Images.from_tensors(test)[covered])
+    accuracy = (probabilities.argmax(1) == test["labels"][covered]).float().mean()
+    assert float(accuracy) == pytest.approx(artifacts.load_json(artifacts.METRICS)["average_accuracy"], abs=1e-6)
