@@ -34,7 +34,7 @@ class Params(Record):
     attention: bool
     detach: bool
     selector: str
-    key: str
+    key_method: str
     training: str
     classifier: str
     classifier_init: str

@@ -28,7 +28,7 @@ PLAIN: dict[str, object] = {
     "attention": False,
     "detach": False,
     "selector": "key",
-    "key": "closed_form",
+    "key_method": "closed_form",
     "key_lr": 0.0025,
     "key_epochs": 5,
     "training": "two_stage",

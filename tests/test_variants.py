@@ -139,7 +139,7 @@ def test_views_are_one_more_axis_and_a_view_without_augmentation_is_the_image(se
 def test_trained_keys_and_a_given_start_change_what_they_should() -> None:
     run_variant()
     before = digests("artifacts")
-    set_params(Path("params.yaml"), key="sgd", classifier_init="auxiliary")
+    set_params(Path("params.yaml"), key_method="sgd", classifier_init="auxiliary")
     run_stage("keys")
     run_stage("stage_two", "t1")
     changed = {path for path, digest in digests("artifacts").items() if before[path] != digest}
