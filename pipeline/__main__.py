@@ -1,4 +1,4 @@
-"""Commands beside the stages: plan, preset, summary, table. Long work is DVC's: `dvc repro`, `dvc exp run`."""
+"""Commands beside the stages: plan, preset, summary, sweep, compare, table. Long work is DVC's."""
 
 import csv
 import difflib
@@ -19,8 +19,11 @@ from ruamel.yaml.comments import CommentedMap
 from pipeline import artifacts
 from pipeline.command import run_app
 from pipeline.errors import UserError
+from pipeline.experiments import cells, read_sweep
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report import METHODS, percent
+from pipeline.sweep import compare as write_comparison
+from pipeline.sweep import default_jobs, run_sweep
 from pipeline.tasks import chain
 
 PRESETS = Path("presets")
@@ -101,6 +104,30 @@ def summary() -> None:
     console.print(f"forgetting {percent(metrics['forgetting'])} points, ", end="")
     console.print(f"right LayerNorms selected for {percent(metrics['selection_accuracy'])} %")
     console.print(f"report: {artifacts.REPORT}")
+
+
+@app.command("sweep")
+def sweep_command(
+    grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Experiments at a time.")] = 0,
+) -> None:
+    """Run every variant with every seed through DVC's queue, what has finished never again, and compare them."""
+    declared = read_sweep(grid)
+    wanted = cells(declared)
+    failed = run_sweep(wanted, jobs or default_jobs())
+    print(f"comparison: {write_comparison(declared, wanted)}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: `dvc queue logs NAME` says why, "
+            "the same command tries them again"
+        )
+
+
+@app.command()
+def compare(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
+    """Write reports/comparison.md and .json from the experiments that have finished."""
+    declared = read_sweep(grid)
+    print(f"comparison: {write_comparison(declared, cells(declared))}")
 
 
 @app.command()

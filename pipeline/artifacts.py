@@ -40,6 +40,9 @@ ACCURACY_OVER_TASKS = Path("reports/accuracy_over_tasks.csv")
 SELECTION = Path("reports/selection.csv")
 REPORT = Path("reports/report.md")
 FIGURES = Path("reports/figures")
+COMPARISON = Path("reports/comparison.md")
+COMPARISON_JSON = Path("reports/comparison.json")
+COMPARISON_FIGURES = Path("reports/comparison")
 
 
 def train_file(task: str) -> Path:

@@ -1,17 +1,25 @@
 """Turns a function into a command whose users never meet a traceback for a mistake of theirs."""
 
+import functools
 import sys
 from collections.abc import Callable
 
 import typer
 
 from pipeline.errors import UserError
+from pipeline.work_log import logged
 
 
 def run(main: Callable[..., None]) -> None:
     """Run `main` with arguments from the command line; a UserError becomes one line on stderr and exit code 1."""
+
+    @functools.wraps(main)
+    def logged_main(*arguments: object, **options: object) -> None:
+        with logged():
+            main(*arguments, **options)
+
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
+    app.command()(logged_main)
     run_app(app)
 
 

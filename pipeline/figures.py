@@ -8,6 +8,7 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 matplotlib.use("Agg")
 
@@ -90,6 +91,50 @@ def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float],
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y", color="#e4e7ec", linewidth=0.8)
             axes.set_axisbelow(True)
+        return _png(figure)
+
+
+def bands(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """Accuracy of several variants over the tasks: the mean, and a band of one standard deviation to each side."""
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(8.0, 4.2))
+        axes = figure.subplots()
+        for index, (name, points) in enumerate(curves.items()):
+            steps = range(1, len(points) + 1)
+            mean = 100 * np.array([point["mean"] for point in points])
+            half = 100 * np.array([point["std"] or 0.0 for point in points])
+            axes.plot(steps, mean, "o-", markersize=4, label=name, color=f"C{index}", linewidth=1.6)
+            axes.fill_between(steps, mean - half, mean + half, color=f"C{index}", alpha=0.15, linewidth=0)
+        axes.set(xlabel="tasks learned", ylabel="average accuracy (%)")
+        axes.set_ylim(0, 100)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color="#e4e7ec", linewidth=0.8)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return _png(figure)
+
+
+def scatter(points: Mapping[str, tuple[float, Mapping[str, Any]]]) -> bytes:
+    """Average accuracy of each variant, with its standard deviation, against the parameters that a task tunes."""
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(8.0, 4.6))
+        axes = figure.subplots()
+        for index, (name, (parameters, accuracy)) in enumerate(points.items()):
+            marker = "osD^v<>P*X"[index // 10 % 10]
+            axes.errorbar(
+                max(parameters, 1.0),
+                100 * accuracy["mean"],
+                100 * (accuracy["std"] or 0.0),
+                fmt=marker,
+                color=f"C{index % 10}",
+                markersize=6,
+                linewidth=1.2,
+                label=name,
+            )
+        axes.set_xscale("log")
+        axes.set(xlabel="tuned parameters a task (1: none)", ylabel="average accuracy (%)")
+        axes.grid(color="#e4e7ec", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return _png(figure)
 
 

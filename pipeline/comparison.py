@@ -1,0 +1,173 @@
+"""Variants side by side, over seeds: the numbers of reports/comparison.json and its page."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scipy import stats
+
+from pipeline.experiments import Experiment
+from pipeline.report import escape, table
+
+_COUNTS = ("passes_per_image", "passes_at_inference", "gflop_at_inference", "task_parameters")
+_HEADLINE = ("average_accuracy", "forgetting", "selection_accuracy")
+_CONFIDENCE = 0.95
+
+
+def mean_and_deviation(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation (None for a single value) of a metric over seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}
+
+
+def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> dict[str, Any] | None:
+    """Mean difference to the reference over common seeds, with Student's confidence interval: low, high.
+
+    None without a common seed; one seed has a difference and no interval.
+    """
+    seeds = sorted(values.keys() & reference.keys())
+    if not seeds:
+        return None
+    differences = [values[seed] - reference[seed] for seed in seeds]
+    mean, count = statistics.fmean(differences), len(seeds)
+    if count == 1:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def rows(
+    results: Mapping[str, Mapping[int, Experiment]],
+    changes: Mapping[str, Mapping[str, object]],
+    reference: str,
+    work: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """A row a variant that has finished with some seed.
+
+    results: experiment of each variant and seed; work: of each experiment, what the log of stages says of it.
+    """
+    accuracy = {
+        variant: {seed: experiment.metrics["average_accuracy"] for seed, experiment in by_seed.items()}
+        for variant, by_seed in results.items()
+    }
+    table_rows = []
+    for variant, by_seed in results.items():
+        if not by_seed:
+            continue
+        experiments = [by_seed[seed] for seed in sorted(by_seed)]
+        seconds = [work[e.name]["seconds"] for e in experiments if e.name in work]
+        table_rows.append(
+            {
+                "name": variant,
+                "changes": dict(changes[variant]),
+                "seeds": sorted(by_seed),
+                "metrics": {
+                    metric: mean_and_deviation([e.metrics[metric] for e in experiments])
+                    for metric in experiments[0].metrics
+                },
+                "difference": paired_difference(accuracy[variant], accuracy.get(reference, {})),
+                "over_tasks": [
+                    mean_and_deviation(values) for values in zip(*(e.over_tasks for e in experiments), strict=True)
+                ],
+                "seconds": statistics.fmean(seconds) if seconds else None,
+                "details": [
+                    {
+                        "experiment": e.name,
+                        "revision": e.revision,
+                        "environment": work.get(e.name, {}).get("environment"),
+                    }
+                    for e in experiments
+                ],
+            }
+        )
+    return table_rows
+
+
+def page(comparison: Mapping[str, Any]) -> str:
+    """The comparison in Markdown."""
+    results, params = comparison["rows"], comparison["params"]
+    others = [metric for metric in results[0]["metrics"] if metric not in (*_HEADLINE, *_COUNTS)]
+    environments = sorted({str(d["environment"]) for row in results for d in row["details"] if d["environment"]})
+    seeds = ", ".join(map(str, comparison["seeds"]))
+    published = [tuple(row.values()) for row in comparison["published"]["rows"]]
+    return f"""\
+# Comparison on {params["dataset"]}
+
+{params["num_tasks"]} tasks, backbone `{params["backbone"]}`, measured on {params["evaluate_on"]} images; seeds {seeds}.
+Mean ± standard deviation over the seeds, accuracies in percent, forgetting in points. Difference: to
+{comparison["reference"]}, seed by seed, with its 95 % confidence interval. Seconds: work of the stages that an
+experiment ran itself, without the start of processes; what variants share comes from DVC's cache and is not counted.
+
+{table(_HEADLINE_COLUMNS, [_headline(row) for row in results])}
+
+![Average accuracy over the tasks](comparison/over_tasks.png)
+
+![Average accuracy against tuned parameters](comparison/parameters.png)
+
+## What each variant changes
+
+{table(("variant", "parameters"), [(escape(row["name"]), _changes(row)) for row in results])}
+
+## The other metrics
+
+{table(("variant", *(name.replace("_", " ") for name in others)), [_others(row, others) for row in results])}
+
+## Published numbers, not measured here
+
+{comparison["published"]["source"]}. Other backbones, other data and other code: context, no target.
+
+{table(("method", "CIFAR-100", "ImageNet-R", "backbone"), published)}
+
+## Provenance
+
+Revisions of the experiments are in comparison.json. {" / ".join(environments) or "Their environment was not recorded."}
+"""
+
+
+_HEADLINE_COLUMNS = (
+    "variant",
+    "average accuracy",
+    "difference",
+    "forgetting",
+    "right LayerNorms",
+    "parameters a task",
+    "passes",
+    "GFLOP an image",
+    "seconds",
+)
+
+
+def _headline(row: Mapping[str, Any]) -> tuple[str, ...]:
+    metrics, difference = row["metrics"], row["difference"]
+    if not difference:
+        gap = ""
+    elif difference["low"] is None:
+        gap = f"{100 * difference['mean']:+.1f}"
+    else:
+        gap = f"{100 * difference['mean']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+    return (
+        escape(row["name"]),
+        _spread(metrics["average_accuracy"]),
+        gap,
+        _spread(metrics["forgetting"]),
+        _spread(metrics["selection_accuracy"]),
+        f"{metrics['task_parameters']['mean']:,.0f}",
+        f"{metrics['passes_at_inference']['mean']:.0f}",
+        f"{metrics['gflop_at_inference']['mean']:.3g}",
+        "" if row["seconds"] is None else f"{row['seconds']:.0f}",
+    )
+
+
+def _others(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    return (escape(row["name"]), *(_spread(row["metrics"][name]) for name in names))
+
+
+def _changes(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{name}: {value}`" for name, value in row["changes"].items()) or "none"
+
+
+def _spread(metric: Mapping[str, Any]) -> str:
+    """Mean and deviation of a fraction, in percent."""
+    mean = f"{100 * metric['mean']:.1f}"
+    return mean if metric["std"] is None else f"{mean} ± {100 * metric['std']:.1f}"

@@ -1,0 +1,151 @@
+"""DVC's experiments: what is declared, what has finished, how to have the rest run by DVC's queue.
+
+An experiment's name ends in a digest of all its parameters and of the code of the stages up to evaluate. So one that
+has finished is known by its name, whatever was committed since, and a change of code makes new names.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from pipeline import artifacts
+from pipeline.errors import UserError
+from pipeline.params import PARAMS_FILE, PIPELINE_FILE, Record, read_mapping
+
+Value = str | int | float | bool
+
+
+class Sweep(Record):
+    """A grid: every variant with every seed."""
+
+    seeds: list[int] = Field(min_length=1)
+    reference: str  # the variant that others are compared with
+    curves: list[str] = Field(default=[])  # variants whose accuracy over the tasks is drawn
+    variants: dict[str, dict[str, Value]] = Field(min_length=1)  # what each changes in params.yaml
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a grid."""
+
+    name: str
+    variant: str
+    seed: int
+    changes: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one has left: its commit, and what is in it."""
+
+    name: str
+    revision: str
+    metrics: Mapping[str, float]
+    over_tasks: list[float]  # average accuracy after each task
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The grid that a file declares. Raises UserError for what is wrong with it."""
+    try:
+        sweep = Sweep(**read_mapping(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+    known = read_mapping(PARAMS_FILE)
+    for variant in (sweep.reference, *sweep.curves):
+        if variant not in sweep.variants:
+            raise UserError(f"{path}: {variant!r} is none of its variants")
+    for variant, changes in sweep.variants.items():
+        for key in changes:
+            if key not in known or key in ("seed", "tasks"):
+                raise UserError(f"{path}: variant {variant!r}: {key!r} is no parameter that a variant can change")
+    return sweep
+
+
+def cells(sweep: Sweep) -> list[Cell]:
+    """Every experiment of the grid, seed by seed, so that a first complete seed is there early."""
+    params, code = read_mapping(PARAMS_FILE), code_digest()
+    grid = []
+    for seed in sweep.seeds:
+        for variant, changes in sweep.variants.items():
+            whole = json.dumps([params | changes | {"seed": seed}, code], sort_keys=True)
+            digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+            slug = re.sub(r"[^a-z0-9]+", "-", variant.lower()).strip("-")
+            grid.append(Cell(f"{slug}-s{seed}-{digest}", variant, seed, changes))
+    return grid
+
+
+def code_digest() -> str:
+    """Digest of every module that a stage up to evaluate depends on."""
+    stages = read_mapping(PIPELINE_FILE)["stages"]
+    modules = {
+        dependency
+        for name, stage in stages.items()
+        if name != "report"
+        for dependency in stage.get("do", stage)["deps"]
+        if dependency.endswith(".py")
+    }
+    return hashlib.sha256(b"".join(Path(module).read_bytes() for module in sorted(modules))).hexdigest()
+
+
+def revisions() -> dict[str, str]:
+    """Commit of every experiment of this repository, by name."""
+    lines = _output("git", "for-each-ref", "refs/exps", "--format=%(objectname) %(refname)").splitlines()
+    pairs = [(line.split()[0], line.split()[1].split("/")) for line in lines]
+    return {parts[-1]: revision for revision, parts in pairs if len(parts) == 5}  # refs/exps/ab/cdef.../name
+
+
+def load_experiment(name: str, revision: str) -> Experiment:
+    """What a finished experiment has left."""
+    steps = csv.DictReader(io.StringIO(_output("git", "show", f"{revision}:{artifacts.ACCURACY_OVER_TASKS}")))
+    return Experiment(
+        name=name,
+        revision=revision,
+        metrics=json.loads(_output("git", "show", f"{revision}:{artifacts.METRICS}")),
+        over_tasks=[float(step["c_ln"]) for step in steps],
+    )
+
+
+def enqueue(cell: Cell) -> None:
+    """Put an experiment into DVC's queue; up to evaluate, which has all its numbers."""
+    changes = {**cell.changes, "seed": cell.seed}
+    overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={json.dumps(value)}")]
+    _dvc("exp", "run", "--queue", "--name", cell.name, *overrides, "evaluate")
+
+
+def start_workers(count: int) -> None:
+    """Have the queue worked off in the background, by so many at a time; those that already work count."""
+    _dvc("queue", "start", "-j", str(count))
+
+
+def queue_states() -> dict[str, str]:
+    """State of every experiment that the queue knows: Queued, Running, Success, Failed, ..."""
+    rows = re.findall(r"^[0-9a-f]{7}\s+(\S+)\s.*?(\w+)\s*$", _dvc("queue", "status"), re.MULTILINE)
+    return dict(rows)
+
+
+def forget(names: Iterable[str]) -> None:
+    """Take failed experiments out of the queue, so that they can be tried again."""
+    for name in names:
+        _dvc("queue", "remove", name)
+
+
+def _dvc(*arguments: str) -> str:
+    return _output(sys.executable, "-m", "dvc", *arguments)
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{' '.join(Path(part).name for part in command[:6])} ... failed: {last}")
+    return done.stdout

@@ -1,0 +1,110 @@
+"""A declared grid of variants and seeds: run what has not finished through DVC's queue, then compare."""
+
+import os
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline import artifacts, comparison, experiments
+from pipeline.device import compute_device
+from pipeline.errors import UserError
+from pipeline.experiments import Cell, Sweep
+from pipeline.figures import bands, scatter
+from pipeline.params import PARAMS_FILE, read_mapping
+from pipeline.work_log import work_by_experiment
+
+PUBLISHED = Path("sweeps/published.yaml")
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SHOWN_PARAMS = ("dataset", "num_tasks", "classes_per_task", "backbone", "image_size", "lr", "epochs", "evaluate_on")
+
+
+def default_jobs() -> int:
+    """One experiment at a time on a GPU; on CPUs one a core, up to four, each with its share of the threads."""
+    return 1 if compute_device().type != "cpu" else min(4, os.cpu_count() or 1)
+
+
+def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
+    """Have every unfinished experiment of the grid run, and wait: the names of those that failed.
+
+    Those that an interrupted sweep left in the queue stay there; those that failed are tried again.
+    """
+    wanted = {cell.name for cell in grid}
+    finished = wanted & experiments.revisions().keys()
+    states = experiments.queue_states()
+    waiting = {name for name in wanted - finished if states.get(name) in ("Queued", "Running")}
+    experiments.forget(sorted((wanted - finished - waiting) & states.keys()))
+    console = Console(highlight=False)
+    new = [cell for cell in grid if cell.name not in finished | waiting]
+    console.print(f"{len(grid)} experiments: {len(finished)} finished, {len(waiting)} waiting, {len(new)} new")
+    with console.status("into DVC's queue"):
+        for cell in new:
+            experiments.enqueue(cell)
+    if not new and not waiting:
+        return []
+    threads = max(1, (os.cpu_count() or 1) // jobs)  # of each worker's stages, unless the user has said otherwise
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    experiments.start_workers(jobs)
+    console.print("Ctrl-C leaves the queue at work; `dvc queue stop --kill` ends it; this command goes on with it")
+    return _wait(wanted, console)
+
+
+def _wait(wanted: Collection[str], console: Console) -> list[str]:
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task("", total=len(wanted))
+        shown = -1
+        while True:
+            states = {name: state for name, state in experiments.queue_states().items() if name in wanted}
+            finished = len(wanted & experiments.revisions().keys())
+            failed = sorted(name for name, state in states.items() if state in ("Failed", "Killed"))
+            running = sorted(name for name, state in states.items() if state == "Running")
+            note = ", ".join(running) + (f"; {len(failed)} failed" if failed else "")
+            bar.update(row, completed=finished, description=note)
+            if not console.is_terminal and finished != shown:
+                console.print(f"{finished} of {len(wanted)} experiments; {note}", soft_wrap=True)
+                shown = finished
+            if not any(state in ("Queued", "Running") for state in states.values()):
+                return failed
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
+    """Write reports/comparison.md, .json and figures from what has finished: the page's path."""
+    known = experiments.revisions()
+    results: dict[str, dict[int, experiments.Experiment]] = {variant: {} for variant in sweep.variants}
+    for cell in grid:
+        if cell.name in known:
+            results[cell.variant][cell.seed] = experiments.load_experiment(cell.name, known[cell.name])
+    if not any(results.values()):
+        raise UserError(
+            "no experiment of this grid has finished with these parameters: `python -m pipeline sweep` runs it"
+        )
+    rows = comparison.rows(results, sweep.variants, sweep.reference, work_by_experiment())
+    params = read_mapping(PARAMS_FILE)
+    content = {
+        "rows": rows,
+        "reference": sweep.reference,
+        "seeds": sweep.seeds,
+        "params": {name: params[name] for name in _SHOWN_PARAMS},
+        "published": read_mapping(PUBLISHED),
+    }
+    artifacts.save_json(artifacts.COMPARISON_JSON, content)
+    drawn = {row["name"]: row for row in rows}
+    curves = {name: drawn[name]["over_tasks"] for name in sweep.curves if name in drawn}
+    points = {
+        row["name"]: (row["metrics"]["task_parameters"]["mean"], row["metrics"]["average_accuracy"]) for row in rows
+    }
+    artifacts.save_bytes(artifacts.COMPARISON_FIGURES / "over_tasks.png", bands(curves))
+    artifacts.save_bytes(artifacts.COMPARISON_FIGURES / "parameters.png", scatter(points))
+    artifacts.save_bytes(artifacts.COMPARISON, comparison.page(content).encode())
+    return artifacts.COMPARISON
