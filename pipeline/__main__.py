@@ -109,7 +109,7 @@ def summary() -> None:
 @app.command("sweep")
 def sweep_command(
     grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")],
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Experiments at a time.")] = 0,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Experiments at a time.")] = None,
 ) -> None:
     """Run every variant with every seed through DVC's queue, what has finished never again, and compare them."""
     declared = read_sweep(grid)
