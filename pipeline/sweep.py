@@ -39,14 +39,16 @@ def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
     console = Console(highlight=False)
     new = [cell for cell in grid if cell.name not in finished | waiting]
     console.print(f"{len(grid)} experiments: {len(finished)} finished, {len(waiting)} waiting, {len(new)} new")
-    with console.status("into DVC's queue"):
-        for cell in new:
-            experiments.enqueue(cell)
     if not new and not waiting:
         return []
     threads = max(1, (os.cpu_count() or 1) // jobs)  # of each worker's stages, unless the user has said otherwise
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
+    with console.status("into DVC's queue"):
+        for count, cell in enumerate(new, start=1):
+            experiments.enqueue(cell)
+            if count == jobs:
+                experiments.start_workers(jobs)  # a worker leaves when it finds nothing to do
     experiments.start_workers(jobs)
     console.print("Ctrl-C leaves the queue at work; `dvc queue stop --kill` ends it; this command goes on with it")
     return _wait(wanted, console)
