@@ -10,11 +10,17 @@ DVC caches every stage there (seconds then count the rest only). Writes the resu
 
 compares values of one parameter instead, by the accuracy on a fifth of the training images, held out, and adds its
 table to reports/benchmarks/cifar100_vit_tiny_validation.md: the test images take no part in a choice.
+
+    python -m benchmarks.cifar100_vit_tiny IMAGES WEIGHTS --compare
+
+runs the variants and seeds of sweeps/cifar100_vit_tiny.yaml through DVC's queue, and writes
+reports/benchmarks/cifar100_vit_tiny_comparison.md and .json.
 """
 
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -73,6 +79,7 @@ def run(command: list[str], folder: Path) -> None:
 def configure(folder: Path, **changes: object) -> None:
     """Change the clone's params.yaml."""
     yaml = YAML()
+    yaml.width = 120
     params = yaml.load(folder / "params.yaml")
     params.update(changes)
     yaml.dump(params, folder / "params.yaml")
@@ -139,6 +146,18 @@ The right LayerNorms are selected for {100 * report["selection_accuracy_mean"]:.
 """
 
 
+def compare(folder: Path) -> None:
+    """Run the grid of variants, and keep what `python -m pipeline sweep` wrote."""
+    run([sys.executable, "-m", "pipeline", "sweep", "sweeps/cifar100_vit_tiny.yaml"], folder)
+    for file in (artifacts.COMPARISON, artifacts.COMPARISON_JSON):
+        shutil.copy(folder / file, ROOT / RESULT.with_name(f"{RESULT.name}_comparison{file.suffix}"))
+    shutil.copytree(
+        folder / artifacts.COMPARISON_FIGURES,
+        ROOT / RESULT.parent / artifacts.COMPARISON_FIGURES.name,
+        dirs_exist_ok=True,
+    )
+
+
 def choose(folder: Path, name: str, texts: list[str]) -> None:
     """Accuracy on held-out training images for each value of a parameter, one seed, added to the choices so far."""
     configure(folder, evaluate_on="validation")
@@ -173,12 +192,16 @@ def main(
     images: Annotated[Path, typer.Argument(help="Folder train/CLASS/*, test/CLASS/*.")],
     weights: Annotated[Path, typer.Argument(help="Weights of vit_tiny_patch16_224.")],
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
+    compare_: Annotated[bool, typer.Option("--compare", help="Run the variants of sweeps/.")] = False,
     choose_: Annotated[str, typer.Option("--choose", help="NAME=VALUE,VALUE: compare on held-out images.")] = "",
 ) -> None:
-    """Run every seed and write the table, or compare values of one parameter."""
+    """Run every seed and write the table, or compare variants, or values of one parameter."""
     folder = clone()
     configure(folder, **PARAMS, data_dir=str(images.resolve()), backbone_weights=str(weights.resolve()))
     run([sys.executable, "-m", "pipeline", "plan", str(NUM_TASKS_CHOICE if choose_ else NUM_TASKS)], folder)
+    if compare_:
+        compare(folder)
+        return
     if choose_:
         name, _, texts = choose_.partition("=")
         choose(folder, name, texts.split(","))
