@@ -55,6 +55,11 @@ def train_queries_file(task: str) -> Path:
     return Path(f"artifacts/queries/train/{task}.safetensors")
 
 
+def selector_file(task: str) -> Path:
+    """What the selector has learned of all tasks up to this one."""
+    return Path(f"artifacts/selectors/{task}.safetensors")
+
+
 def layernorms_file(task: str) -> Path:
     """LayerNorms of all tasks up to this one, stacked."""
     return Path(f"artifacts/layernorms/{task}.safetensors")

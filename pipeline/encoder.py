@@ -16,7 +16,7 @@ from pipeline.features import encode_inputs, encode_selected, extend_table, repl
 from pipeline.images import Images
 from pipeline.layerwise import encode_layerwise, with_layerwise_norms
 from pipeline.progress import Progress
-from pipeline.selector import Selection, select_tasks
+from pipeline.selector import Selection, State, num_tasks, select_tasks
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SelectingEncoder:
 
     backbone: Backbone
     bank: Mapping[str, Tensor]  # what T tasks tuned, [T, ...] each
-    keys: Tensor  # [T, D]
+    state: State  # of the selector, after T tasks
     selection: Selection
     selector: str
     progress: Progress
@@ -52,10 +52,10 @@ class SelectingEncoder:
         return encode_selected(self.backbone, images, tasks, self.bank, self.progress) if self.bank else queries
 
     def _choose(self, queries: Tensor, own_tasks: Tensor) -> Tensor:
-        return select_tasks(self.selection, self.selector, queries, own_tasks, self.keys)
+        return select_tasks(self.selection, self.selector, queries, own_tasks, self.state)
 
     def _newest(self, count: int) -> Tensor:
-        return torch.full((count,), len(self.keys) - 1)
+        return torch.full((count,), num_tasks(self.state) - 1)
 
 
 class LayerwiseEncoder:

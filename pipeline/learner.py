@@ -1,4 +1,4 @@
-"""A finished learner: backbone, LayerNorms and keys of every task, classifier. Enough to predict."""
+"""A finished learner: backbone, LayerNorms of every task, selector, classifier. Enough to predict."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Learner:
 
     backbone: Backbone
     bank: dict[str, Tensor]  # LayerNorms, [T, D] each
-    keys: Tensor  # [T, D]
+    state: dict[str, Tensor]  # of the selector
     head: Head  # of C classes
     selection: Selection
     selector: str
@@ -44,6 +44,6 @@ class Learner:
         else:
             unknown = torch.full((len(images),), -1)
             queries = self.backbone.encode(images, {})
-            tasks = select_tasks(self.selection, self.selector, queries, unknown, self.keys)
+            tasks = select_tasks(self.selection, self.selector, queries, unknown, self.state)
             features = encode_selected(self.backbone, images, tasks, self.bank, progress) if self.bank else queries
         return Prediction(tasks, self.head.logits(features).softmax(1))

@@ -48,7 +48,7 @@ def main(task: str) -> None:
     bank = artifacts.load_tensors(artifacts.layernorms_file(task))  # [T, D] each
     if params.tuning == "full":
         bank = newest_repeated(bank, index + 1)
-    keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: index + 1]
+    state = artifacts.load_tensors(artifacts.selector_file(task))
     train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
     test = artifacts.load_tensors(artifacts.TEST)
@@ -64,7 +64,7 @@ def main(task: str) -> None:
         if params.selection == "layerwise":
             encoder = LayerwiseEncoder(backbone, bank, progress)
         else:
-            encoder = SelectingEncoder(backbone, bank, keys, params.selection, params.selector, progress)
+            encoder = SelectingEncoder(backbone, bank, state, params.selection, params.selector, progress)
         if params.classifier_views:
             train_features = encode_views(backbone, train, params.classifier_views, view, encoder.view_features)
         else:

@@ -1,4 +1,4 @@
-"""A key for each task, from the queries of its training images."""
+"""A key for each task, from the queries of its training images; and what the selector has learned after each task."""
 
 from typing import Literal
 
@@ -8,32 +8,43 @@ from pydantic import Field
 from pipeline import artifacts
 from pipeline.command import run
 from pipeline.key import closed_form_key, trained_key
+from pipeline.mappers import LEARN, add_prototype
 from pipeline.params import Record, read_params
 from pipeline.seeds import generator
+from pipeline.selector import find_selector
 
 
 class Params(Record):
-    """How the keys come about."""
+    """How keys come about, and which selector learns."""
 
     seed: int = Field(ge=0)
+    selector: str
     key_method: Literal["closed_form", "sgd"]
     key_lr: float = Field(gt=0)
     key_epochs: int = Field(ge=1)
 
 
 def main() -> None:
-    """Compute the key of every task."""
+    """Compute the key of every task, and the selector's state after every task."""
     params = read_params(Params)
-    keys = []
+    find_selector(params.selector)
+    keys: list[torch.Tensor] = []
+    state: dict[str, torch.Tensor] = {}
     for task, name in enumerate(artifacts.load_json(artifacts.TASKS)):
         queries = artifacts.load_tensors(artifacts.train_queries_file(name))["queries"]
+        labels = artifacts.load_tensors(artifacts.train_file(name))["labels"]
+        random = generator(params.seed, "keys", task)
         if params.key_method == "closed_form":
             keys.append(closed_form_key(queries))
         else:
-            random = generator(params.seed, "keys", task)
             keys.append(trained_key(queries, lr=params.key_lr, epochs=params.key_epochs, generator=random))
+        if params.selector == "key":
+            state = add_prototype(state, keys[-1])
+        else:
+            state = LEARN[params.selector](state, queries, labels, random)
+        artifacts.save_tensors(artifacts.selector_file(name), state)
     artifacts.save_tensors(artifacts.KEYS, {"keys": torch.stack(keys)})
-    print(f"{len(keys)} keys, {params.key_method}")
+    print(f"{len(keys)} keys, {params.key_method}; selector: {params.selector}")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def load_learner(params: Params) -> Learner:
             weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
         ),
         bank=newest_repeated(bank, params.num_tasks) if params.tuning == "full" else bank,
-        keys=artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks],
+        state=artifacts.load_tensors(artifacts.selector_file(last)),
         head=step_heads(rows, torch.tensor(sizes).cumsum(0).tolist(), params.order)[-1],
         selection=params.selection,
         selector=params.selector,

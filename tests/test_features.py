@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import pretrained_layernorms, random_images
+from tiny import pretrained_layernorms, random_images, selector_state
 
 from pipeline.backbone import Backbone
 from pipeline.cumulative import append_rows, row
@@ -65,7 +65,7 @@ def choices_by_key(backbone: Backbone) -> list[torch.Tensor]:
     keys = torch.stack([closed_form_key(part) for part in queries.split(PER_TASK)])
     keys += 0.2 * torch.randn(keys.shape, generator=torch.Generator().manual_seed(0))  # so that images disagree
     return [
-        select_tasks("query", "key", queries[: len(own)], own, keys[: step + 1])
+        select_tasks("query", "key", queries[: len(own)], own, selector_state(keys[: step + 1]))
         for step, own in enumerate(TEST.tasks[: (step + 1) * PER_TASK] for step in range(TASKS))
     ]
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import selector_state
 from torch.nn import functional
 
 from pipeline.errors import UserError
@@ -49,19 +50,19 @@ def test_key_does_not_depend_on_the_lengths_of_the_queries() -> None:
 def test_selects_the_key_of_the_smallest_angle() -> None:
     keys = torch.tensor([[1.0, 0.0], [0.0, 5.0]])  # the length of a key says nothing
     queries = torch.tensor([[9.0, 1.0], [0.1, 0.2], [-1.0, -0.1]])
-    assert select_tasks("query", "key", queries, OWN, keys).tolist() == [0, 1, 1]
+    assert select_tasks("query", "key", queries, OWN, selector_state(keys)).tolist() == [0, 1, 1]
     torch.testing.assert_close(cosine(queries, keys)[0], torch.tensor([9.0, 1.0]) / 82**0.5)
 
 
 def test_unknown_selector_is_named_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="selector 'nearest' is unknown: choose one of key"):
-        select_tasks("query", "nearest", torch.ones(1, 2), OWN, torch.ones(1, 2))
+        select_tasks("query", "nearest", torch.ones(1, 2), OWN, {})
 
 
 def test_the_oracle_and_the_latest_need_no_query() -> None:
     keys = torch.ones(4, 2)
-    assert select_tasks("oracle", "key", torch.empty(0), OWN, keys).tolist() == [2, 0, 1]
-    assert select_tasks("latest", "key", torch.empty(0), OWN, keys).tolist() == [3, 3, 3]
+    assert select_tasks("oracle", "key", torch.empty(0), OWN, selector_state(keys)).tolist() == [2, 0, 1]
+    assert select_tasks("latest", "key", torch.empty(0), OWN, selector_state(keys)).tolist() == [3, 3, 3]
 
 
 def test_a_trained_key_approaches_the_closed_form() -> None:

@@ -143,7 +143,8 @@ def test_trained_keys_and_a_given_start_change_what_they_should() -> None:
     run_stage("keys")
     run_stage("stage_two", "t1")
     changed = {path for path, digest in digests("artifacts").items() if before[path] != digest}
-    assert changed == {"artifacts/keys.safetensors", "artifacts/heads/t1.safetensors"}
+    states = {f"artifacts/selectors/t{task}.safetensors" for task in range(1, 5)}
+    assert changed == {"artifacts/keys.safetensors", "artifacts/heads/t1.safetensors", *states}
 
 
 @pytest.mark.usefixtures("tiny_repository")

@@ -31,3 +31,8 @@ def pretrained_layernorms(backbone: Backbone) -> dict[str, torch.Tensor]:
 def random_images(count: int, seed: int = 0, size: int = 16) -> torch.Tensor:
     """uint8 noise [count, size, size, 3]."""
     return torch.randint(256, (count, size, size, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def selector_state(keys: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The state of the paper's selector with these keys [T, D]."""
+    return {"prototypes": keys, "task": torch.arange(len(keys))}

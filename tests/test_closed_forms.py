@@ -1,0 +1,100 @@
+"""Each closed form against its textbook definition (scikit-learn where it has it), and recursive against batch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge as SklearnRidge
+from torch import Tensor
+
+from pipeline import gaussians, ridge
+
+DIM = 6
+
+
+def two_tasks(seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Features and labels of two tasks, of three and two classes of unequal sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    tasks = []
+    for classes in (3, 2):
+        labels = torch.cat([torch.arange(classes), torch.randint(classes, (40,), generator=generator)])
+        centres = 2 * torch.randn(classes, DIM, generator=generator)
+        tasks.append((centres[labels] + torch.randn(len(labels), DIM, generator=generator), labels))
+    return tasks
+
+
+def together(tasks: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    (first, first_labels), (second, second_labels) = tasks
+    return torch.cat([first, second]), torch.cat([first_labels, second_labels + first_labels.max() + 1])
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.0, 0.1, 0.7]))
+def test_linear_discriminant_task_by_task_is_scikit_learns(seed: int, shrinkage: float) -> None:
+    tasks = two_tasks(seed)
+    state = gaussians.no_gaussians(DIM)
+    for features, labels in tasks:
+        state = gaussians.add_classes(state, features, labels)
+    features, labels = together(tasks)
+    # Priors weight the classes in its covariance; with those of the data it is the pooled one. Only the bias has them.
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage or None).fit(features, labels)
+    head = gaussians.linear_discriminant(state, shrinkage)
+    np.testing.assert_allclose(head.weight, reference.coef_, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(head.bias, reference.intercept_ - np.log(reference.priors_), rtol=1e-3, atol=1e-3)
+
+
+@given(st.integers(0, 1000))
+def test_ridge_task_by_task_is_scikit_learns_in_any_order(seed: int) -> None:
+    tasks = two_tasks(seed)
+    state = ridge.no_ridge(DIM)
+    for features, labels in tasks:
+        state = ridge.add_task(state, features, labels)
+    head = ridge.solve(state, 0.1)
+    features, labels = together(tasks)
+    inputs = torch.nn.functional.pad(features, (0, 1), value=1.0)
+    strength = 0.1 * float((inputs.T @ inputs).trace()) / (DIM + 1)
+    reference = SklearnRidge(alpha=strength, fit_intercept=False).fit(inputs, torch.nn.functional.one_hot(labels))
+    np.testing.assert_allclose(head.weight, reference.coef_[:, :-1], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(head.bias, reference.coef_[:, -1], rtol=1e-3, atol=1e-4)
+
+    swapped = ridge.no_ridge(DIM)
+    for features, labels in reversed(tasks):
+        swapped = ridge.add_task(swapped, features, labels)
+    other = ridge.solve(swapped, 0.1)
+    torch.testing.assert_close(torch.cat([other.weight[2:], other.weight[:2]]), head.weight, atol=1e-5, rtol=1e-4)
+
+
+def test_samples_have_the_means_and_the_covariance() -> None:
+    state = gaussians.no_gaussians(DIM)
+    for features, labels in two_tasks(3):
+        state = gaussians.add_classes(state, features, labels)
+    drawn, labels = gaussians.sample(state, 20_000, 0.2, torch.Generator().manual_seed(0))
+    again = gaussians.add_classes(gaussians.no_gaussians(DIM), drawn, labels)
+    torch.testing.assert_close(again.means, state.means, atol=0.05, rtol=0)
+    torch.testing.assert_close(gaussians.covariance(again, 0), gaussians.covariance(state, 0.2), atol=0.05, rtol=0)
+
+
+@given(st.integers(0, 1000))
+def test_a_linear_move_is_followed_exactly_and_a_stubborn_one_not_at_all(seed: int) -> None:
+    (features, labels), (probe, _) = two_tasks(seed)
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.eye(DIM) + 0.3 * torch.randn(DIM, DIM, generator=generator)
+    move = torch.randn(DIM, generator=generator)
+    state = gaussians.add_classes(gaussians.no_gaussians(DIM), features, labels)
+    expected = gaussians.add_classes(gaussians.no_gaussians(DIM), features @ matrix + move, labels)
+    carried = gaussians.carry(state, probe, probe @ matrix + move, penalty=0.0)
+    torch.testing.assert_close(carried.means, expected.means, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(carried.scatter, expected.scatter, atol=1e-1, rtol=1e-2)
+    shifted = gaussians.carry(state, probe, probe @ matrix + move, penalty=1e9)
+    shift = (probe @ matrix + move - probe).double().mean(0)
+    torch.testing.assert_close(shifted.means, state.means + shift, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(shifted.scatter, state.scatter, atol=1e-3, rtol=1e-3)
+
+
+def test_a_random_projection_widens_and_rectifies() -> None:
+    features, projection = torch.randn(5, DIM), torch.randn(DIM, 50)
+    widened = ridge.random_features(features, projection)
+    assert widened.shape == (5, 50)
+    assert bool((widened >= 0).all())
+    assert pytest.approx(float((features @ projection).clamp(min=0).sum()), rel=1e-5) == float(widened.sum())
