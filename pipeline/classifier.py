@@ -1,12 +1,12 @@
-"""Stage two: classifier rows for the classes of one task, learned on features computed as at inference.
+"""Stage two: how a classifier learns the classes of one task more, from features computed as at inference.
 
-Rows of earlier tasks are never touched: a head over all seen classes is the concatenation of what each task left.
-`CLASSIFIERS` names those that params.yaml can choose.
+A classifier's state is a dict of tensors, empty before the first task; `LEARN` maps it and a task's features to the new
+state and a head over all classes so far. No sample of an earlier task is ever read or kept.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,71 +14,169 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.adam import adam
 
+from pipeline import cls, gaussians, ridge
 from pipeline.errors import UserError
-from pipeline.head import Head, new_head
+from pipeline.gaussians import Gaussians
+from pipeline.head import Head, new_head, random_features
 from pipeline.progress import Progress
+from pipeline.ridge import Ridge
+
+State = Mapping[str, Tensor]
+
+SHRINKAGE = 0.1  # of the covariance of class Gaussians
+PENALTY = 0.01  # of the ridge regression
+CARRY_PENALTY = 0.1  # of the map into new LayerNorms
+PROJECTED = 2000  # random features of ridge_projected
+PSEUDO_FEATURES = 64  # of a class, of aligned_softmax
 
 
 @dataclass(frozen=True)
-class HeadSchedule:
-    """How long and how fast to train a head."""
+class TaskFeatures:
+    """A task's training images as a classifier sees them."""
+
+    views: Tensor  # [V, N, D] of V views of each image, as at inference
+    own: Tensor  # [N, D] of the images under the task's own LayerNorms
+    before: Tensor | None  # [N, D] under those of the task before; None unless one model serves all tasks
+    labels: Tensor  # [N] from 0 within the task
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and fast, from where, by which random numbers."""
 
     batch_size: int
     lr: float
     epochs: int
+    start: Head | None  # rows to begin with, or fresh ones
+    generator: torch.Generator
+    progress: Progress
 
 
-def train_softmax(
-    features: Tensor,
-    labels: Tensor,
-    *,
-    start: Head | None,
-    schedule: HeadSchedule,
-    generator: torch.Generator,
-    progress: Progress,
-) -> Head:
-    """Softmax regression over the classes of one task (arXiv 2308.09610, stage two).
+Learn = Callable[[State, TaskFeatures, Training], tuple[dict[str, Tensor], Head]]
 
-    features: [V, N, D], of V views of each image, one an epoch in turn; labels: [N], from 0 within the task. start: the
-    rows to begin with, or fresh ones. Cross-entropy over these classes only, Adam at a constant rate.
+
+def train_softmax(views: Tensor, labels: Tensor, training: Training) -> Head:
+    """Softmax regression over the classes of the labels (arXiv 2308.09610, stage two).
+
+    views: [V, N, D], one view an epoch in turn; labels: [N]. Cross-entropy, Adam at a constant rate.
     """
-    views, count, dim = features.shape
-    head = start or new_head(int(labels.max()) + 1, dim, generator)
-    weights = [tensor.clone().requires_grad_() for tensor in head]
+    count, dim = views.shape[1:]
+    head = training.start or new_head(int(labels.max()) + 1, dim, training.generator)
+    weights = [tensor.clone().requires_grad_() for tensor in (head.weight, head.bias)]
     first, second = ([torch.zeros_like(w) for w in weights] for _ in range(2))  # moments
     steps = [torch.zeros(()) for _ in weights]
     # The optimiser's function, not its class: the class imports a compiler for two seconds, this stage trains for one.
     step = partial(adam, amsgrad=False, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, maximize=False)
-    for epoch in range(schedule.epochs):
-        view = features[epoch % views]
-        for rows in torch.randperm(count, generator=generator).split(schedule.batch_size):
-            loss = functional.cross_entropy(Head(*weights).logits(view[rows]), labels[rows])
+    for epoch in range(training.epochs):
+        view = views[epoch % len(views)]
+        for rows in torch.randperm(count, generator=training.generator).split(training.batch_size):
+            loss = functional.cross_entropy(functional.linear(view[rows], *weights), labels[rows])
             with torch.no_grad():
-                step(weights, list(torch.autograd.grad(loss, weights)), first, second, [], steps, lr=schedule.lr)
-            progress.step(len(rows), loss)
-        if not math.isfinite(progress.end_epoch(epoch, schedule.epochs)):
+                step(weights, list(torch.autograd.grad(loss, weights)), first, second, [], steps, lr=training.lr)
+            training.progress.step(len(rows), loss)
+        if not math.isfinite(training.progress.end_epoch(epoch, training.epochs)):
             raise UserError(
-                f"the loss of stage two is not finite in epoch {epoch + 1}: lower classifier_lr ({schedule.lr:g})"
+                f"the loss of stage two is not finite in epoch {epoch + 1}: lower classifier_lr ({training.lr:g})"
             )
-    return Head(*(tensor.detach() for tensor in weights))
+    weight, bias = (tensor.detach() for tensor in weights)
+    return Head(weight, bias)
 
 
-Classifier = Callable[..., Head]  # as train_softmax
-CLASSIFIERS: dict[str, Classifier] = {"softmax": train_softmax}
+def add_rows(state: State, new: Head) -> tuple[dict[str, Tensor], Head]:
+    """One more task's rows below those of earlier tasks, which are never touched."""
+    weight, bias = new.weight.clone(), new.bias.clone()
+    if state:
+        weight, bias = torch.cat([state["weight"], weight]), torch.cat([state["bias"], bias])
+    return {"weight": weight, "bias": bias}, Head(weight.clone(), bias.clone())
 
 
-def find_classifier(name: str) -> Classifier:
-    """The training function of a classifier. Raises UserError for an unknown name."""
-    if name not in CLASSIFIERS:
-        raise UserError(f"params.yaml: classifier {name!r} is unknown: choose one of {', '.join(CLASSIFIERS)}")
-    return CLASSIFIERS[name]
+def _learn_softmax(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """The paper's: rows of the task's classes, cross-entropy over these classes only."""
+    return add_rows(state, train_softmax(features.views, features.labels, training))
 
 
-def nearest_mean_head(queries: Tensor, labels: Tensor) -> Head:
-    """The nearest-class-mean baseline as a head on normalised queries: the class of the highest cosine.
+def learn_nearest_mean(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """Nearest class mean by cosine: a row is the normalised mean of a class's normalised features."""
+    del training
+    directions = functional.normalize(features.views.flatten(0, 1), dim=1)
+    labels = features.labels.repeat(len(features.views))
+    sums = torch.zeros(int(labels.max()) + 1, directions.shape[1]).index_add_(0, labels, directions)
+    return add_rows(state, Head(functional.normalize(sums, dim=1), torch.zeros(len(sums))))
 
-    queries: [N, D]; labels: [N]. A row is the normalised mean of the normalised queries of a class.
-    """
-    directions = functional.normalize(queries, dim=1)
-    sums = torch.zeros(int(labels.max()) + 1, queries.shape[1]).index_add_(0, labels, directions)
-    return Head(functional.normalize(sums, dim=1), torch.zeros(len(sums)))
+
+def _gaussians(state: State, features: TaskFeatures) -> Gaussians:
+    dim = features.own.shape[1]
+    return Gaussians(state["counts"], state["means"], state["scatter"]) if state else gaussians.no_gaussians(dim)
+
+
+def _learn_discriminant(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """Linear discriminant: class Gaussians under their own tasks' LayerNorms, one shared shrunk covariance."""
+    del training
+    after = gaussians.add_classes(_gaussians(state, features), features.own, features.labels)
+    return after._asdict(), gaussians.linear_discriminant(after, SHRINKAGE)
+
+
+def _learn_carried(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """The discriminant, its Gaussians carried into the newest LayerNorms by a map fitted on the new task's images."""
+    del training
+    if features.before is None:
+        raise UserError("params.yaml: classifier: carried_gaussians needs one model for all: set selection: latest")
+    before = _gaussians(state, features)
+    if state:
+        before = gaussians.carry(before, features.before, features.own, CARRY_PENALTY)
+    after = gaussians.add_classes(before, features.own, features.labels)
+    return after._asdict(), gaussians.linear_discriminant(after, SHRINKAGE)
+
+
+def _learn_aligned(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """One softmax head over all classes so far, trained anew on samples from their Gaussians."""
+    after = gaussians.add_classes(_gaussians(state, features), features.own, features.labels)
+    drawn, labels = gaussians.sample(after, PSEUDO_FEATURES, SHRINKAGE, training.generator)
+    return after._asdict(), train_softmax(drawn[None], labels, replace(training, start=None))
+
+
+def _learn_ridge(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """Recursive ridge regression onto classes."""
+    del training
+    before = Ridge(state["gram"], state["targets"]) if state else ridge.no_ridge(features.own.shape[1])
+    after = ridge.add_task(before, features.own, features.labels)
+    return after._asdict(), ridge.solve(after, PENALTY)
+
+
+def _learn_ridge_projected(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """The same on ReLU features of a fixed random projection (RanPAC, NeurIPS 2023)."""
+    layer = torch.randn(features.own.shape[1], PROJECTED, generator=training.generator)
+    projection = state["projection"] if state else functional.pad(layer, (0, 0, 0, 1))
+    before = Ridge(state["gram"], state["targets"]) if state else ridge.no_ridge(PROJECTED)
+    after = ridge.add_task(before, random_features(features.own, projection), features.labels)
+    head = ridge.solve(after, PENALTY)._replace(projection=projection)
+    return after._asdict() | {"projection": projection}, head
+
+
+def _learn_cls(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """Complementary Learning Subnetworks: see pipeline.cls."""
+    layer = cls.hidden_layer(features.own.shape[1], training.generator)
+    projection = state["projection"] if state else layer
+    known = {name: state[name] for name in ("weights", "anchor", "pull")} if state else {}
+    after = cls.learn(known, random_features(features.own, projection), features.labels)
+    weight = after["weights"].T.float().contiguous()
+    return after | {"projection": projection}, Head(weight, torch.zeros(len(weight)), projection)
+
+
+LEARN: dict[str, Learn] = {
+    "softmax": _learn_softmax,
+    "ncm": learn_nearest_mean,
+    "lda": _learn_discriminant,
+    "ridge": _learn_ridge,
+    "ridge_projected": _learn_ridge_projected,
+    "aligned_softmax": _learn_aligned,
+    "cls": _learn_cls,
+    "carried_gaussians": _learn_carried,
+}
+
+
+def find_classifier(name: str) -> Learn:
+    """How a classifier learns. Raises UserError for an unknown name."""
+    if name not in LEARN:
+        raise UserError(f"params.yaml: classifier {name!r} is unknown: choose one of {', '.join(LEARN)}")
+    return LEARN[name]

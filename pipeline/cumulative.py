@@ -23,3 +23,8 @@ def row(bank: Mapping[str, Tensor], task: int) -> dict[str, Tensor]:
 def newest_repeated(bank: Mapping[str, Tensor], tasks: int) -> dict[str, Tensor]:
     """A row for each task, all of them views of the only one: where a single model serves all tasks."""
     return {name: rows.expand(tasks, *rows.shape[1:]) for name, rows in bank.items()}
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

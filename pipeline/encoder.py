@@ -34,6 +34,19 @@ class SelectingEncoder:
         """[N, D] of the newest task's images, whose queries are given."""
         return self._encode(images, queries, self._choose(queries, self._newest(len(queries))))
 
+    def own_features(self, images: Images, queries: Tensor, train_features: Tensor) -> Tensor:
+        """[N, D] of the newest task's images under its own LayerNorms; those selected anyway are not run again."""
+        newest = self._newest(len(queries))
+        others = self._choose(queries, newest) != newest
+        features = train_features.clone()
+        features[others] = self._encode(images[others], queries[others], newest[others])
+        return features
+
+    def previous_features(self, images: Images, queries: Tensor) -> Tensor:
+        """[N, D] of the newest task's images under the LayerNorms of the task before; of the first, the queries."""
+        newest = self._newest(len(queries))
+        return self._encode(images, queries, newest - 1) if num_tasks(self.state) > 1 else queries
+
     def view_features(self, inputs: Tensor) -> Tensor:
         """[B, D] of views of the newest task's images: [B, 3, S, S]."""
         queries = self.backbone.forward(inputs, {}).cpu() if self.selection == "query" or not self.bank else inputs
@@ -71,6 +84,11 @@ class LayerwiseEncoder:
         del queries
         return self.encode(images)[0]
 
+    def own_features(self, images: Images, queries: Tensor, train_features: Tensor) -> Tensor:
+        """[N, D] of the newest task's images under its own LayerNorms."""
+        del queries, train_features
+        return encode_layerwise(self.backbone, images, self._newest())[0]
+
     def view_features(self, inputs: Tensor) -> Tensor:
         """[B, D] of views of them: [B, 3, S, S]."""
         bank = {name: tensor.to(inputs.device) for name, tensor in self.bank.items()}
@@ -80,9 +98,11 @@ class LayerwiseEncoder:
         """The table after the newest task; images: M, those of the table's tasks first."""
         del queries, own_tasks
         features, selected = self.encode(images)
-        newest = {name: tensor[-1:] for name, tensor in self.bank.items()}
-        own, _ = encode_layerwise(self.backbone, images[table.selected.shape[1] : len(images)], newest)
+        own, _ = encode_layerwise(self.backbone, images[table.selected.shape[1] : len(images)], self._newest())
         return replace_table(table, features, selected, own)
+
+    def _newest(self) -> dict[str, Tensor]:
+        return {name: tensor[-1:] for name, tensor in self.bank.items()}
 
     def encode(self, images: Images) -> tuple[Tensor, Tensor]:
         """Features [N, D] and tasks [N] of any images."""

@@ -42,13 +42,8 @@ def step_predictions(
     return predictions
 
 
-def step_heads(rows: Head, seen_classes: Sequence[int], order: str) -> list[Head]:
-    """The head after each step, from the rows that all steps left.
-
-    order: `sequential`, a step added its classes' rows; `joint`, it left a whole head of its own.
-    """
-    if order == "sequential":
-        return [rows.rows(0, classes) for classes in seen_classes]
+def step_heads(rows: Head, seen_classes: Sequence[int]) -> list[Head]:
+    """The head after each step, from the rows of all: every step leaves a head for the classes seen by then."""
     ends = torch.tensor(seen_classes).cumsum(0).tolist()
     return [rows.rows(end - classes, end) for classes, end in zip(seen_classes, ends, strict=True)]
 

@@ -1,4 +1,4 @@
-"""A linear classifier: how it starts, and what it says."""
+"""A linear classifier, on features or on random features of them: how it starts, and what it says."""
 
 from typing import NamedTuple
 
@@ -10,16 +10,23 @@ from torch.nn import functional
 class Head(NamedTuple):
     """A linear classifier."""
 
-    weight: Tensor  # [C, D]
+    weight: Tensor  # [C, D], or [C, M] behind a projection
     bias: Tensor  # [C]
+    projection: Tensor | None = None  # [D + 1, M]
 
     def logits(self, features: Tensor) -> Tensor:
         """[B, D] -> [B, C]."""
-        return functional.linear(features, self.weight, self.bias)
+        inputs = features if self.projection is None else random_features(features, self.projection)
+        return functional.linear(inputs, self.weight, self.bias)
 
     def rows(self, start: int, end: int) -> "Head":
         """Some of its rows."""
-        return Head(self.weight[start:end], self.bias[start:end])
+        return self._replace(weight=self.weight[start:end], bias=self.bias[start:end])
+
+
+def random_features(features: Tensor, projection: Tensor) -> Tensor:
+    """ReLU of a fixed random layer, its biases in the last row: [B, D] x [D + 1, M] -> [B, M]."""
+    return (features @ projection[:-1] + projection[-1]).relu()
 
 
 def new_head(classes: int, dim: int, generator: torch.Generator) -> Head:

@@ -42,8 +42,3 @@ def solve(ridge: Ridge, penalty: float) -> Head:
     strength = penalty * ridge.gram.trace() / size
     solution = torch.linalg.solve(ridge.gram + strength * torch.eye(size, dtype=torch.float64), ridge.targets)
     return Head(solution[:-1].T.float().contiguous(), solution[-1].float())
-
-
-def random_features(features: Tensor, projection: Tensor) -> Tensor:
-    """ReLU of a fixed random projection: [N, D] x [D, M] -> [N, M]."""
-    return (features @ projection).relu()

@@ -1,14 +1,14 @@
 """Every metric of the run, from features and heads alone: no pass through the backbone."""
 
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline import artifacts, metrics
 from pipeline.command import run
+from pipeline.cumulative import part
 from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_heads, step_predictions
 from pipeline.feature_table import FeatureTable
 from pipeline.head import Head
@@ -26,7 +26,6 @@ class Params(Record):
     num_tasks: int = Field(ge=1)
     selection: Selection
     tuning: Tuning
-    order: Literal["sequential", "joint"]
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
@@ -45,7 +44,6 @@ def main() -> None:
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
     queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
-    directions = functional.normalize(queries, dim=1)
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
 
     features_of = {  # features of images after a step, and the head for them
@@ -53,13 +51,12 @@ def main() -> None:
         "single_stage": ("auxiliary", table.after),
         "oracle": ("tuned", lambda _, image: table.of_own_task(image)),
         "frozen": ("frozen", lambda _, image: queries[image]),
-        "frozen_ncm": ("frozen_ncm", lambda _, image: directions[image]),
+        "frozen_ncm": ("frozen_ncm", lambda _, image: queries[image]),
     }
     matrices = {}
     for row, (name, features_at) in features_of.items():
-        rows = Head(heads[f"{name}.weight"], heads[f"{name}.bias"])
-        after = step_heads(rows, test.seen_classes, params.order)
-        matrices[row] = accuracy_matrix(test, step_predictions(test, after, features_at))
+        rows = Head(**part(heads, f"{name}.head."), projection=heads.get(f"{name}.projection"))
+        matrices[row] = accuracy_matrix(test, step_predictions(test, step_heads(rows, test.seen_classes), features_at))
 
     selection = selection_matrix(test, table.selected[-1])
     query_passes = int(params.selection == "query" or params.tuning == "none")
@@ -67,6 +64,10 @@ def main() -> None:
     at_inference = query_passes + (params.tuning != "none")
     facts = artifacts.load_json(artifacts.BACKBONE_FACTS)
     bank = artifacts.load_tensors(artifacts.layernorms_file(last))
+    kept = {name: rows[-1:] for name, rows in bank.items()} if params.selection == "latest" else bank
+    stored = size(kept) + size(part(heads, "tuned.state."))
+    if params.selection == "query":
+        stored += size(artifacts.load_tensors(artifacts.selector_file(last)))
     c_ln = matrices["c_ln"]
     values = {
         "average_accuracy": metrics.average_accuracy(c_ln),
@@ -81,6 +82,7 @@ def main() -> None:
         "passes_per_image": query_passes + tuned_passes,
         "passes_at_inference": at_inference,
         "gflop_at_inference": at_inference * facts["flops_per_pass"] / 1e9,
+        "bytes_per_task": stored / params.num_tasks,
         "task_parameters": sum(tensor[0].numel() for tensor in bank.values()),
     }
     artifacts.save_json(artifacts.METRICS, {name: round(value, 6) for name, value in values.items()})
@@ -95,6 +97,11 @@ def main() -> None:
         },
     )
     save_plots(matrices, test, table.selected[-1])
+
+
+def size(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes that a learner keeps for these tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def triangle(matrix: Matrix) -> list[list[float]]:

@@ -60,18 +60,23 @@ def main(task: str) -> None:
     view = partial(augment, generator=random, min_crop=params.min_crop, flip=params.flip)
 
     with Progress(f"features, {task}", images=0) as progress:
-        encoder: SelectingEncoder | LayerwiseEncoder
-        if params.selection == "layerwise":
-            encoder = LayerwiseEncoder(backbone, bank, progress)
-        else:
-            encoder = SelectingEncoder(backbone, bank, state, params.selection, params.selector, progress)
+        selecting = SelectingEncoder(backbone, bank, state, params.selection, params.selector, progress)
+        layerwise = params.selection == "layerwise"
+        encoder = LayerwiseEncoder(backbone, bank, progress) if layerwise else selecting
+        selected = encoder.train_features(train, train_queries)
+        features = {
+            "train_features": selected[None],
+            "own_features": encoder.own_features(train, train_queries, selected),
+        }
         if params.classifier_views:
-            train_features = encode_views(backbone, train, params.classifier_views, view, encoder.view_features)
-        else:
-            train_features = encoder.train_features(train, train_queries)[None]
+            features["train_features"] = encode_views(
+                backbone, train, params.classifier_views, view, encoder.view_features
+            )
+        if params.selection == "latest" and params.tuning == "layernorm":
+            features["previous_features"] = selecting.previous_features(train, train_queries)
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
         progress.finish()
-    artifacts.save_tensors(artifacts.features_file(task), {"train_features": train_features} | asdict(table))
+    artifacts.save_tensors(artifacts.features_file(task), features | asdict(table))
 
 
 if __name__ == "__main__":

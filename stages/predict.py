@@ -1,7 +1,7 @@
 """Name the classes of image files with the finished learner: python -m stages.predict IMAGE... (no DVC stage)."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import typer
@@ -12,7 +12,7 @@ from rich.table import Table
 from pipeline import artifacts
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
-from pipeline.cumulative import newest_repeated
+from pipeline.cumulative import newest_repeated, part
 from pipeline.device import compute_device
 from pipeline.evaluation import step_heads
 from pipeline.head import Head
@@ -34,7 +34,6 @@ class Params(Record):
     selection: Selection
     selector: str
     tuning: Tuning
-    order: Literal["sequential", "joint"]
 
 
 def load_learner(params: Params) -> Learner:
@@ -44,14 +43,14 @@ def load_learner(params: Params) -> Learner:
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     bank = artifacts.load_tensors(artifacts.layernorms_file(last))
     sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][: params.num_tasks]
-    rows = Head(heads["tuned.weight"], heads["tuned.bias"])
+    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
     return Learner(
         backbone=build_backbone(
             weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
         ),
         bank=newest_repeated(bank, params.num_tasks) if params.tuning == "full" else bank,
         state=artifacts.load_tensors(artifacts.selector_file(last)),
-        head=step_heads(rows, torch.tensor(sizes).cumsum(0).tolist(), params.order)[-1],
+        head=step_heads(rows, torch.tensor(sizes).cumsum(0).tolist())[-1],
         selection=params.selection,
         selector=params.selector,
     )

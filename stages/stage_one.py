@@ -71,7 +71,7 @@ def main(task: str) -> None:
             progress=progress,
             similarity=raised,
         )
-    artifacts.save_tensors(artifacts.auxiliary_head_file(task), head._asdict())
+    artifacts.save_tensors(artifacts.auxiliary_head_file(task), {"weight": head.weight, "bias": head.bias})
     new = learned if objective["layerwise"] else {name: tensor[None] for name, tensor in learned.items()}
     artifacts.save_tensors(artifacts.layernorms_file(task), new if params.tuning == "full" else append_rows(bank, new))
 

@@ -6,9 +6,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline import artifacts
-from pipeline.classifier import HeadSchedule, find_classifier, nearest_mean_head
+from pipeline.classifier import TaskFeatures, Training, add_rows, find_classifier, learn_nearest_mean
 from pipeline.command import run
-from pipeline.cumulative import append_rows
+from pipeline.cumulative import append_rows, part
 from pipeline.head import Head
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
@@ -21,6 +21,7 @@ class Params(Record):
 
     seed: int = Field(ge=0)
     batch_size: int = Field(ge=1)
+    order: Literal["sequential", "joint"]
     training: Literal["two_stage", "single_stage"]
     classifier: str
     classifier_init: Literal["fresh", "auxiliary"]
@@ -29,38 +30,40 @@ class Params(Record):
 
 
 def main(task: str) -> None:
-    """Train the classifier rows of TASK (t1, t2, ...)."""
+    """Learn the classes of TASK (t1, t2, ...)."""
     params = read_params(Params)
     index = task_index(task)
-    train = find_classifier(params.classifier)
-    schedule = HeadSchedule(params.batch_size, params.classifier_lr, params.classifier_epochs)
+    learn = find_classifier(params.classifier)
     labels = artifacts.load_tensors(artifacts.train_file(task))["labels"]
-    features = artifacts.load_tensors(artifacts.features_file(task))["train_features"]
+    stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
-
-    auxiliary = artifacts.load_tensors(artifacts.auxiliary_head_file(task))
-    heads = {
-        "auxiliary": Head(auxiliary["weight"], auxiliary["bias"]),
-        "frozen_ncm": nearest_mean_head(queries, labels),
-    }
-    inputs: dict[str, tuple[Tensor, Head | None]] = {"frozen": (queries[None], None)}
-    if params.training == "two_stage":
-        inputs["tuned"] = (features, heads["auxiliary"] if params.classifier_init == "auxiliary" else None)
-    else:
-        heads["tuned"] = Head(*(tensor.clone() for tensor in heads["auxiliary"]))
-    for name, (values, start) in inputs.items():
-        with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
-            heads[name] = train(
-                values,
-                labels,
-                start=start,
-                schedule=schedule,
-                generator=generator(params.seed, "stage_two", index),
-                progress=progress,
-            )
-    rows = {f"{name}.{field}": tensor for name, head in heads.items() for field, tensor in head._asdict().items()}
+    auxiliary = Head(**artifacts.load_tensors(artifacts.auxiliary_head_file(task)))
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
-    artifacts.save_tensors(artifacts.heads_file(task), append_rows(before, rows))
+    tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
+    frozen = TaskFeatures(queries[None], queries, queries, labels)
+
+    new: dict[str, Tensor] = {}
+    for name, features in (("auxiliary", tuned), ("frozen_ncm", frozen), ("frozen", frozen), ("tuned", tuned)):
+        # Jointly trained, every task brings all classes so far, and the classifier starts anew.
+        state = {} if params.order == "joint" else part(before, f"{name}.state.")
+        start = auxiliary if name == "tuned" and params.classifier_init == "auxiliary" else None
+        with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
+            random = generator(params.seed, "stage_two", index)
+            training = Training(
+                params.batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
+            )
+            if name == "auxiliary" or (name == "tuned" and params.training == "single_stage"):
+                state, head = add_rows(state, auxiliary)
+            elif name == "frozen_ncm":
+                state, head = learn_nearest_mean(state, features, training)
+            else:
+                state, head = learn(state, features, training)
+        heads = append_rows(part(before, f"{name}.head."), {"weight": head.weight, "bias": head.bias})
+        new |= {f"{name}.state.{field}": tensor for field, tensor in state.items()}
+        new |= {f"{name}.head.{field}": tensor for field, tensor in heads.items()}
+        if head.projection is not None:
+            new[f"{name}.projection"] = head.projection.clone()
+    artifacts.save_tensors(artifacts.heads_file(task), new)
 
 
 if __name__ == "__main__":

@@ -5,27 +5,32 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.classifier import HeadSchedule, find_classifier, nearest_mean_head, train_softmax
+from pipeline.classifier import (
+    LEARN,
+    TaskFeatures,
+    Training,
+    add_rows,
+    find_classifier,
+    learn_nearest_mean,
+    train_softmax,
+)
 from pipeline.errors import UserError
 from pipeline.evaluation import step_heads
 from pipeline.head import Head
 from pipeline.progress import Progress
 
-SCHEDULE = HeadSchedule(batch_size=16, lr=0.05, epochs=20)
 CENTRES = 3 * torch.eye(4, 8)
 LABELS = torch.arange(80) % 4
 FEATURES = CENTRES[LABELS] + torch.randn(80, 8, generator=torch.Generator().manual_seed(0))
 
 
+def training(start: Head | None = None) -> Training:
+    generator = torch.Generator().manual_seed(0)
+    return Training(batch_size=16, lr=0.05, epochs=20, start=start, generator=generator, progress=Progress("test", 0))
+
+
 def train(views: torch.Tensor = FEATURES[None], start: Head | None = None) -> Head:
-    return train_softmax(
-        views,
-        LABELS,
-        start=start,
-        schedule=SCHEDULE,
-        generator=torch.Generator().manual_seed(0),
-        progress=Progress("test", 0),
-    )
+    return train_softmax(views, LABELS, training(start))
 
 
 def test_equals_a_plain_linear_layer_trained_alike() -> None:
@@ -33,9 +38,9 @@ def test_equals_a_plain_linear_layer_trained_alike() -> None:
     layer = nn.Linear(8, 4)
     nn.init.trunc_normal_(layer.weight, std=0.02, generator=generator)
     nn.init.zeros_(layer.bias)
-    optimiser = torch.optim.Adam(layer.parameters(), lr=SCHEDULE.lr)
-    for _ in range(SCHEDULE.epochs):
-        for rows in torch.randperm(80, generator=generator).split(SCHEDULE.batch_size):
+    optimiser = torch.optim.Adam(layer.parameters(), lr=0.05)
+    for _ in range(20):
+        for rows in torch.randperm(80, generator=generator).split(16):
             optimiser.zero_grad()
             functional.cross_entropy(layer(FEATURES[rows]), LABELS[rows]).backward()
             optimiser.step()
@@ -55,12 +60,12 @@ def test_learns_separable_classes_and_leaves_its_input_alone() -> None:
 def test_divergence_and_unknown_names_are_one_line() -> None:
     with pytest.raises(UserError, match="lower classifier_lr"):
         train(FEATURES[None] * torch.inf)
-    with pytest.raises(UserError, match="classifier 'svm' is unknown: choose one of softmax"):
+    with pytest.raises(UserError, match="classifier 'svm' is unknown: choose one of softmax, ncm, lda"):
         find_classifier("svm")
 
 
 def test_nearest_mean_head_names_the_class_of_the_most_similar_mean() -> None:
-    head = nearest_mean_head(FEATURES, LABELS)
+    _, head = learn_nearest_mean({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
     queries = functional.normalize(torch.randn(30, 8, generator=torch.Generator().manual_seed(3)), dim=1)
     for query, predicted in zip(queries, head.logits(queries).argmax(1), strict=True):
         similarity = [
@@ -70,18 +75,65 @@ def test_nearest_mean_head_names_the_class_of_the_most_similar_mean() -> None:
         assert int(predicted) == max(range(4), key=lambda c: float(similarity[c]))
 
 
-def test_rows_of_earlier_steps_ignore_classes_to_come() -> None:
-    head = train()
-    first, second = step_heads(head, [2, 4], "sequential")
-    torch.testing.assert_close(first.logits(FEATURES), head.logits(FEATURES)[:, :2])
-    assert torch.equal(second.weight, head.weight)
-
-
-def test_joint_training_leaves_a_whole_head_a_step() -> None:
+def test_every_step_leaves_a_whole_head() -> None:
     rows = Head(torch.arange(6.0)[:, None], torch.zeros(6))
-    first, second = step_heads(rows, [2, 4], "joint")
+    first, second = step_heads(rows, [2, 4])
     assert first.weight.flatten().tolist() == [0, 1]
     assert second.weight.flatten().tolist() == [2, 3, 4, 5]
+
+
+def test_rows_of_earlier_tasks_are_never_touched() -> None:
+    first, head = add_rows({}, Head(torch.ones(2, 3), torch.zeros(2)))
+    _, longer = add_rows(first, Head(torch.zeros(1, 3), torch.ones(1)))
+    assert torch.equal(longer.weight[:2], head.weight)
+    assert longer.bias.tolist() == [0, 0, 1]
+
+
+def two_tasks() -> list[TaskFeatures]:
+    """Two classes each; the second task's features lie where LayerNorms have moved by a rotation of all old ones."""
+    parts = []
+    for first in (0, 2):
+        rows = (first == LABELS) | (first + 1 == LABELS)
+        features = FEATURES[rows]
+        parts.append(TaskFeatures(features[None], features, features, LABELS[rows] - first))
+    return parts
+
+
+@pytest.mark.parametrize("name", LEARN)
+def test_learns_task_by_task_and_keeps_no_sample(name: str) -> None:
+    sizes = []
+    for copies in (1, 5):  # as many images again make no larger state
+        state: dict[str, torch.Tensor] = {}
+        for task in two_tasks():
+            again = TaskFeatures(
+                task.views.repeat(1, copies, 1),
+                task.own.repeat(copies, 1),
+                task.own.repeat(copies, 1),
+                task.labels.repeat(copies),
+            )
+            state, head = LEARN[name](state, again, training())
+        assert head.logits(FEATURES).shape == (80, 4)
+        accuracy = (head.logits(FEATURES).argmax(1) == LABELS).float().mean()
+        assert accuracy > (0.6 if name == "cls" else 0.85)
+        sizes.append(sum(tensor.numel() for tensor in state.values()))
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("name", ["lda", "ridge", "ncm"])
+def test_closed_forms_do_not_depend_on_the_order_of_the_tasks(name: str) -> None:
+    heads = []
+    for tasks in (two_tasks(), two_tasks()[::-1]):
+        state: dict[str, torch.Tensor] = {}
+        for task in tasks:
+            state, head = LEARN[name](state, task, training())
+        heads.append(head)
+    swapped = torch.tensor([2, 3, 0, 1])
+    torch.testing.assert_close(heads[1].logits(FEATURES)[:, swapped], heads[0].logits(FEATURES), atol=1e-4, rtol=1e-4)
+
+
+def test_carried_gaussians_need_one_model_for_all() -> None:
+    with pytest.raises(UserError, match="carried_gaussians needs one model for all: set selection: latest"):
+        LEARN["carried_gaussians"]({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
 
 
 def test_each_epoch_sees_the_next_view_and_a_given_start_is_kept() -> None:

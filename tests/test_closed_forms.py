@@ -1,7 +1,6 @@
 """Each closed form against its textbook definition (scikit-learn where it has it), and recursive against batch."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +8,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge as SklearnRidge
 from torch import Tensor
 
-from pipeline import gaussians, ridge
+from pipeline import cls, gaussians, ridge
+from pipeline.head import random_features
 
 DIM = 6
 
@@ -93,8 +93,32 @@ def test_a_linear_move_is_followed_exactly_and_a_stubborn_one_not_at_all(seed: i
 
 
 def test_a_random_projection_widens_and_rectifies() -> None:
-    features, projection = torch.randn(5, DIM), torch.randn(DIM, 50)
-    widened = ridge.random_features(features, projection)
-    assert widened.shape == (5, 50)
-    assert bool((widened >= 0).all())
-    assert pytest.approx(float((features @ projection).clamp(min=0).sum()), rel=1e-5) == float(widened.sum())
+    features, layer = torch.randn(5, DIM), torch.randn(DIM + 1, 50)
+    widened = random_features(features, layer)
+    torch.testing.assert_close(widened, (features @ layer[:DIM] + layer[DIM]).clamp(min=0))
+
+
+def test_first_task_of_cls_is_least_squares() -> None:
+    (features, labels), _ = two_tasks(0)
+    one_hot = torch.nn.functional.one_hot(labels).double()
+    state = cls.learn({}, features, labels)
+    expected = torch.linalg.lstsq(features.double(), one_hot).solution
+    torch.testing.assert_close(state["weights"], expected, atol=1e-6, rtol=1e-4)
+
+
+def test_later_tasks_of_cls_solve_the_papers_equation_class_by_class() -> None:
+    """And where an old task's Fisher information is large, its weights hardly move."""
+    (first, first_labels), (second, second_labels) = two_tasks(1)
+    before = cls.learn({}, first, first_labels)
+    after = cls.learn(before, second, second_labels)
+    units = second.double()
+    targets = torch.nn.functional.one_hot(second_labels + 3, 5).double()
+    for c in range(5):
+        anchor = before["anchor"][:, c] if c < 3 else torch.zeros(DIM).double()
+        optimum = (
+            before["weights"][:, c] if c < 3 else torch.zeros(DIM).double()
+        )  # of the first task: also its B before
+        left = units.T @ units + anchor.diag() + torch.eye(DIM)
+        right = units.T @ targets[:, c] + anchor * optimum + optimum
+        torch.testing.assert_close(left @ after["weights"][:, c], right)
+    assert (after["weights"][:, :3] - before["weights"]).norm() < 0.05 * before["weights"].norm()

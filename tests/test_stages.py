@@ -31,11 +31,13 @@ def test_metrics_are_the_promised_ones_and_consistent() -> None:
         "passes_per_image",
         "passes_at_inference",
         "gflop_at_inference",
+        "bytes_per_task",
         "task_parameters",
     ]
     assert all(isinstance(value, (float, int)) for value in metrics.values())
     assert metrics["passes_at_inference"] == 2
     assert metrics["task_parameters"] == 5 * 2 * 16
+    assert metrics["bytes_per_task"] == 4 * (160 + 16 + 2 * 17) + 8  # LayerNorms, key and its task's number, rows
     evaluation = artifacts.load_json(artifacts.EVALUATION)
     assert metrics["average_accuracy"] == pytest.approx(sum(evaluation["matrices"]["c_ln"][-1]) / 3, abs=1e-6)
     assert [len(row) for row in evaluation["matrices"]["c_ln"]] == [1, 2, 3]
@@ -155,7 +157,7 @@ def test_tasks_of_unequal_size_given_by_name_run_through() -> None:
     set_params(Path("params.yaml"), task_classes=tasks)
     run_all(3)
     assert list(artifacts.load_json(artifacts.TASKS).values()) == tasks
-    assert len(load_file(artifacts.heads_file("t3"))["tuned.weight"]) == 6
+    assert len(load_file(artifacts.heads_file("t3"))["tuned.head.weight"]) == 1 + 4 + 6
     assert artifacts.load_json(artifacts.EVALUATION)["test_images"] == 6 * TEST_PER_CLASS
     before = digests("data/train", "artifacts/layernorms")
     set_params(Path("params.yaml"), task_classes=[*tasks[:2], [*tasks[2], "class 4"]])

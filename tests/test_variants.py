@@ -82,7 +82,7 @@ def test_a_single_training_stage_uses_the_head_of_stage_one() -> None:
     matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
     assert matrices["c_ln"] == matrices["single_stage"]
     heads = load_file(artifacts.heads_file("t3"))
-    assert torch.equal(heads["tuned.weight"], heads["auxiliary.weight"])
+    assert torch.equal(heads["tuned.head.weight"], heads["auxiliary.head.weight"])
 
 
 @pytest.mark.usefixtures("tiny_repository")
@@ -91,7 +91,7 @@ def test_joint_training_sees_all_images_so_far_and_is_one_model() -> None:
     counts = [len(load_file(artifacts.train_file(f"t{t}"))["labels"]) for t in (1, 2, 3)]
     assert counts == [2 * TRAIN_PER_CLASS * t for t in (1, 2, 3)]
     assert load_file(artifacts.train_file("t3"))["labels"].unique().tolist() == list(range(6))
-    assert len(load_file(artifacts.heads_file("t3"))["tuned.weight"]) == 2 + 4 + 6
+    assert len(load_file(artifacts.heads_file("t3"))["tuned.head.weight"]) == 2 + 4 + 6
     assert 0 <= metrics["average_accuracy"] <= 1
     assert artifacts.load_json(artifacts.EVALUATION)["test_images"] == 6 * TEST_PER_CLASS
 
