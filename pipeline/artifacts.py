@@ -70,8 +70,8 @@ def features_file(task: str) -> Path:
     return Path(f"artifacts/features/{task}.safetensors")
 
 
-def auxiliary_head_file(task: str) -> Path:
-    """The head with which stage one tuned this task's LayerNorms."""
+def auxiliary_heads_file(task: str) -> Path:
+    """The heads with which stage one tuned the LayerNorms of all tasks up to this one."""
     return Path(f"artifacts/auxiliary_heads/{task}.safetensors")
 
 

@@ -1,10 +1,11 @@
 """Features as at inference, after one task: of its training images, of views of them, of all test images so far.
 
-Two ways to get there, with the same three methods: `SelectingEncoder` chooses a task for the image, then runs that
-task's model; in `LayerwiseEncoder` every LayerNorm chooses for itself, in one pass.
+Three ways to get there, with the same methods: `SelectingEncoder` chooses a task for the image, then runs that task's
+model; `EntropyEncoder` runs the models of all tasks, then chooses; in `LayerwiseEncoder` every LayerNorm chooses for
+itself, in one pass.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from pipeline.backbone import Backbone
 from pipeline.feature_table import FeatureTable
-from pipeline.features import encode_inputs, encode_selected, extend_table, replace_table
+from pipeline.features import encode_inputs, encode_selected, extend_table, replace_table, with_pairs
+from pipeline.head import Head
 from pipeline.images import Images
 from pipeline.layerwise import encode_layerwise, with_layerwise_norms
 from pipeline.progress import Progress
-from pipeline.selector import Selection, State, num_tasks, select_tasks
+from pipeline.selector import Selection, State, lowest_entropy, num_tasks, select_tasks
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,62 @@ class SelectingEncoder:
 
     def _newest(self, count: int) -> Tensor:
         return torch.full((count,), num_tasks(self.state) - 1)
+
+
+@dataclass(frozen=True)
+class EntropyEncoder:
+    """A pass under the LayerNorms of every task; the task whose auxiliary head is surest is chosen."""
+
+    backbone: Backbone
+    bank: Mapping[str, Tensor]  # what T tasks tuned, [T, ...] each
+    heads: Sequence[Head]  # the auxiliary head of each task
+    progress: Progress
+
+    def train_features(self, images: Images, queries: Tensor) -> Tensor:
+        """[N, D] of the newest task's images."""
+        del queries
+        return self.encode(images)[0]
+
+    def own_features(self, images: Images, queries: Tensor, train_features: Tensor) -> Tensor:
+        """[N, D] of the newest task's images under its own LayerNorms."""
+        del queries, train_features
+        return self._under(images, len(self.heads) - 1)
+
+    def view_features(self, inputs: Tensor) -> Tensor:
+        """[B, D] of views of the newest task's images: [B, 3, S, S]."""
+        count = len(inputs)
+        features = [
+            encode_inputs(self.backbone, inputs, torch.full((count,), task), self.bank)
+            for task in range(len(self.heads))
+        ]
+        return torch.stack(features)[self._surest(features), torch.arange(count)]
+
+    def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
+        """The table after the newest task; images: M, those of the table's tasks first. It holds all M T pairs."""
+        del queries, own_tasks
+
+        def encode(image: Tensor, task: Tensor) -> Tensor:
+            return encode_selected(self.backbone, images[image], task, self.bank, self.progress)
+
+        image = torch.arange(len(images))
+        known = len(table.image)
+        for task in range(len(self.heads)):
+            table = with_pairs(table, image, torch.full_like(image, task), encode)
+        tasks = range(len(self.heads))
+        features = [table.features[table.find(image, torch.full_like(image, task))] for task in tasks]
+        return extend_table(table, self._surest(features), encode, passes=len(table.image) - known)
+
+    def encode(self, images: Images) -> tuple[Tensor, Tensor]:
+        """Features [N, D] and tasks [N] of any images."""
+        features = [self._under(images, task) for task in range(len(self.heads))]
+        tasks = self._surest(features)
+        return torch.stack(features)[tasks, torch.arange(len(images))], tasks
+
+    def _under(self, images: Images, task: int) -> Tensor:
+        return encode_selected(self.backbone, images, torch.full((len(images),), task), self.bank, self.progress)
+
+    def _surest(self, features: Sequence[Tensor]) -> Tensor:
+        return lowest_entropy([head.logits(of_task) for head, of_task in zip(self.heads, features, strict=True)])
 
 
 class LayerwiseEncoder:

@@ -43,31 +43,39 @@ def encode_selected(
 Encode = Callable[[Tensor, Tensor], Tensor]  # images [B], tasks [B] -> features [B, D]
 
 
-def extend_table(table: FeatureTable, selected: Tensor, encode: Encode) -> FeatureTable:
+def with_pairs(table: FeatureTable, image: Tensor, task: Tensor, encode: Encode) -> FeatureTable:
+    """The table with these images [B] under these tasks [B]; those it holds are not run again."""
+    wanted = pair_code(image, task).unique()
+    missing = wanted[~torch.isin(wanted, pair_code(table.image, table.task))]
+    new_image, new_task = pair_of(missing)
+    return replace(
+        table,
+        image=torch.cat([table.image, new_image]),
+        task=torch.cat([table.task, new_task]),
+        features=torch.cat([table.features, encode(new_image, new_task)]),
+    )
+
+
+def extend_table(table: FeatureTable, selected: Tensor, encode: Encode, *, passes: int | None = None) -> FeatureTable:
     """The table after one more task.
 
     selected: [M], the task chosen at this step for the images of the table's tasks, then for those of the new one.
+    passes: that the choice itself took, where it saw features; else those of pairs chosen for the first time count.
     """
     task, known, count = len(table.selected), table.selected.shape[1], len(selected)
     history = functional.pad(table.selected, (0, count - known), value=-1)  # [t, M]
     image, own = torch.arange(count), torch.arange(known, count)
     is_new_pair = ~(history == selected).any(0)
     own_task = torch.full_like(own, task)
-    wanted = torch.cat([pair_code(image[is_new_pair], selected[is_new_pair]), pair_code(own, own_task)]).unique()
-    missing = wanted[~torch.isin(wanted, pair_code(table.image, table.task))]
-    new_image, new_task = pair_of(missing)
-    longer = replace(
-        table,
-        image=torch.cat([table.image, new_image]),
-        task=torch.cat([table.task, new_task]),
-        features=torch.cat([table.features, encode(new_image, new_task)]),
+    longer = with_pairs(
+        table, torch.cat([image[is_new_pair], own]), torch.cat([selected[is_new_pair], own_task]), encode
     )
     return _with_step(
         longer,
         rows=longer.find(image, selected),
         own_rows=longer.find(own, own_task),
         selected=selected,
-        passes=int(is_new_pair.sum()),
+        passes=int(is_new_pair.sum()) if passes is None else passes,
     )
 
 

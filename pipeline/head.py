@@ -1,5 +1,6 @@
 """A linear classifier, on features or on random features of them: how it starts, and what it says."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,12 @@ class Head(NamedTuple):
     def rows(self, start: int, end: int) -> "Head":
         """Some of its rows."""
         return self._replace(weight=self.weight[start:end], bias=self.bias[start:end])
+
+
+def task_heads(rows: Mapping[str, Tensor]) -> list[Head]:
+    """A head for each task, from rows `weight` [R, D], `bias` [R] and the `task` [R] they belong to."""
+    of_task = [rows["task"] == task for task in range(int(rows["task"].max()) + 1)]
+    return [Head(rows["weight"][mask], rows["bias"][mask]) for mask in of_task]
 
 
 def random_features(features: Tensor, projection: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from pipeline.backbone import Backbone
-from pipeline.encoder import LayerwiseEncoder
+from pipeline.encoder import EntropyEncoder, LayerwiseEncoder
 from pipeline.errors import UserError
 from pipeline.features import encode_selected
 from pipeline.head import Head
 from pipeline.images import Images
 from pipeline.progress import Progress
-from pipeline.selector import Selection, select_tasks
+from pipeline.selector import ENTROPY, Selection, select_tasks
 
 
 class Prediction(NamedTuple):
@@ -31,6 +31,7 @@ class Learner:
     bank: dict[str, Tensor]  # LayerNorms, [T, D] each
     state: dict[str, Tensor]  # of the selector
     head: Head  # of C classes
+    auxiliary_heads: list[Head]  # of each task
     selection: Selection
     selector: str
 
@@ -41,6 +42,9 @@ class Learner:
             raise UserError("params.yaml: selection: oracle needs the task of an image: set query to predict")
         if self.selection == "layerwise":
             features, tasks = LayerwiseEncoder(self.backbone, self.bank, progress).encode(images)
+        elif self.selection == "query" and self.selector == ENTROPY and self.bank:
+            encoder = EntropyEncoder(self.backbone, self.bank, self.auxiliary_heads, progress)
+            features, tasks = encoder.encode(images)
         else:
             unknown = torch.full((len(images),), -1)
             queries = self.backbone.encode(images, {})

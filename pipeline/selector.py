@@ -5,7 +5,7 @@ scores [B, T], of which the highest wins. Scores of old tasks may change when a 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -20,6 +20,8 @@ from pipeline.ridge import Ridge
 
 State = Mapping[str, Tensor]  # `task` [R]: to which task each of R rows belongs; empty before the first task
 Selection = Literal["query", "layerwise", "oracle", "latest"]
+
+ENTROPY = "entropy"  # the selector that judges by the outputs of every task's model, not by the query
 
 SHRINKAGE = 0.1  # of the covariance of class Gaussians
 PENALTY = 0.1  # of the ridge regression
@@ -120,8 +122,27 @@ SCORES: dict[str, Callable[[State, Tensor], Tensor]] = {
 }
 
 
+def lowest_entropy(logits: Sequence[Tensor]) -> Tensor:
+    """The task [B] whose own head is surest, from each task's logits over its classes [B, K_t].
+
+    Entropies are compared as shares of their maximum, so that tasks of unequal size are. The baseline of arXiv
+    2011.04783: it needs a pass under the LayerNorms of every task.
+    """
+    entropies = []
+    for of_task in logits:
+        log_share = of_task.log_softmax(1)
+        entropy = -(log_share.exp() * log_share).sum(1)
+        entropies.append(entropy / math.log(max(of_task.shape[1], 2)))
+    return torch.stack(entropies, dim=1).argmin(1)
+
+
 def find_selector(name: str) -> Callable[[State, Tensor], Tensor]:
     """The scores of a selector. Raises UserError for an unknown name."""
-    if name not in SCORES:
-        raise UserError(f"params.yaml: selector {name!r} is unknown: choose one of {', '.join(SCORES)}")
-    return SCORES[name]
+    check_selector(name)
+    return SCORES["key" if name == ENTROPY else name]  # where nothing is tuned, any choice gives the same
+
+
+def check_selector(name: str) -> None:
+    """Raises UserError for an unknown name."""
+    if name not in (*SCORES, ENTROPY):
+        raise UserError(f"params.yaml: selector {name!r} is unknown: choose one of {', '.join((*SCORES, ENTROPY))}")

@@ -15,7 +15,7 @@ from pipeline.head import Head
 from pipeline.key import cosine
 from pipeline.metrics import Matrix
 from pipeline.params import Record, read_params
-from pipeline.selector import Selection
+from pipeline.selector import ENTROPY, Selection
 from pipeline.tasks import task_name
 from pipeline.tuned_parameters import Tuning
 
@@ -25,6 +25,7 @@ class Params(Record):
 
     num_tasks: int = Field(ge=1)
     selection: Selection
+    selector: str
     tuning: Tuning
 
 
@@ -59,9 +60,10 @@ def main() -> None:
         matrices[row] = accuracy_matrix(test, step_predictions(test, step_heads(rows, test.seen_classes), features_at))
 
     selection = selection_matrix(test, table.selected[-1])
-    query_passes = int(params.selection == "query" or params.tuning == "none")
+    by_entropy = params.selection == "query" and params.selector == ENTROPY and params.tuning != "none"
+    query_passes = int((params.selection == "query" and not by_entropy) or params.tuning == "none")
     tuned_passes = 0 if params.tuning == "none" else int(table.tuned_passes.sum()) / len(test.tasks)
-    at_inference = query_passes + (params.tuning != "none")
+    at_inference = params.num_tasks if by_entropy else query_passes + (params.tuning != "none")
     facts = artifacts.load_json(artifacts.BACKBONE_FACTS)
     bank = artifacts.load_tensors(artifacts.layernorms_file(last))
     kept = {name: rows[-1:] for name, rows in bank.items()} if params.selection == "latest" else bank

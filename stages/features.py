@@ -11,14 +11,15 @@ from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.cumulative import newest_repeated
 from pipeline.device import compute_device
-from pipeline.encoder import LayerwiseEncoder, SelectingEncoder
+from pipeline.encoder import EntropyEncoder, LayerwiseEncoder, SelectingEncoder
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_views
+from pipeline.head import task_heads
 from pipeline.images import Images
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
-from pipeline.selector import Selection
+from pipeline.selector import ENTROPY, Selection
 from pipeline.tasks import task_index, task_name
 from pipeline.tuned_parameters import Tuning
 
@@ -61,8 +62,12 @@ def main(task: str) -> None:
 
     with Progress(f"features, {task}", images=0) as progress:
         selecting = SelectingEncoder(backbone, bank, state, params.selection, params.selector, progress)
-        layerwise = params.selection == "layerwise"
-        encoder = LayerwiseEncoder(backbone, bank, progress) if layerwise else selecting
+        encoder: SelectingEncoder | EntropyEncoder | LayerwiseEncoder = selecting
+        if params.selection == "layerwise":
+            encoder = LayerwiseEncoder(backbone, bank, progress)
+        elif params.selection == "query" and params.selector == ENTROPY and bank:
+            heads = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
+            encoder = EntropyEncoder(backbone, bank, heads, progress)
         selected = encoder.train_features(train, train_queries)
         features = {
             "train_features": selected[None],

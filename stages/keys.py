@@ -11,7 +11,7 @@ from pipeline.key import closed_form_key, trained_key
 from pipeline.mappers import LEARN, add_prototype
 from pipeline.params import Record, read_params
 from pipeline.seeds import generator
-from pipeline.selector import find_selector
+from pipeline.selector import ENTROPY, check_selector
 
 
 class Params(Record):
@@ -27,7 +27,7 @@ class Params(Record):
 def main() -> None:
     """Compute the key of every task, and the selector's state after every task."""
     params = read_params(Params)
-    find_selector(params.selector)
+    check_selector(params.selector)
     keys: list[torch.Tensor] = []
     state: dict[str, torch.Tensor] = {}
     for task, name in enumerate(artifacts.load_json(artifacts.TASKS)):
@@ -38,7 +38,7 @@ def main() -> None:
             keys.append(closed_form_key(queries))
         else:
             keys.append(trained_key(queries, lr=params.key_lr, epochs=params.key_epochs, generator=random))
-        if params.selector == "key":
+        if params.selector in ("key", ENTROPY):
             state = add_prototype(state, keys[-1])
         else:
             state = LEARN[params.selector](state, queries, labels, random)

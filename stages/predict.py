@@ -15,7 +15,7 @@ from pipeline.command import run
 from pipeline.cumulative import newest_repeated, part
 from pipeline.device import compute_device
 from pipeline.evaluation import step_heads
-from pipeline.head import Head
+from pipeline.head import Head, task_heads
 from pipeline.image_files import read_image
 from pipeline.images import Images
 from pipeline.learner import Learner
@@ -51,6 +51,7 @@ def load_learner(params: Params) -> Learner:
         bank=newest_repeated(bank, params.num_tasks) if params.tuning == "full" else bank,
         state=artifacts.load_tensors(artifacts.selector_file(last)),
         head=step_heads(rows, torch.tensor(sizes).cumsum(0).tolist())[-1],
+        auxiliary_heads=task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(last))),
         selection=params.selection,
         selector=params.selector,
     )

@@ -42,7 +42,8 @@ def main() -> None:
         "flops_per_pass": backbone.flops(),
     }
     artifacts.save_json(artifacts.BACKBONE_FACTS, facts)
-    for file in (artifacts.layernorms_file, artifacts.features_file, artifacts.heads_file):
+    chains = artifacts.layernorms_file, artifacts.auxiliary_heads_file, artifacts.features_file, artifacts.heads_file
+    for file in chains:
         artifacts.save_tensors(file("t0"), {})
 
 

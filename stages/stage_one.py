@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Literal
 
+import torch
 from pydantic import Field
 
 from pipeline import artifacts
@@ -71,7 +72,9 @@ def main(task: str) -> None:
             progress=progress,
             similarity=raised,
         )
-    artifacts.save_tensors(artifacts.auxiliary_head_file(task), {"weight": head.weight, "bias": head.bias})
+    before = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
+    rows = {"weight": head.weight, "bias": head.bias, "task": torch.full((len(head.bias),), index)}
+    artifacts.save_tensors(artifacts.auxiliary_heads_file(task), append_rows(before, rows))
     new = learned if objective["layerwise"] else {name: tensor[None] for name, tensor in learned.items()}
     artifacts.save_tensors(artifacts.layernorms_file(task), new if params.tuning == "full" else append_rows(bank, new))
 

@@ -9,7 +9,7 @@ from pipeline import artifacts
 from pipeline.classifier import TaskFeatures, Training, add_rows, find_classifier, learn_nearest_mean
 from pipeline.command import run
 from pipeline.cumulative import append_rows, part
-from pipeline.head import Head
+from pipeline.head import task_heads
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
@@ -37,7 +37,7 @@ def main(task: str) -> None:
     labels = artifacts.load_tensors(artifacts.train_file(task))["labels"]
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
-    auxiliary = Head(**artifacts.load_tensors(artifacts.auxiliary_head_file(task)))
+    auxiliary = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))[-1]
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
     tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
     frozen = TaskFeatures(queries[None], queries, queries, labels)

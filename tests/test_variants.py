@@ -9,9 +9,11 @@ from safetensors.torch import load_file
 from stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all, run_stage
 
 from pipeline import artifacts
+from pipeline.classifier import LEARN
 from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.params import read_params
+from pipeline.selector import SCORES
 from stages import predict
 
 NORMS = 5  # of the tiny ViT, 16 wide
@@ -53,6 +55,8 @@ def test_a_task_stores_what_it_tunes(changes: dict[str, object], parameters: int
         ({"selection": "latest"}, 1, 2),  # every image anew at every step: (3 + 1) / 2
         ({"selection": "layerwise"}, 1, 2),
         ({"tuning": "none"}, 1, 1),
+        ({"selector": "entropy"}, 3, 3),  # every image under every task's LayerNorms, each once
+        ({"selector": "entropy", "tuning": "none"}, 1, 1),
         ({"tuning": "full", "selection": "latest", "lr": 0.001}, 1, 2),
     ],
 )
@@ -147,6 +151,36 @@ def test_trained_keys_and_a_given_start_change_what_they_should() -> None:
     assert changed == {"artifacts/keys.safetensors", "artifacts/heads/t1.safetensors", *states}
 
 
+@pytest.mark.usefixtures("tiny_finished")
+@pytest.mark.parametrize("selector", [*SCORES, "entropy"])
+def test_another_selector_runs_on_finished_layernorms(selector: str) -> None:
+    before = digests("artifacts/layernorms", "artifacts/queries")
+    set_params(Path("params.yaml"), selector=selector)
+    run_stage("keys")
+    for name in ("features", "stage_two"):
+        for task in ("t1", "t2", "t3"):
+            run_stage(name, task)
+    run_stage("evaluate")
+    assert digests("artifacts/layernorms", "artifacts/queries") == before
+    assert artifacts.load_json(artifacts.METRICS)["selection_accuracy"] > 0.2
+    table = load_file(artifacts.features_file("t3"))
+    pairs = set(zip(table["image"].tolist(), table["task"].tolist(), strict=True))
+    assert len(pairs) == len(table["image"]), "no pass twice"
+
+
+@pytest.mark.usefixtures("tiny_finished")
+@pytest.mark.parametrize("classifier", [name for name in LEARN if name != "carried_gaussians"])
+def test_another_classifier_runs_without_a_backbone(classifier: str) -> None:
+    artifacts.BACKBONE.unlink()
+    set_params(Path("params.yaml"), classifier=classifier)
+    for task in ("t1", "t2", "t3"):
+        run_stage("stage_two", task)
+    run_stage("evaluate")
+    metrics = artifacts.load_json(artifacts.METRICS)
+    assert metrics["average_accuracy"] > 0.15
+    assert metrics["bytes_per_task"] > 0
+
+
 @pytest.mark.usefixtures("tiny_repository")
 def test_only_layerwise_selection_concerns_stage_one() -> None:
     contents = []
@@ -199,6 +233,9 @@ def test_an_unknown_set_of_norms_is_one_line() -> None:
         {"selection": "latest", "tuning": "full"},
         {"tuning": "none"},
         {"selection": "latest", "order": "joint"},
+        {"selector": "entropy"},
+        {"selector": "lda", "classifier": "ridge_projected"},
+        {"selection": "latest", "classifier": "carried_gaussians"},
     ],
 )
 def test_predict_agrees_with_the_evaluation(changes: dict[str, object]) -> None:
