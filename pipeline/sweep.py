@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline import artifacts, comparison, experiments
+from pipeline import artifacts, comparison, experiments, stage_server
 from pipeline.device import compute_device
 from pipeline.errors import UserError
 from pipeline.experiments import Cell, Sweep
@@ -44,6 +44,8 @@ def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
     threads = max(1, (os.cpu_count() or 1) // jobs)  # of each worker's stages, unless the user has said otherwise
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
+    server = stage_server.start(os.environ)
+    os.environ["PATH"] = server.environment["PATH"]  # of the workers, whose stages need not import torch each time
     with console.status("into DVC's queue"):
         for count, cell in enumerate(new, start=1):
             experiments.enqueue(cell)
@@ -51,7 +53,9 @@ def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
                 experiments.start_workers(jobs)  # a worker leaves when it finds nothing to do
     experiments.start_workers(jobs)
     console.print("Ctrl-C leaves the queue at work; `dvc queue stop --kill` ends it; this command goes on with it")
-    return _wait(wanted, console)
+    failed = _wait(wanted, console)
+    stage_server.stop(server)  # after Ctrl-C it goes on serving the queue, and leaves when that is done
+    return failed
 
 
 def _wait(wanted: Collection[str], console: Console) -> list[str]:

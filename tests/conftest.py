@@ -38,9 +38,9 @@ def progress() -> Progress:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def environment() -> Iterator[dict[str, str]]:
     """Variables for commands in the repositories."""
-    with stage_environment(tmp_path_factory.mktemp("server")) as variables:
+    with stage_environment() as variables:
         yield variables
 
 

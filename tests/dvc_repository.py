@@ -4,8 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +11,8 @@ from pathlib import Path
 
 from imports import ROOT
 from parameters import PLAIN, set_params
-from stage_server import write_client
+
+from pipeline import stage_server
 
 SMALLER = {
     "pipeline/glyph_images.py": [
@@ -87,27 +86,19 @@ def per_task(*names: str, tasks: int = 2) -> list[str]:
 
 
 @contextmanager
-def stage_environment(folder: Path) -> Iterator[dict[str, str]]:
+def stage_environment() -> Iterator[dict[str, str]]:
     """Variables under which `python -m stages.X` goes to a stage server, and git knows its user."""
-    write_client(folder, folder / "socket")
     one_thread = {"OMP_NUM_THREADS": "1"}  # two test workers on two cores; read once, where torch is imported
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.stage_server", str(folder / "socket")], cwd=ROOT, env=os.environ | one_thread
-    )
+    server = stage_server.start(os.environ | one_thread)
     try:
-        while not (folder / "socket").exists():
-            assert server.poll() is None
-            time.sleep(0.05)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+        inherited = {name: value for name, value in server.environment.items() if not name.startswith(("DVC_", "GIT_"))}
         people = {
             f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
         }
         plain = {"DVC_NO_ANALYTICS": "1", "COLUMNS": "200", "GIT_CONFIG_GLOBAL": os.devnull}
-        path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
-        yield inherited | people | plain | one_thread | {"PATH": path}
+        yield inherited | people | plain
     finally:
-        server.kill()
-        server.wait()
+        stage_server.stop(server)
 
 
 def make_repository(path: Path, env: dict[str, str]) -> Repository:

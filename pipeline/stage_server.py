@@ -1,0 +1,161 @@
+"""Runs many stages without paying for the import of torch and timm each time.
+
+A stage of a small pipeline computes for a second and imports for two. So a server imports the third-party libraries
+once; a stand-in for `python`, first on the PATH of a `dvc`, asks it to fork a child that runs the stage's module from
+the stage's own working directory, with its environment, standard streams and exit code. Nothing of the project is
+imported before the fork: a stage runs the code of its own folder. Where no server answers, the stand-in is plain
+Python; when the stand-in is killed, so is the child. Used by sweeps and by the tests.
+"""
+
+import contextlib
+import json
+import os
+import runpy
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+IDLE_SECONDS = 120.0  # a server that nobody asks leaves
+
+CLIENT = """#!{python} -SE
+import json, os, socket, struct, sys
+server = socket.socket(socket.AF_UNIX)
+try:
+    if sys.argv[1:2] != ["-m"]:
+        raise ConnectionError
+    server.connect({address!r})
+except OSError:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+request = json.dumps({{"argv": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}}).encode()
+socket.send_fds(server, [struct.pack("!I", len(request))], [0, 1, 2])
+server.sendall(request)
+answer = server.recv(4)
+sys.exit(struct.unpack("!i", answer)[0] if answer else 137)
+"""
+
+_KEPT: list[object] = []  # the server's own import of timm, whose operator definitions would vanish with it
+
+
+class StageServer(NamedTuple):
+    """A server in the background."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    environment: dict[str, str]  # in which `python` goes to it
+
+
+def start(environment: Mapping[str, str]) -> StageServer:
+    """Start a server, and wait until it can be asked."""
+    folder = Path(tempfile.mkdtemp(prefix="stages"))
+    address = folder / "socket"
+    client = folder / "python"
+    client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+    client.chmod(0o755)
+    command = [sys.executable, "-m", "pipeline.stage_server", str(address)]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    while not address.exists() and server.poll() is None:
+        time.sleep(0.05)
+    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), environment["PATH"]])
+    return StageServer(server, folder, dict(environment) | {"PATH": path})
+
+
+def stop(server: StageServer) -> None:
+    """End a server that is no longer needed; its children end by themselves."""
+    server.process.terminate()
+    server.process.wait()
+    shutil.rmtree(server.folder)
+
+
+def serve(address: str) -> None:
+    """Answer requests until nobody has asked for a while."""
+    _import_libraries()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    listener.settimeout(5.0)
+    children, asked = set[int](), time.monotonic()
+    while children or time.monotonic() - asked < IDLE_SECONDS:
+        children -= _ended(children)
+        with contextlib.suppress(TimeoutError):
+            connection, _ = listener.accept()
+            asked = time.monotonic()
+            child = os.fork()
+            if child == 0:
+                listener.close()
+                _run(connection)
+            children.add(child)
+            connection.close()
+
+
+def _ended(children: set[int]) -> set[int]:
+    return {child for child in children if os.waitpid(child, os.WNOHANG)[0]}
+
+
+def _import_libraries() -> None:
+    from pipeline import timm_vit  # noqa: PLC0415  (timm beside a CPU-only torch)
+
+    _KEPT.append(timm_vit)
+    for name in ("matplotlib.figure", "pydantic", "rich.progress", "ruamel.yaml", "torch._dynamo", "typer"):
+        __import__(name)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]:
+        del sys.modules[name]
+
+
+def _run(connection: socket.socket) -> None:
+    """In the child: become the stage, and report its exit code."""
+    size, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    request = json.loads(connection.recv(struct.unpack("!I", size)[0], socket.MSG_WAITALL))
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    module, *arguments = request["argv"]
+    sys.argv = [module, *arguments]
+    sys.path[0] = request["cwd"]
+    threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        connection.sendall(struct.pack("!i", code))
+    os._exit(code)
+
+
+def _die_with(connection: socket.socket) -> None:
+    """End this process when the stand-in that asked for it is gone."""
+    if not connection.recv(1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
