@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-IDLE_SECONDS = 120.0  # a server that nobody asks leaves
+IDLE_SECONDS = 600.0  # a server that nobody asks leaves
 
 CLIENT = """#!{python} -SE
 import json, os, socket, struct, sys

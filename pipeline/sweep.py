@@ -41,24 +41,22 @@ def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
     console.print(f"{len(grid)} experiments: {len(finished)} finished, {len(waiting)} waiting, {len(new)} new")
     if not new and not waiting:
         return []
+    with console.status("into DVC's queue"):
+        for cell in new:
+            experiments.enqueue(cell)
     threads = max(1, (os.cpu_count() or 1) // jobs)  # of each worker's stages, unless the user has said otherwise
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     server = stage_server.start(os.environ)
     os.environ["PATH"] = server.environment["PATH"]  # of the workers, whose stages need not import torch each time
-    with console.status("into DVC's queue"):
-        for count, cell in enumerate(new, start=1):
-            experiments.enqueue(cell)
-            if count == jobs:
-                experiments.start_workers(jobs)  # a worker leaves when it finds nothing to do
     experiments.start_workers(jobs)
     console.print("Ctrl-C leaves the queue at work; `dvc queue stop --kill` ends it; this command goes on with it")
-    failed = _wait(wanted, console)
+    failed = _wait(wanted, jobs, console)
     stage_server.stop(server)  # after Ctrl-C it goes on serving the queue, and leaves when that is done
     return failed
 
 
-def _wait(wanted: Collection[str], console: Console) -> list[str]:
+def _wait(wanted: Collection[str], jobs: int, console: Console) -> list[str]:
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -81,6 +79,8 @@ def _wait(wanted: Collection[str], console: Console) -> list[str]:
                 shown = finished
             if not any(state in ("Queued", "Running") for state in states.values()):
                 return failed
+            if not running:
+                experiments.start_workers(jobs)  # they had left: a worker does when it finds nothing to do
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
