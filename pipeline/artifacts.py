@@ -32,6 +32,7 @@ BACKBONE_FACTS = Path("artifacts/backbone.json")
 OBJECTIVE = Path("artifacts/objective.json")
 KEYS = Path("artifacts/keys.safetensors")
 TEST_QUERIES = Path("artifacts/queries/test.safetensors")
+REMATCH = Path("artifacts/rematch.safetensors")
 EVALUATION = Path("artifacts/evaluation.json")
 
 METRICS = Path("reports/metrics.json")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.head import Head
+from pipeline.head import Head, random_features
 
 Correction = Literal["none", "arc", "arc_retention", "rematch"]
 
@@ -49,6 +49,7 @@ def retained_head(
     the prediction plus the softmax's entropy. The given head is left alone.
     """
     weight, bias = head.weight.clone(), head.bias.clone()
+    features = features if head.projection is None else random_features(features, head.projection)
     newest = int(class_tasks.max())
     for row in torch.randperm(len(features), generator=generator).tolist():
         inputs = features[row]

@@ -28,17 +28,26 @@ class EvaluationSet:
         return torch.arange(int((self.tasks <= step).sum()))
 
 
+def highest(logits: Tensor) -> Tensor:
+    """The class of the highest logit: [B, C] -> [B]."""
+    return logits.argmax(1)
+
+
 def step_predictions(
-    test: EvaluationSet, heads: Sequence[Head], features_at: Callable[[int, Tensor], Tensor]
+    test: EvaluationSet,
+    heads: Sequence[Head],
+    features_at: Callable[[int, Tensor], Tensor],
+    decide: Callable[[Tensor], Tensor] = highest,
 ) -> Tensor:
     """Predicted class of every image after every step, over the classes seen by then: [T, M], -1 for images to come.
 
-    heads: of each step. features_at(step, image) returns the features [B, D] that images [B] have after a step.
+    heads: of each step. features_at(step, image) returns the features [B, D] that images [B] have after a step;
+    `decide` turns logits [B, C] into classes [B].
     """
     predictions = torch.full((test.num_tasks, len(test.tasks)), -1)
     for step, head in enumerate(heads):
         image = test.images_until(step)
-        predictions[step, image] = head.logits(features_at(step, image)).argmax(1)
+        predictions[step, image] = decide(head.logits(features_at(step, image)))
     return predictions
 
 

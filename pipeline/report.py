@@ -48,6 +48,14 @@ def headline(rows: Mapping[str, tuple[float, float, float]]) -> list[tuple[str, 
     return [(METHODS[key], *map(percent, values)) for key, values in rows.items()]  # type: ignore[misc]
 
 
+_CORRECTIONS = {
+    "none": "",
+    "arc": " C-LN's row has the correction `arc` (arXiv 2405.14318).",
+    "arc_retention": " C-LN's row has the correction `arc_retention` (arXiv 2405.14318): **transductive**, its head\n"
+    "has followed the unlabelled test images; not to be compared with rows that have not.",
+    "rematch": " C-LN's row is re-matched: the LayerNorms of the predicted class's task were asked, too.",
+}
+
 HEADLINE = ("method", "average accuracy (%)", "average incremental accuracy (%)", "forgetting (points)")
 
 
@@ -56,6 +64,7 @@ def render(result: Result) -> str:
     params, tasks = result.params, result.tasks
     gain = 100 * (result.rows["c_ln"][0] - result.rows["frozen"][0])
     images = "test images" if params["evaluate_on"] == "test" else "held-out training images (validation)"
+    correction = _CORRECTIONS[params["correction"]]
     classes = [(name, ", ".join(map(escape, names))) for name, names in tasks.items()]
     return f"""\
 # Continual LayerNorm tuning on {params["dataset"]}
@@ -67,7 +76,7 @@ LayerNorms are tuned, for each task its own, and the task of an image is not giv
 {table(HEADLINE, headline(result.rows))}
 
 **C-LN is {abs(gain):.1f} points {"above" if gain >= 0 else "below"} the frozen backbone with the same head.** The right
-LayerNorms are selected for {percent(result.metrics["selection_accuracy"])} % of the images.
+LayerNorms are selected for {percent(result.metrics["selection_accuracy"])} % of the images.{correction}
 
 Average accuracy: unweighted mean over the tasks after the last one, each image classified among all classes. Average
 incremental accuracy: its mean over the steps. Forgetting: best accuracy on a task before the last step minus the final

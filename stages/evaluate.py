@@ -8,13 +8,15 @@ from torch import Tensor
 
 from pipeline import artifacts, metrics
 from pipeline.command import run
+from pipeline.correction import Correction, arc, retained_head
 from pipeline.cumulative import part
-from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_heads, step_predictions
+from pipeline.evaluation import EvaluationSet, accuracy_matrix, highest, selection_matrix, step_heads, step_predictions
 from pipeline.feature_table import FeatureTable
 from pipeline.head import Head
 from pipeline.key import cosine
 from pipeline.metrics import Matrix
 from pipeline.params import Record, read_params
+from pipeline.seeds import generator
 from pipeline.selector import ENTROPY, Selection
 from pipeline.tasks import task_name
 from pipeline.tuned_parameters import Tuning
@@ -27,6 +29,12 @@ class Params(Record):
     selection: Selection
     selector: str
     tuning: Tuning
+    seed: int = Field(ge=0)
+    correction: Correction
+    arc_gamma: float = Field(gt=0)
+    arc_temperature: float = Field(ge=1)
+    arc_beta: float = Field(ge=0, le=1)
+    arc_lr: float = Field(ge=0)
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
@@ -55,15 +63,24 @@ def main() -> None:
         "frozen_ncm": ("frozen_ncm", lambda _, image: queries[image]),
     }
     matrices = {}
+    rematched = artifacts.load_tensors(artifacts.REMATCH)
     for row, (name, features_at) in features_of.items():
         rows = Head(**part(heads, f"{name}.head."), projection=heads.get(f"{name}.projection"))
-        matrices[row] = accuracy_matrix(test, step_predictions(test, step_heads(rows, test.seen_classes), features_at))
+        after = step_heads(rows, test.seen_classes)
+        if row == "c_ln":
+            predictions = rematched.get("predictions", corrected_predictions(params, test, after, table))
+        else:
+            predictions = step_predictions(test, after, features_at)
+        matrices[row] = accuracy_matrix(test, predictions)
 
     selection = selection_matrix(test, table.selected[-1])
     by_entropy = params.selection == "query" and params.selector == ENTROPY and params.tuning != "none"
     query_passes = int((params.selection == "query" and not by_entropy) or params.tuning == "none")
     tuned_passes = 0 if params.tuning == "none" else int(table.tuned_passes.sum()) / len(test.tasks)
-    at_inference = params.num_tasks if by_entropy else query_passes + (params.tuning != "none")
+    at_inference = float(params.num_tasks if by_entropy else query_passes + (params.tuning != "none"))
+    if rematched:
+        tuned_passes += int(rematched["passes"].sum()) / len(test.tasks)
+        at_inference += int(rematched["asked"][-1]) / len(test.tasks)
     facts = artifacts.load_json(artifacts.BACKBONE_FACTS)
     bank = artifacts.load_tensors(artifacts.layernorms_file(last))
     kept = {name: rows[-1:] for name, rows in bank.items()} if params.selection == "latest" else bank
@@ -99,6 +116,31 @@ def main() -> None:
         },
     )
     save_plots(matrices, test, table.selected[-1])
+
+
+def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head], table: FeatureTable) -> Tensor:
+    """What C-LN says after every step [T, M], after second thoughts if these are wanted."""
+    sizes = torch.tensor(test.seen_classes).diff(prepend=torch.tensor([0]))
+    class_tasks = torch.arange(test.num_tasks).repeat_interleave(sizes)
+    if params.correction == "arc_retention":
+        heads = [
+            retained_head(
+                head,
+                table.after(step, test.images_until(step)),
+                class_tasks[: len(head.bias)],
+                beta=params.arc_beta,
+                lr=params.arc_lr,
+                generator=generator(params.seed, "evaluate", step),
+            )
+            for step, head in enumerate(heads)
+        ]
+
+    def decide(logits: Tensor) -> Tensor:
+        seen = class_tasks[: logits.shape[1]]
+        return arc(logits, seen, gamma=params.arc_gamma, temperature=params.arc_temperature)
+
+    corrects = params.correction in ("arc", "arc_retention")
+    return step_predictions(test, heads, table.after, decide if corrects else highest)
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:

@@ -41,6 +41,7 @@ class Params(Record):
     classifier_views: int
     classifier_lr: float
     classifier_epochs: int
+    correction: str
 
 
 def main() -> None:

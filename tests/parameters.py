@@ -36,6 +36,12 @@ PLAIN: dict[str, object] = {
     "classifier_init": "fresh",
     "classifier_views": 0,
     "classifier_lr": 0.005,
+    "correction": "none",
+    "arc_gamma": 1.0,
+    "arc_temperature": 1.2,
+    "arc_beta": 0.8,
+    "arc_lr": 0.000005,
+    "rematch_rounds": 3,
 }
 
 

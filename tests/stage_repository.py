@@ -47,6 +47,7 @@ def run_all(tasks: int) -> None:
     for name in ("stage_one", "features", "stage_two"):
         for task in range(1, tasks + 1):
             run_stage(name, f"t{task}")
+    run_stage("rematch")
     run_stage("evaluate")
     run_stage("report")
 

@@ -16,6 +16,7 @@ from pipeline.head import Head
 from pipeline.images import Images
 from pipeline.key import closed_form_key
 from pipeline.progress import Progress
+from pipeline.rematch import rematch
 from pipeline.selector import select_tasks
 
 TASKS, PER_TASK, CLASSES_PER_TASK = 5, 12, 3
@@ -145,6 +146,40 @@ def test_appended_rows_leave_earlier_rows_untouched(backbone: Backbone) -> None:
     longer = append_rows(bank, {name: rows[:1] + 1 for name, rows in bank.items()})
     assert all(torch.equal(longer[name][:TASKS], rows) for name, rows in bank.items())
     assert all(torch.equal(tensor, bank[name][0] + 1) for name, tensor in row(longer, TASKS).items())
+
+
+def test_rematching_asks_the_predicted_tasks_model_until_both_agree(backbone: Backbone) -> None:
+    """Image by image: the same answers, as many questions, and a pass for each pair that was never run."""
+    bank, choices = make_bank(backbone), choices_by_key(backbone)
+    table = build_table(backbone, bank, choices)
+    rows = torch.randn(TASKS * CLASSES_PER_TASK, DIM, generator=torch.Generator().manual_seed(1))
+    heads = [Head(rows[:classes], torch.zeros(classes)) for classes in TEST.seen_classes]
+    class_tasks = torch.arange(TASKS).repeat_interleave(CLASSES_PER_TASK)
+    known = set(zip(table.image.tolist(), table.task.tolist(), strict=True))
+    run: list[tuple[int, int]] = []
+
+    def encode(image: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+        run.extend(zip(image.tolist(), task.tolist(), strict=True))
+        return encode_selected(backbone, IMAGES[image], task, bank, Progress("test", 0))
+
+    result = rematch(table, heads, class_tasks, encode, rounds=2)
+    questions = 0
+    for step, head in enumerate(heads):
+        for image in range((step + 1) * PER_TASK):
+            task = int(choices[step][image])
+            asked = [task]
+            while True:
+                feature = backbone.encode(IMAGES[image : image + 1], row(bank, task))
+                predicted = int(head.logits(feature).argmax())
+                task = int(class_tasks[predicted])
+                if task in asked or len(asked) > 2:
+                    break
+                asked.append(task)
+            questions += len(asked) - 1
+            assert result.predictions[step, image] == predicted
+    assert questions == int(result.asked.sum()) > 0
+    assert len(run) == len(set(run)) == int(result.passes.sum())
+    assert not known & set(run)
 
 
 def test_selection_matrix_counts_images() -> None:

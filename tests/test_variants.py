@@ -181,6 +181,25 @@ def test_another_classifier_runs_without_a_backbone(classifier: str) -> None:
     assert metrics["bytes_per_task"] > 0
 
 
+@pytest.mark.usefixtures("tiny_finished")
+@pytest.mark.parametrize("correction", ["arc", "arc_retention", "rematch"])
+def test_a_correction_changes_the_row_of_c_ln_only_and_is_named(correction: str) -> None:
+    before = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    set_params(Path("params.yaml"), correction=correction, arc_gamma=9.0, arc_beta=0.0, arc_lr=0.1)
+    for name in ("rematch", "evaluate", "report"):
+        run_stage(name)
+    after = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    if correction != "rematch":  # whose other answers need not be better or worse
+        assert after["c_ln"] != before["c_ln"]
+    assert {name: matrix for name, matrix in after.items() if name != "c_ln"} == {
+        name: matrix for name, matrix in before.items() if name != "c_ln"
+    }
+    assert (artifacts.load_json(artifacts.METRICS)["passes_at_inference"] > 2) == (correction == "rematch")
+    report = artifacts.REPORT.read_text()
+    assert ("transductive" in report) == (correction == "arc_retention")
+    assert ("re-matched" in report) == (correction == "rematch")
+
+
 @pytest.mark.usefixtures("tiny_repository")
 def test_only_layerwise_selection_concerns_stage_one() -> None:
     contents = []

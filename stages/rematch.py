@@ -1,0 +1,69 @@
+"""Predictions re-matched with the LayerNorms of the predicted class's task; none unless the correction asks for it."""
+
+import torch
+from pydantic import Field
+
+from pipeline import artifacts
+from pipeline.backbone import Normalize, build_backbone
+from pipeline.command import run
+from pipeline.correction import Correction
+from pipeline.cumulative import part
+from pipeline.device import compute_device
+from pipeline.errors import UserError
+from pipeline.evaluation import step_heads
+from pipeline.feature_table import FeatureTable
+from pipeline.features import encode_selected
+from pipeline.head import Head
+from pipeline.images import Images
+from pipeline.params import Record, read_params
+from pipeline.progress import Progress
+from pipeline.rematch import rematch
+from pipeline.selector import Selection
+from pipeline.tasks import task_name
+from pipeline.tuned_parameters import Tuning
+
+
+class Params(Record):
+    """Whether and how long to re-match, and under what the features were made."""
+
+    num_tasks: int = Field(ge=1)
+    image_size: int = Field(ge=1)
+    normalize: Normalize
+    selection: Selection
+    tuning: Tuning
+    correction: Correction
+    rematch_rounds: int = Field(ge=1)
+
+
+def main() -> None:
+    """Compute the re-matched predictions after every step."""
+    params = read_params(Params)
+    if params.correction != "rematch":
+        artifacts.save_tensors(artifacts.REMATCH, {})
+        return
+    if params.selection != "query" or params.tuning != "layernorm":
+        raise UserError("params.yaml: correction: rematch needs LayerNorms to choose from: set selection: query")
+    last = task_name(params.num_tasks - 1)
+    weights, config = artifacts.load_weights(artifacts.BACKBONE)
+    backbone = build_backbone(
+        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+    )
+    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
+    heads = artifacts.load_tensors(artifacts.heads_file(last))
+    sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][: params.num_tasks]
+    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
+    test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
+    with Progress("rematch", images=0) as progress:
+        result = rematch(
+            FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last))),
+            step_heads(rows, torch.tensor(sizes).cumsum(0).tolist()),
+            torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)),
+            lambda image, task: encode_selected(backbone, test[image], task, bank, progress),
+            rounds=params.rematch_rounds,
+        )
+        progress.finish()
+    artifacts.save_tensors(artifacts.REMATCH, result._asdict())
+
+
+if __name__ == "__main__":
+    run(main)
