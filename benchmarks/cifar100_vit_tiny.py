@@ -85,6 +85,11 @@ def configure(folder: Path, **changes: object) -> None:
     yaml.dump(params, folder / "params.yaml")
 
 
+def run_plan(folder: Path, num_tasks: int) -> None:
+    """Write the chain of tasks into the clone's params.yaml."""
+    run([sys.executable, "-m", "pipeline", "plan", str(num_tasks)], folder)
+
+
 def measure(folder: Path, seed: int) -> dict[str, Any]:
     """One seed: its metrics, matrices and seconds."""
     configure(folder, seed=seed)
@@ -198,7 +203,7 @@ def main(
     """Run every seed and write the table, or compare variants, or values of one parameter."""
     folder = clone()
     configure(folder, **PARAMS, data_dir=str(images.resolve()), backbone_weights=str(weights.resolve()))
-    run([sys.executable, "-m", "pipeline", "plan", str(NUM_TASKS_CHOICE if choose_ else NUM_TASKS)], folder)
+    run_plan(folder, NUM_TASKS_CHOICE if choose_ else NUM_TASKS)
     if compare_:
         compare(folder)
         return
