@@ -42,6 +42,7 @@ from pipeline.seeds import generator
 from pipeline.selector import ENTROPY, SCORES, lowest_entropy
 from pipeline.tasks import task_name
 
+SEE_SELECTED = ("softmax", "ncm")  # classifiers that learn from features under the selected LayerNorms
 CORRECTIONS = ("none", "arc", "rematch")
 ARC_GAMMA, ARC_TEMPERATURE, ROUNDS = 1.0, 1.2, 3
 State = dict[str, Tensor]
@@ -185,9 +186,15 @@ def rows_of_run(run: Run) -> dict[tuple[str, str, str], dict[str, float]]:
     """Accuracy and costs of every row of the table."""
     results = {}
     chosen = {selector: selections(run, selector) for selector in {selector for selector, _ in grid()}}
+    learned: dict[str, tuple[State, Head]] = {}  # of those that see own features only, whatever selects
     for selector, classifier in grid():
         trains, test, selector_state = chosen[selector]
-        state, head = learn(run, classifier, trains)
+        if classifier in SEE_SELECTED:
+            state, head = learn(run, classifier, trains)
+        else:
+            if classifier not in learned:
+                learned[classifier] = learn(run, classifier, trains)
+            state, head = learned[classifier]
         models = 1 if selector == "latest" else run.num_tasks
         stored = models * run.layernorm_bytes + size(selector_state) + size(state)
         passes = {"latest": 1, "oracle": 1, ENTROPY: run.num_tasks}.get(selector, 2)
