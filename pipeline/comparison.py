@@ -10,7 +10,7 @@ from scipy import stats
 from pipeline.experiments import Experiment
 from pipeline.report import escape, table
 
-_COUNTS = ("passes_per_image", "passes_at_inference", "gflop_at_inference", "task_parameters")
+_COUNTS = ("passes_per_image", "passes_at_inference", "gflop_at_inference", "task_parameters", "bytes_per_task")
 _HEADLINE = ("average_accuracy", "forgetting", "selection_accuracy")
 _CONFIDENCE = 0.95
 
