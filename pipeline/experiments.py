@@ -72,11 +72,11 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def cells(sweep: Sweep) -> list[Cell]:
-    """Every experiment of the grid, seed by seed, so that a first complete seed is there early."""
+    """Every experiment of the grid, variant by variant: neighbours, which run at the same time, share no stage."""
     params, code = read_mapping(PARAMS_FILE), code_digest()
     grid = []
-    for seed in sweep.seeds:
-        for variant, changes in sweep.variants.items():
+    for variant, changes in sweep.variants.items():
+        for seed in sweep.seeds:
             whole = json.dumps([params | changes | {"seed": seed}, code], sort_keys=True)
             digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
             slug = re.sub(r"[^a-z0-9]+", "-", variant.lower()).strip("-")

@@ -14,20 +14,20 @@ def test_nothing_to_do_from_any_folder(repository: Repository) -> None:
 
 def test_lr_reruns_stage_one_onward_and_the_old_value_runs_nothing(repository: Repository) -> None:
     new = repository.dvc("exp", "run", "-S", "lr=0.003")
-    assert set(ran(new)) == {*per_task("stage_one", "features", "stage_two"), "evaluate", "report"}
+    assert set(ran(new)) == {*per_task("stage_one", "features", "stage_two"), "rematch", "evaluate", "report"}
     changed = repository.dvc("params", "diff", "--md")
     assert re.search(r"\| params.yaml +\| lr +\| 0.01 +\| 0.003 +\|", changed)
     old = repository.dvc("exp", "run", "-S", "lr=0.01")
-    assert set(cached(old)) == {*per_task("stage_one", "features", "stage_two"), "evaluate"}
+    assert set(cached(old)) == {*per_task("stage_one", "features", "stage_two"), "rematch", "evaluate"}
     assert ran(old) == ["report"]  # DVC can't take a file that git tracks from its cache: only the page is rendered
     assert repository.run("git", "status", "--porcelain") == ""
 
 
 def test_classifier_lr_runs_no_backbone_pass(repository: Repository) -> None:
     output = repository.dvc("exp", "run", "-S", "classifier_lr=0.002")
-    assert set(ran(output)) == {*per_task("stage_two"), "evaluate", "report"}
+    assert set(ran(output)) == {*per_task("stage_two"), "rematch", "evaluate", "report"}
     old = repository.dvc("exp", "run", "-S", "classifier_lr=0.005")
-    assert set(cached(old)) == {*per_task("stage_two"), "evaluate"}
+    assert set(cached(old)) == {*per_task("stage_two"), "rematch", "evaluate"}
 
 
 def test_tiny_numbers_survive_the_yaml_of_dvc(repository: Repository) -> None:
@@ -40,7 +40,7 @@ def test_one_more_task_trains_only_the_new_one(repository: Repository) -> None:
     before = repository.digests(*patterns)
     repository.run("python", "-m", "pipeline", "plan", "3")
     output = repository.dvc("repro")
-    assert set(ran(output)) == {"split", "stage_one@t3", "features@t3", "stage_two@t3", "evaluate", "report"}
+    assert set(ran(output)) == {"split", "stage_one@t3", "features@t3", "stage_two@t3", "rematch", "evaluate", "report"}
     after = repository.digests(*patterns)
     assert {path: after[path] for path in before} == before
     assert "| t3 |" in repository.read("reports/report.md")
@@ -48,13 +48,13 @@ def test_one_more_task_trains_only_the_new_one(repository: Repository) -> None:
 
 def test_fewer_tasks_need_only_a_parameter(repository: Repository) -> None:
     output = repository.dvc("exp", "run", "-S", "num_tasks=1")
-    assert set(ran(output)) == {"split", "evaluate", "report"}
+    assert set(ran(output)) == {"split", "rematch", "evaluate", "report"}
     assert "10 classes arrive in 1 tasks" in repository.read("reports/report.md")
 
 
 def test_a_second_run_from_scratch_gives_the_same_bytes(repository: Repository, tmp_path: Path) -> None:
     again = repository.clone(tmp_path / "again")
-    assert len(ran(again.dvc("repro"))) == 12  # all but report, which finds its inputs as committed
+    assert len(ran(again.dvc("repro"))) == 13  # all but report, which finds its inputs as committed
     everything = ("data/**/*", "artifacts/**/*", "reports/**/*", "dvc.lock")
     assert again.digests(*everything) == repository.digests(*everything)
     assert again.run("git", "status", "--porcelain") == ""

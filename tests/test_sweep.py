@@ -51,7 +51,7 @@ def test_a_name_stands_for_parameters_and_code() -> None:
         Path(module).write_text(module)
     sweep = Sweep(seeds=[0, 7], reference="a", variants={"a": {}, "b & c": {"lr": 0.5}})
     first = cells(sweep)
-    assert [cell.name.rpartition("-")[0] for cell in first] == ["a-s0", "b-c-s0", "a-s7", "b-c-s7"]
+    assert [cell.name.rpartition("-")[0] for cell in first] == ["a-s0", "a-s7", "b-c-s0", "b-c-s7"]
     assert cells(sweep) == first
     set_params(Path("params.yaml"), epochs=9)
     changed = cells(sweep)
