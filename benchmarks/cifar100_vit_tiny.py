@@ -152,7 +152,13 @@ The right LayerNorms are selected for {100 * report["selection_accuracy_mean"]:.
 
 
 def compare(folder: Path) -> None:
-    """Run the grid of variants, and keep what `python -m pipeline sweep` wrote."""
+    """Run the grid of variants, and keep what `python -m pipeline sweep` wrote.
+
+    First seed and reference by hand, committed: DVC fails to restore stages in experiments where the committed dvc.lock
+    names folders that are not in the cache.
+    """
+    run(["dvc", "repro", "evaluate"], folder)
+    run(["git", "commit", "-qam", "start of the experiments"], folder)
     run([sys.executable, "-m", "pipeline", "sweep", "sweeps/cifar100_vit_tiny.yaml"], folder)
     for file in (artifacts.COMPARISON, artifacts.COMPARISON_JSON):
         shutil.copy(folder / file, ROOT / RESULT.with_name(f"{RESULT.name}_comparison{file.suffix}"))
