@@ -4,7 +4,7 @@ A stage of a small pipeline computes for a second and imports for two. So a serv
 once; a stand-in for `python`, first on the PATH of a `dvc`, asks it to fork a child that runs the stage's module from
 the stage's own working directory, with its environment, standard streams and exit code. Nothing of the project is
 imported before the fork: a stage runs the code of its own folder. Where no server answers, the stand-in is plain
-Python; when the stand-in is killed, so is the child. Used by sweeps and by the tests.
+Python; when the stand-in is killed, so is the child. Used by `python -m pipeline.dvc`, by sweeps and by the tests.
 """
 
 import contextlib
@@ -88,10 +88,10 @@ def stop(server: StageServer) -> None:
 
 def serve(address: str) -> None:
     """Answer requests until nobody has asked for a while."""
-    _import_libraries()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
-    listener.listen()
+    listener.listen()  # who asks now waits, and meanwhile DVC starts
+    _import_libraries()
     listener.settimeout(5.0)
     children, asked = set[int](), time.monotonic()
     while children or time.monotonic() - asked < IDLE_SECONDS:

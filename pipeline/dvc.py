@@ -1,0 +1,28 @@
+"""DVC as ever, but its stages share one import of torch and timm: python -m pipeline.dvc repro, ... exp run -S lr=0.02.
+
+Starting Python and importing takes longer than most stages of a small pipeline compute. The stages are the same, and so
+are their results; only who starts them differs (pipeline.stage_server).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+
+from pipeline import stage_server
+
+
+def main() -> int:
+    """Run DVC with this command's arguments: its exit code."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches DVC too, which ends its stage and itself
+    server = stage_server.start(os.environ)
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "dvc", *sys.argv[1:]], env=server.environment, check=False
+        ).returncode
+    finally:
+        stage_server.stop(server)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
