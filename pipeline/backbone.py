@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.device import send
 from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.timm_vit import VisionTransformer, create_model
@@ -45,7 +46,7 @@ class Backbone:
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 images [B, H, W, 3] as the model's input: float32 [B, 3, S, S] on its device."""
-        floats = images.to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        floats = send(images, self.device).permute(0, 3, 1, 2).float().div_(255)
         if floats.shape[2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             floats = functional.interpolate(floats, size, mode="bilinear", antialias=True, align_corners=False)

@@ -23,7 +23,6 @@ from pipeline.ridge import Ridge
 
 State = Mapping[str, Tensor]
 
-SHRINKAGE = 0.1  # of the covariance of class Gaussians
 PENALTY = 0.01  # of the ridge regression
 CARRY_PENALTY = 0.1  # of the map into new LayerNorms
 PROJECTED = 2000  # random features of ridge_projected
@@ -113,7 +112,7 @@ def _learn_discriminant(state: State, features: TaskFeatures, training: Training
     """Linear discriminant: class Gaussians under their own tasks' LayerNorms, one shared shrunk covariance."""
     del training
     after = gaussians.add_classes(_gaussians(state, features), features.own, features.labels)
-    return after._asdict(), gaussians.linear_discriminant(after, SHRINKAGE)
+    return after._asdict(), gaussians.linear_discriminant(after, gaussians.SHRINKAGE)
 
 
 def _learn_carried(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
@@ -125,13 +124,13 @@ def _learn_carried(state: State, features: TaskFeatures, training: Training) -> 
     if state:
         before = gaussians.carry(before, features.before, features.own, CARRY_PENALTY)
     after = gaussians.add_classes(before, features.own, features.labels)
-    return after._asdict(), gaussians.linear_discriminant(after, SHRINKAGE)
+    return after._asdict(), gaussians.linear_discriminant(after, gaussians.SHRINKAGE)
 
 
 def _learn_aligned(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
     """One softmax head over all classes so far, trained anew on samples from their Gaussians."""
     after = gaussians.add_classes(_gaussians(state, features), features.own, features.labels)
-    drawn, labels = gaussians.sample(after, PSEUDO_FEATURES, SHRINKAGE, training.generator)
+    drawn, labels = gaussians.sample(after, PSEUDO_FEATURES, gaussians.SHRINKAGE, training.generator)
     return after._asdict(), train_softmax(drawn[None], labels, replace(training, start=None))
 
 

@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import Tensor
 
 from pipeline.errors import UserError
 
@@ -21,3 +22,8 @@ def compute_device() -> torch.device:
     except (RuntimeError, AssertionError) as error:  # an unknown name; a device that this torch or machine lacks
         reason = str(error).splitlines()[0]
         raise UserError(f"DEVICE={name!r} cannot be used: {reason}: unset it, or DEVICE=cpu") from None
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device; a GPU copies it while the program goes on."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

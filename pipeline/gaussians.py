@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pipeline.head import Head
 
+SHRINKAGE = 0.1  # of the covariance, wherever a discriminant is asked for
+
 
 class Gaussians(NamedTuple):
     """Sufficient statistics of C classes in D dimensions, float64."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from pipeline import gaussians, ridge
 from pipeline.key import closed_form_key
 from pipeline.ridge import Ridge
-from pipeline.selector import SHRINKAGE, State, complement_code, gaussians_of, num_tasks
+from pipeline.selector import State, complement_code, gaussians_of, num_tasks
 
 PROTOTYPES = 10  # of a task: k-means, mixture
 PSEUDO_QUERIES = 64  # of a class: perceptron
@@ -92,7 +92,7 @@ def _learn_perceptron(state: State, queries: Tensor, labels: Tensor, generator: 
     PCR of arXiv 2011.04783, which replays stored features instead.
     """
     new = _learn_gaussians(state, queries, labels, generator)
-    drawn, classes = gaussians.sample(gaussians_of(new), PSEUDO_QUERIES, SHRINKAGE, generator)
+    drawn, classes = gaussians.sample(gaussians_of(new), PSEUDO_QUERIES, gaussians.SHRINKAGE, generator)
     mean, deviation = drawn.mean(0), drawn.std(0)
     inputs, task = (drawn - mean) / deviation, new["task"][classes]
     weight = torch.zeros(int(task.max()) + 1, inputs.shape[1], requires_grad=True)

@@ -4,6 +4,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -54,7 +55,7 @@ class Progress:
 
     def end_epoch(self, epoch: int, epochs: int) -> float:
         """Show and return the mean loss of zero-based `epoch`."""
-        loss = sum(float(value) for value in self._losses) / len(self._losses)
+        loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
         self._show(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", last=epoch + 1 == epochs)
         return loss

@@ -23,7 +23,6 @@ Selection = Literal["query", "layerwise", "oracle", "latest"]
 
 ENTROPY = "entropy"  # the selector that judges by the outputs of every task's model, not by the query
 
-SHRINKAGE = 0.1  # of the covariance of class Gaussians
 PENALTY = 0.1  # of the ridge regression
 
 
@@ -78,7 +77,7 @@ def _mixture_likelihood(state: State, queries: Tensor) -> Tensor:
 
 def _class_likelihood(state: State, queries: Tensor) -> Tensor:
     """log p(task | q) but for a constant, classes equally likely."""
-    head = gaussians.linear_discriminant(gaussians_of(state), SHRINKAGE)
+    head = gaussians.linear_discriminant(gaussians_of(state), gaussians.SHRINKAGE)
     return likelihood_of_tasks(head.logits(queries), state["task"])
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,10 +11,14 @@ from torch.nn import functional
 
 from pipeline.augment import augment
 from pipeline.backbone import Backbone, LayerNorms
+from pipeline.device import send
 from pipeline.errors import UserError
-from pipeline.head import Head, new_head
+from pipeline.head import Head
 from pipeline.images import Images
 from pipeline.progress import Progress
+
+LrSchedule = Literal["constant", "linear"]
+_WARM_UP = 0.1  # share of the steps of `linear`
 
 
 @dataclass(frozen=True)
@@ -22,15 +27,23 @@ class Schedule:
 
     batch_size: int
     lr: float
+    lr_schedule: LrSchedule
     epochs: int
     min_crop: float  # smallest share of an image that a training crop keeps; 1: no crops
     flip: bool  # mirror every second training image left to right
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The rate of zero-based `step`: constant, or linearly up to lr in a tenth of the steps and down towards 0."""
+        if self.lr_schedule == "constant":
+            return self.lr
+        return self.lr * min((step + 1) / math.ceil(_WARM_UP * steps), (steps - step) / (steps * (1 - _WARM_UP)), 1.0)
 
 
 def tune_layernorms(  # noqa: PLR0913
     backbone: Backbone,
     *,
     start: Mapping[str, Tensor],
+    start_head: Head,
     images: Images,
     labels: Tensor,
     schedule: Schedule,
@@ -40,23 +53,24 @@ def tune_layernorms(  # noqa: PLR0913
 ) -> tuple[LayerNorms, Head]:
     """LayerNorms of one task, from those of the task before, and the auxiliary head (arXiv 2308.09610, stage one).
 
-    start: what is tuned, with the values to begin with; images: N; labels: [N], from 0 within the task. similarity: of
-    the batch just run to the keys being learned; it is raised while the cross-entropy is lowered (single-pass variant).
-    Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
-    learns at the same rate. Nothing is fetched from the device within an epoch.
+    start, start_head: what is tuned, with the values to begin with; images: N; labels: [N], from 0 within the task.
+    similarity: of the batch just run to the keys being learned; it is raised while the cross-entropy is lowered
+    (single-pass variant). Cross-entropy over the task's classes; Adam(0.9, 0.999), fresh for every task. The auxiliary
+    head learns at the same rate. Nothing is fetched from the device within an epoch.
     """
     device = backbone.device
     layernorms = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
-    head = new_head(int(labels.max()) + 1, backbone.model.num_features, generator)
-    auxiliary_head = [tensor.to(device).requires_grad_() for tensor in (head.weight, head.bias)]
-    optimiser = torch.optim.Adam([*layernorms.values(), *auxiliary_head], lr=schedule.lr)
-    labels = labels.to(device)
+    auxiliary_head = [t.to(device, copy=True).requires_grad_() for t in (start_head.weight, start_head.bias)]
+    optimiser = torch.optim.Adam([*layernorms.values(), *auxiliary_head], fused=device.type == "cuda")
+    batches = math.ceil(len(images) / schedule.batch_size)
     for epoch in range(schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
-        for rows, pixels in zip(order, images.batches(order, backbone.image_size), strict=True):
+        pixels_of = zip(order, images.batches(order, backbone.image_size), strict=True)
+        for step, (rows, pixels) in enumerate(pixels_of, start=epoch * batches):
+            optimiser.param_groups[0]["lr"] = schedule.lr_at(step, schedule.epochs * batches)
             inputs = augment(backbone.prepare(pixels), generator, min_crop=schedule.min_crop, flip=schedule.flip)
             logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary_head)  # [B, classes]
-            loss = functional.cross_entropy(logits, labels[rows])
+            loss = functional.cross_entropy(logits, send(labels[rows], device))
             if similarity:
                 loss = loss - similarity()
             optimiser.zero_grad()

@@ -27,7 +27,9 @@ class Params(Record):
     tuned_parameters: str
     layernorm_init: str
     lr: float
+    lr_schedule: str
     epochs: int
+    auxiliary_init: str
     min_crop: float
     flip: bool
     selection: str

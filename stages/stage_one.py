@@ -6,11 +6,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from pipeline import artifacts
+from pipeline import artifacts, gaussians
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.cumulative import append_rows
 from pipeline.device import compute_device
+from pipeline.head import Head, new_head
 from pipeline.images import Images
 from pipeline.layerwise import initial_attention, initial_keys, similarity, with_layerwise_norms
 from pipeline.params import Record, read_params
@@ -18,7 +19,7 @@ from pipeline.progress import Progress
 from pipeline.seeds import generator
 from pipeline.tasks import task_index, task_name
 from pipeline.tuned_parameters import TunedNorms, TunedParameters, Tuning, tuned_names
-from pipeline.tuning import Schedule, tune_layernorms
+from pipeline.tuning import LrSchedule, Schedule, tune_layernorms
 
 
 class Params(Record):
@@ -29,13 +30,24 @@ class Params(Record):
     normalize: Normalize
     batch_size: int = Field(ge=1)
     lr: float = Field(gt=0)
+    lr_schedule: LrSchedule
     epochs: int = Field(ge=1)
+    auxiliary_init: Literal["fresh", "discriminant"]
     min_crop: float = Field(gt=0, le=1)
     flip: bool
     tuning: Tuning
     tuned_norms: TunedNorms
     tuned_parameters: TunedParameters
     layernorm_init: Literal["previous", "pretrained"]
+
+
+def start_head(params: Params, task: str, labels: torch.Tensor, random: torch.Generator) -> Head:
+    """The auxiliary head to begin with: random rows, or the linear discriminant of the task's queries."""
+    queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
+    if params.auxiliary_init == "fresh":
+        return new_head(int(labels.max()) + 1, queries.shape[1], random)
+    classes = gaussians.add_classes(gaussians.no_gaussians(queries.shape[1]), queries, labels)
+    return gaussians.linear_discriminant(classes, gaussians.SHRINKAGE)
 
 
 def main(task: str) -> None:
@@ -61,14 +73,18 @@ def main(task: str) -> None:
         start |= initial_keys(backbone, images, start) | (initial_attention(backbone) if objective["attention"] else {})
         raised = partial(similarity, backbone)
 
+    random = generator(params.seed, "stage_one", index)
     with Progress(f"stage one, {task}", params.epochs * len(images)) as progress:
         learned, head = tune_layernorms(
             backbone,
             start=start,
+            start_head=start_head(params, task, train["labels"], random),
             images=images,
             labels=train["labels"],
-            schedule=Schedule(params.batch_size, params.lr, params.epochs, params.min_crop, params.flip),
-            generator=generator(params.seed, "stage_one", index),
+            schedule=Schedule(
+                params.batch_size, params.lr, params.lr_schedule, params.epochs, params.min_crop, params.flip
+            ),
+            generator=random,
             progress=progress,
             similarity=raised,
         )

@@ -22,6 +22,8 @@ PLAIN: dict[str, object] = {
     "tuned_parameters": "both",
     "layernorm_init": "previous",
     "lr": 0.01,
+    "lr_schedule": "constant",
+    "auxiliary_init": "fresh",
     "min_crop": 1.0,
     "flip": False,
     "selection": "query",
