@@ -1,15 +1,13 @@
-"""Every selector with every classifier on the same finished LayerNorms: CIFAR-100, ViT-Ti/16, several seeds.
+"""Every selector with every classifier and correction, on the same LayerNorms: what better choices win.
 
-    python -m benchmarks.beyond IMAGES WEIGHTS
+    python -m benchmarks.beyond                   # the embedded default
+    python -m benchmarks.beyond IMAGES WEIGHTS    # CIFAR-100 with ViT-Ti/16, as in benchmarks.cifar100_vit_tiny
 
-The pipeline runs as in benchmarks.cifar100_vit_tiny; then each image is run once under each task's LayerNorms, and all
-selectors, classifiers and corrections of the library learn task by task from these features, as the stages would have
-them do. Writes reports/benchmarks/beyond.{md,json}; with `--evaluate-on validation`, where choices are made,
-beyond_validation.{md,json}.
+The ordinary pipeline learns the LayerNorms, once a seed. All else works on their features, computed once, with the
+functions that the stages call. Choices are made with `--evaluate-on validation`. Writes reports/benchmarks/beyond*.
 """
 
 import io
-import json
 import os
 import statistics
 from collections.abc import Iterator, Mapping
@@ -22,144 +20,89 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS, ROOT, clone, configure, measure, run_plan
+from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS
+from benchmarks.clone import ROOT, clone, configure, run_dvc, run_plan
+from benchmarks.finished_run import FinishedRun, OneModel, load_run, size
 from pipeline import artifacts
-from pipeline.backbone import build_backbone
 from pipeline.classifier import LEARN as CLASSIFIERS
 from pipeline.classifier import TaskFeatures, Training
 from pipeline.correction import arc
-from pipeline.cumulative import row
-from pipeline.device import compute_device
 from pipeline.feature_table import FeatureTable
-from pipeline.head import Head, task_heads
-from pipeline.images import Images
+from pipeline.head import Head
 from pipeline.mappers import LEARN as MAPPERS
 from pipeline.mappers import add_prototype
+from pipeline.params import read_mapping
 from pipeline.progress import Progress
 from pipeline.rematch import rematch
 from pipeline.report import table
 from pipeline.seeds import generator
-from pipeline.selector import ENTROPY, SCORES, lowest_entropy
+from pipeline.selector import ENTROPY, ONE_MODEL, SCORES, lowest_entropy
 from pipeline.tasks import task_name
 
 SEE_SELECTED = ("softmax", "ncm")  # classifiers that learn from features under the selected LayerNorms
+OF_ONE_MODEL = ("softmax", "ncm", "lda", "carried_gaussians")
 CORRECTIONS = ("none", "arc", "rematch")
 ARC_GAMMA, ARC_TEMPERATURE, ROUNDS = 1.0, 1.2, 3
 State = dict[str, Tensor]
+Row = tuple[str, str, str]  # selector, classifier, correction
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run: queries, and features of every image under every task's LayerNorms."""
+class Setting:
+    """What the table is about."""
 
-    seed: int
-    train_queries: list[Tensor]  # [N, D] of each task
-    train_labels: list[Tensor]  # [N] of each task, from 0
-    train_features: list[Tensor]  # [T, N, D] of each task's images under every task's LayerNorms
-    test_queries: Tensor  # [M, D]
-    test_features: Tensor  # [T, M, D]
-    test_labels: Tensor  # [M]
-    test_tasks: Tensor  # [M]
-    auxiliary_heads: list[Head]
-    layernorm_bytes: int  # of a task
-
-    @property
-    def num_tasks(self) -> int:
-        """T."""
-        return len(self.train_queries)
+    title: str
+    name: str  # of the clone and of the result
+    num_tasks: int
+    changes: Mapping[str, Any]  # in params.yaml
 
 
-def load_run(seed: int) -> Run:
-    """The run of the working folder, in which the pipeline has finished."""
-    last = task_name(NUM_TASKS - 1)
-    names = [task_name(task) for task in range(NUM_TASKS)]
-    weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(
-        weights, config, image_size=PARAMS["image_size"], normalize=PARAMS["normalize"], device=compute_device()
-    )
-    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
-
-    def under_all(images: Images, progress: Progress) -> Tensor:
-        features = []
-        for task in range(NUM_TASKS):
-            features.append(backbone.encode(images, row(bank, task)))
-            progress.step(len(images))
-        return torch.stack(features)
-
-    trains = [artifacts.load_tensors(artifacts.train_file(name)) for name in names]
-    test = artifacts.load_tensors(artifacts.TEST)
-    with Progress(f"features, seed {seed}", images=0) as progress:
-        train_features = [under_all(Images.from_tensors(train), progress) for train in trains]
-        test_features = under_all(Images.from_tensors(test), progress)
-        progress.finish()
-    return Run(
-        seed=seed,
-        train_queries=[artifacts.load_tensors(artifacts.train_queries_file(name))["queries"] for name in names],
-        train_labels=[train["labels"] for train in trains],
-        train_features=train_features,
-        test_queries=artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"],
-        test_features=test_features,
-        test_labels=test["labels"],
-        test_tasks=test["tasks"],
-        auxiliary_heads=task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(last))),
-        layernorm_bytes=sum(tensor[0].numel() * tensor.element_size() for tensor in bank.values()),
-    )
-
-
-def selections(run: Run, selector: str) -> tuple[list[Tensor], Tensor, State]:
+def selections(run: FinishedRun, selector: str) -> tuple[list[Tensor], Tensor, State]:
     """Tasks selected for each task's training images when it was the newest, for the test images in the end; state."""
+    if selector == "oracle":
+        return [torch.full_like(labels, task) for task, labels in enumerate(run.train_labels)], run.test_tasks, {}
+    heads = run.auxiliary_heads
+    if selector == ENTROPY:
+        trains = [
+            lowest_entropy([h.logits(f) for h, f in zip(heads[: task + 1], features, strict=False)])
+            for task, features in enumerate(run.train_features)
+        ]
+        return trains, lowest_entropy([h.logits(f) for h, f in zip(heads, run.test_features, strict=True)]), {}
     state: State = {}
     trains = []
     for task, (queries, labels) in enumerate(zip(run.train_queries, run.train_labels, strict=True)):
-        own = torch.full((len(queries),), task)
-        if selector in ("oracle", "latest"):
-            trains.append(own)
-        elif selector == ENTROPY:
-            heads = run.auxiliary_heads[: task + 1]
-            trains.append(lowest_entropy([h.logits(f) for h, f in zip(heads, run.train_features[task], strict=False)]))
+        if selector == "key":
+            state = add_prototype(state, torch.nn.functional.normalize(queries, dim=1).mean(0))
         else:
-            random = generator(run.seed, "keys", task)
-            if selector == "key":
-                state = add_prototype(state, torch.nn.functional.normalize(queries, dim=1).mean(0))
-            else:
-                state = MAPPERS[selector](state, queries, labels, random)
-            trains.append(SCORES[selector](state, queries).argmax(1))
-    if selector == "oracle":
-        test = run.test_tasks
-    elif selector == "latest":
-        test = torch.full_like(run.test_tasks, run.num_tasks - 1)
-    elif selector == ENTROPY:
-        test = lowest_entropy([h.logits(f) for h, f in zip(run.auxiliary_heads, run.test_features, strict=True)])
-    else:
-        test = SCORES[selector](state, run.test_queries).argmax(1)
-    return trains, test, state
+            state = MAPPERS[selector](state, queries, labels, generator(run.seed, "keys", task))
+        trains.append(SCORES[selector](state, queries).argmax(1))
+    return trains, SCORES[selector](state, run.test_queries).argmax(1), state
 
 
-def learn(run: Run, classifier: str, trains: list[Tensor]) -> tuple[State, Head]:
-    """The classifier after the last task, from features under the selected LayerNorms."""
+def learn(
+    run: FinishedRun, classifier: str, seen: list[Tensor], model: OneModel, params: Mapping[str, Any]
+) -> tuple[State, Head]:
+    """State and head after the last task. seen: [N, D] of each task, as at inference; model: own features, before."""
     state: State = {}
     head = Head(torch.empty(0), torch.empty(0))
-    for task, (features, labels, selected) in enumerate(zip(run.train_features, run.train_labels, trains, strict=True)):
-        views = features[selected, torch.arange(len(labels))][None]
-        before = features[task - 1] if task else run.train_queries[0]
+    for task, labels in enumerate(run.train_labels):
         training = Training(
-            batch_size=PARAMS["batch_size"],
-            lr=PARAMS["classifier_lr"],
-            epochs=PARAMS["classifier_epochs"],
+            batch_size=params["batch_size"],
+            lr=params["classifier_lr"],
+            epochs=params["classifier_epochs"],
             start=None,
             generator=generator(run.seed, "stage_two", task),
             progress=Progress("", 0),
         )
-        given = TaskFeatures(views, features[task], before, labels)
+        given = TaskFeatures(seen[task][None], model.own[task], model.before[task], labels)
         with redirect_stdout(io.StringIO()):  # hundreds of heads are trained here
             state, head = CLASSIFIERS[classifier](state, given, training)
     return state, head
 
 
-def answers(run: Run, head: Head, selected: Tensor, correction: str) -> tuple[Tensor, float]:
+def answers(run: FinishedRun, head: Head, features: Tensor, selected: Tensor, correction: str) -> tuple[Tensor, float]:
     """Predicted classes [M] of the test images, and how many passes an image the correction took."""
     image = torch.arange(len(selected))
-    features = run.test_features[selected, image]
     sizes = torch.tensor([int(labels.max()) + 1 for labels in run.train_labels])
     class_tasks = torch.arange(run.num_tasks).repeat_interleave(sizes)
     if correction == "arc":
@@ -172,69 +115,75 @@ def answers(run: Run, head: Head, selected: Tensor, correction: str) -> tuple[Te
     return head.logits(features).argmax(1), 0.0
 
 
-def grid() -> Iterator[tuple[str, str]]:
-    """Selectors and classifiers."""
+def score(run: FinishedRun, predicted: Tensor) -> float:
+    """Average accuracy in percent."""
+    right = (predicted == run.test_labels).float()
+    return 100 * statistics.fmean(float(right[run.test_tasks == task].mean()) for task in range(run.num_tasks))
+
+
+def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
+    """Accuracy and costs where a task is selected for each image."""
+    learned: dict[str, tuple[State, Head]] = {}  # of classifiers that see own features only, whatever selects
+    image = torch.arange(len(run.test_labels))
     for selector in (*SCORES, ENTROPY, "oracle"):
+        trains, test, selector_state = selections(run, selector)
+        seen = [f[s, torch.arange(len(s))] for f, s in zip(run.train_features, trains, strict=True)]
+        passes = {"oracle": 1, ENTROPY: run.num_tasks}.get(selector, 2)
         for classifier in CLASSIFIERS:
-            if classifier != "carried_gaussians":
-                yield selector, classifier
-    yield "latest", "carried_gaussians"
-    yield "latest", "softmax"
-
-
-def rows_of_run(run: Run) -> dict[tuple[str, str, str], dict[str, float]]:
-    """Accuracy and costs of every row of the table."""
-    results = {}
-    chosen = {selector: selections(run, selector) for selector in {selector for selector, _ in grid()}}
-    learned: dict[str, tuple[State, Head]] = {}  # of those that see own features only, whatever selects
-    for selector, classifier in grid():
-        trains, test, selector_state = chosen[selector]
-        if classifier in SEE_SELECTED:
-            state, head = learn(run, classifier, trains)
-        else:
-            if classifier not in learned:
-                learned[classifier] = learn(run, classifier, trains)
+            if classifier == "carried_gaussians":
+                continue
+            if classifier in SEE_SELECTED or classifier not in learned:
+                learned[classifier] = learn(run, classifier, seen, run.latest, params)
             state, head = learned[classifier]
-        models = 1 if selector == "latest" else run.num_tasks
-        stored = models * run.layernorm_bytes + size(selector_state) + size(state)
-        passes = {"latest": 1, "oracle": 1, ENTROPY: run.num_tasks}.get(selector, 2)
-        for correction in CORRECTIONS if selector not in ("oracle", "latest") else ("none",):
-            predicted, more = answers(run, head, test, correction)
-            right = (predicted == run.test_labels).float()
-            of_task = [float(right[run.test_tasks == task].mean()) for task in range(run.num_tasks)]
-            results[selector, classifier, correction] = {
-                "average_accuracy": 100 * statistics.fmean(of_task),
-                "selection_accuracy": 100 * float((test == run.test_tasks).float().mean()),
-                "passes": passes + more,
-                "bytes_per_task": stored / run.num_tasks,
-            }
-    return results
+            kept = size([*selector_state.values(), *state.values()]) / run.num_tasks + run.layernorm_bytes
+            for correction in CORRECTIONS if selector != "oracle" else ("none",):
+                predicted, more = answers(run, head, run.test_features[test, image], test, correction)
+                yield (
+                    (selector, classifier, correction),
+                    {
+                        "average_accuracy": score(run, predicted),
+                        "selection_accuracy": 100 * float((test == run.test_tasks).float().mean()),
+                        "passes": passes + more,
+                        "bytes_per_task": kept,
+                    },
+                )
 
 
-def size(state: Mapping[str, Tensor]) -> int:
-    """Bytes of a state."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+def rows_of_one_model(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
+    """Accuracy and costs where one set of LayerNorms serves all tasks."""
+    last = torch.full_like(run.test_tasks, run.num_tasks - 1)
+    for selection in ONE_MODEL:
+        model: OneModel = getattr(run, selection)
+        for classifier in OF_ONE_MODEL:
+            state, head = learn(run, classifier, model.own, model, params)
+            for correction in ("none", "arc"):
+                predicted, _ = answers(run, head, model.test, last, correction)
+                yield (
+                    (selection, classifier, correction),
+                    {
+                        "average_accuracy": score(run, predicted),
+                        "passes": 1.0,
+                        "bytes_per_task": (size(list(state.values())) + run.layernorm_bytes) / run.num_tasks,
+                    },
+                )
 
 
-def summarise(runs: dict[int, dict[tuple[str, str, str], dict[str, float]]]) -> list[dict[str, Any]]:
+def summarise(runs: Mapping[int, Mapping[Row, Mapping[str, float]]]) -> list[dict[str, Any]]:
     """Mean over the seeds, best first."""
     rows = []
     for key in next(iter(runs.values())):
         values = [results[key] for results in runs.values()]
-
-        def mean(name: str, values: list[dict[str, float]] = values) -> float:
-            return round(statistics.fmean(value[name] for value in values), 2)
-
+        mean = {name: round(statistics.fmean(value[name] for value in values), 2) for name in values[0]}
         accuracy = [value["average_accuracy"] for value in values]
         rows.append(
             dict(zip(("selector", "classifier", "correction"), key, strict=True))
             | {
-                "average_accuracy_mean": mean("average_accuracy"),
+                "average_accuracy_mean": mean["average_accuracy"],
                 "average_accuracy_std": round(statistics.stdev(accuracy), 2) if len(accuracy) > 1 else 0.0,
                 "average_accuracies": [round(value, 2) for value in accuracy],
-                "selection_accuracy": mean("selection_accuracy"),
-                "passes": mean("passes"),
-                "bytes_per_task": round(mean("bytes_per_task")),
+                "selection_accuracy": mean.get("selection_accuracy"),
+                "passes": mean["passes"],
+                "bytes_per_task": round(mean["bytes_per_task"]),
                 "seeds": list(runs),
             }
         )
@@ -247,7 +196,7 @@ def page(report: Mapping[str, Any]) -> str:
         (
             " + ".join(row[name] for name in ("selector", "classifier", "correction") if row[name] != "none"),
             f"{row['average_accuracy_mean']:.1f} ± {row['average_accuracy_std']:.1f}",
-            f"{row['selection_accuracy']:.1f}",
+            "" if row["selection_accuracy"] is None else f"{row['selection_accuracy']:.1f}",
             f"{row['passes']:.2f}",
             f"{row['bytes_per_task']:,}",
         )
@@ -255,41 +204,50 @@ def page(report: Mapping[str, Any]) -> str:
     ]
     header = ("configuration", "average accuracy (%)", "right LayerNorms (%)", "passes", "bytes a task")
     return f"""\
-# Selectors, classifiers and corrections: CIFAR-100, ViT-Ti/16
+# Selectors, classifiers and corrections: {report["title"]}
 
-{NUM_TASKS} tasks of ten classes, {PARAMS["image_size"]} px, measured on {report["evaluate_on"]} images, seeds
+{report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
 {", ".join(map(str, report["seeds"]))}; all on the same LayerNorms. The paper's configuration is key + softmax; `oracle`
-is told the task, an upper bound. No row keeps a sample of an old task. {report["machine"]}
+is told the task, an upper bound; `latest` and `average` keep one set of LayerNorms for all tasks. No row keeps a sample
+of an old task. Passes: at inference. {report["machine"]}
 
 {table(header, rows)}
 """
 
 
 def main(
-    images: Annotated[Path, typer.Argument(help="Folder train/CLASS/*, test/CLASS/*.")],
-    weights: Annotated[Path, typer.Argument(help="Weights of vit_tiny_patch16_224.")],
+    images: Annotated[Path | None, typer.Argument(help="Folder train/CLASS/*, test/CLASS/*.")] = None,
+    weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
     evaluate_on: Annotated[str, typer.Option(help="test, or validation where choices are made.")] = "test",
 ) -> None:
     """Run every seed and write the table."""
-    folder = clone()
-    changes = PARAMS | {"evaluate_on": evaluate_on}
-    configure(folder, **changes, data_dir=str(images.resolve()), backbone_weights=str(weights.resolve()))
-    run_plan(folder, NUM_TASKS)
+    setting = Setting("glyphs, glyph_vit", "beyond_glyphs", 5, {})
+    if images and weights:
+        paths = {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
+        setting = Setting("CIFAR-100, ViT-Ti/16 at 96 px", "beyond", NUM_TASKS, PARAMS | paths)
+    folder = clone(setting.name)
+    configure(folder, **setting.changes, evaluate_on=evaluate_on)
+    run_plan(folder, setting.num_tasks)
     runs = {}
     for seed in map(int, seeds.split(",")):
-        measure(folder, seed)
+        configure(folder, seed=seed)
+        run_dvc(folder, "repro", f"stage_one@{task_name(setting.num_tasks - 1)}")
         with chdir(folder):
-            runs[seed] = rows_of_run(load_run(seed))
+            params = read_mapping(Path("params.yaml"))
+            run = load_run(seed, setting.num_tasks, params)
+            runs[seed] = dict([*rows_of_selectors(run, params), *rows_of_one_model(run, params)])
     report = {
         "rows": summarise(runs),
-        "params": changes,
+        "title": setting.title,
+        "num_tasks": setting.num_tasks,
         "evaluate_on": evaluate_on,
         "seeds": list(runs),
         "machine": f"{os.cpu_count()} CPU cores.",
     }
-    result = ROOT / "reports/benchmarks" / ("beyond.json" if evaluate_on == "test" else "beyond_validation.json")
-    artifacts.save_json(result, json.loads(json.dumps(report)))
+    suffix = "" if evaluate_on == "test" else f"_{evaluate_on}"
+    result = ROOT / f"reports/benchmarks/{setting.name}{suffix}.json"
+    artifacts.save_json(result, report)
     artifacts.save_bytes(result.with_suffix(".md"), page(report).encode())
     print(page(report))
 

@@ -22,7 +22,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,10 +30,10 @@ from typing import Annotated, Any
 import typer
 from ruamel.yaml import YAML
 
+from benchmarks.clone import ROOT, clone, configure, run, run_dvc, run_plan
 from pipeline import artifacts, metrics
 from pipeline.report import METHODS, table
 
-ROOT = Path(__file__).parent.parent
 RESULT = Path("reports/benchmarks/cifar100_vit_tiny")
 CHOICES = Path("reports/benchmarks/cifar100_vit_tiny_validation.json")
 # Clean images for keys and head; lr and classifier_lr as chosen on held-out training images by --choose.
@@ -58,43 +57,11 @@ NUM_TASKS_CHOICE = 5  # the first tasks, where values of a parameter are compare
 _ROWS = ("frozen", "frozen_ncm", "single_stage", "c_ln", "oracle")
 
 
-def clone() -> Path:
-    """The last commit, in a folder that stays."""
-    folder = ROOT / ".scratch/cifar100_vit_tiny"
-    if folder.exists():
-        run(["git", "fetch", "-q"], folder)
-        run(["git", "reset", "-q", "--hard", "origin/HEAD"], folder)
-    else:
-        run(["git", "clone", "-q", str(ROOT), str(folder)], ROOT)
-    return folder
-
-
-def run(command: list[str], folder: Path) -> None:
-    """Run to the end, its output shown; a failure ends the benchmark."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    if subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, check=False).returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-
-
-def configure(folder: Path, **changes: object) -> None:
-    """Change the clone's params.yaml."""
-    yaml = YAML()
-    yaml.width = 120
-    params = yaml.load(folder / "params.yaml")
-    params.update(changes)
-    yaml.dump(params, folder / "params.yaml")
-
-
-def run_plan(folder: Path, num_tasks: int) -> None:
-    """Write the chain of tasks into the clone's params.yaml."""
-    run([sys.executable, "-m", "pipeline", "plan", str(num_tasks)], folder)
-
-
 def measure(folder: Path, seed: int) -> dict[str, Any]:
     """One seed: its metrics, matrices and seconds."""
     configure(folder, seed=seed)
     started = time.monotonic()
-    run(["dvc", "repro"], folder)
+    run_dvc(folder, "repro")
     seconds = time.monotonic() - started
     evaluation = json.loads((folder / artifacts.EVALUATION).read_text())
     return {
@@ -157,7 +124,7 @@ def compare(folder: Path) -> None:
     First seed and reference by hand, committed: DVC fails to restore stages in experiments where the committed dvc.lock
     names folders that are not in the cache.
     """
-    run(["dvc", "repro", "evaluate"], folder)
+    run_dvc(folder, "repro", "evaluate")
     run(["git", "commit", "-qam", "start of the experiments"], folder)
     run([sys.executable, "-m", "pipeline", "sweep", "sweeps/cifar100_vit_tiny.yaml"], folder)
     for file in (artifacts.COMPARISON, artifacts.COMPARISON_JSON):
@@ -207,7 +174,7 @@ def main(
     choose_: Annotated[str, typer.Option("--choose", help="NAME=VALUE,VALUE: compare on held-out images.")] = "",
 ) -> None:
     """Run every seed and write the table, or compare variants, or values of one parameter."""
-    folder = clone()
+    folder = clone(RESULT.name)
     configure(folder, **PARAMS, data_dir=str(images.resolve()), backbone_weights=str(weights.resolve()))
     run_plan(folder, NUM_TASKS_CHOICE if choose_ else NUM_TASKS)
     if compare_:

@@ -119,7 +119,7 @@ def _learn_carried(state: State, features: TaskFeatures, training: Training) -> 
     """The discriminant, its Gaussians carried into the newest LayerNorms by a map fitted on the new task's images."""
     del training
     if features.before is None:
-        raise UserError("params.yaml: classifier: carried_gaussians needs one model for all: set selection: latest")
+        raise UserError("params.yaml: classifier: carried_gaussians needs one model for all: set selection: average")
     before = _gaussians(state, features)
     if state:
         before = gaussians.carry(before, features.before, features.own, CARRY_PENALTY)

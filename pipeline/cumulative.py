@@ -25,6 +25,18 @@ def newest_repeated(bank: Mapping[str, Tensor], tasks: int) -> dict[str, Tensor]
     return {name: rows.expand(tasks, *rows.shape[1:]) for name, rows in bank.items()}
 
 
+def running_means(bank: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Row t is the mean of rows 0 to t: one model for all tasks so far, which a new task moves by a 1/t-th part only.
+
+    Weights tuned from one start may be averaged (Wortsman et al., Model soups, arXiv 2203.05482).
+    """
+    return {name: rows.cumsum(0) / _counts(rows) for name, rows in bank.items()}
+
+
+def _counts(rows: Tensor) -> Tensor:
+    return torch.arange(1, len(rows) + 1).view(-1, *[1] * (rows.ndim - 1))
+
+
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.explanations import explain
+
 METHODS = {
     "c_ln": "C-LN",
     "single_stage": "C-LN, single training stage",
@@ -64,7 +66,12 @@ def render(result: Result) -> str:
     params, tasks = result.params, result.tasks
     gain = 100 * (result.rows["c_ln"][0] - result.rows["frozen"][0])
     images = "test images" if params["evaluate_on"] == "test" else "held-out training images (validation)"
-    correction = _CORRECTIONS[params["correction"]]
+    selected = (
+        f" The right\nLayerNorms are selected for {percent(result.metrics['selection_accuracy'])} % of the images."
+        if params["selection"] in ("query", "layerwise")
+        else ""
+    )
+    remarks = selected + _CORRECTIONS[params["correction"]]
     classes = [(name, ", ".join(map(escape, names))) for name, names in tasks.items()]
     return f"""\
 # Continual LayerNorm tuning on {params["dataset"]}
@@ -75,8 +82,9 @@ LayerNorms are tuned, for each task its own, and the task of an image is not giv
 
 {table(HEADLINE, headline(result.rows))}
 
-**C-LN is {abs(gain):.1f} points {"above" if gain >= 0 else "below"} the frozen backbone with the same head.** The right
-LayerNorms are selected for {percent(result.metrics["selection_accuracy"])} % of the images.{correction}
+**C-LN is {abs(gain):.1f} points {"above" if gain >= 0 else "below"} the frozen backbone with the same head.**{remarks}
+
+{explain(**{name: params[name] for name in ("selection", "selector", "classifier", "training")})}
 
 Average accuracy: unweighted mean over the tasks after the last one, each image classified among all classes. Average
 incremental accuracy: its mean over the steps. Forgetting: best accuracy on a task before the last step minus the final
@@ -123,7 +131,7 @@ def costs(result: Result) -> list[tuple[str, str]]:
     """What was learned, and how many passes it took."""
     backbone, metrics, num_tasks = result.backbone, result.metrics, len(result.tasks)
     a_task, dim, passes = int(metrics["task_parameters"]), backbone["dim"], int(metrics["passes_at_inference"])
-    models = 1 if result.params["tuning"] == "full" else num_tasks
+    models = 1 if result.params["selection"] in ("latest", "average") else num_tasks
     key = dim if result.params["selection"] == "query" else 0
     learned = models * a_task + num_tasks * key + sum(map(len, result.tasks.values())) * (dim + 1)
     every_step = passes - 1 + (num_tasks + 1) / 2  # query pass; a tuned pass at each step from the image's own task on

@@ -19,7 +19,8 @@ from pipeline.key import cosine
 from pipeline.ridge import Ridge
 
 State = Mapping[str, Tensor]  # `task` [R]: to which task each of R rows belongs; empty before the first task
-Selection = Literal["query", "layerwise", "oracle", "latest"]
+Selection = Literal["query", "layerwise", "oracle", "latest", "average"]
+ONE_MODEL = ("latest", "average")  # selections that keep a single set of LayerNorms for all tasks
 
 ENTROPY = "entropy"  # the selector that judges by the outputs of every task's model, not by the query
 
@@ -29,12 +30,12 @@ PENALTY = 0.1  # of the ridge regression
 def select_tasks(selection: Selection, selector: str, queries: Tensor, own_tasks: Tensor, state: State) -> Tensor:
     """Zero-based task whose LayerNorms each image gets, among those of the state: int64 [B].
 
-    selection: `query`, by the selector from queries [B, D]; `oracle`, the image's own task [B]; `latest`, always the
-    newest. Raises UserError for an unknown selector.
+    selection: `query`, by the selector from queries [B, D]; `oracle`, the image's own task [B]; `latest` and
+    `average`, always the newest. Raises UserError for an unknown selector.
     """
     if selection == "oracle":
         return own_tasks
-    if selection == "latest":
+    if selection in ONE_MODEL:
         return torch.full_like(own_tasks, num_tasks(state) - 1)
     assert selection == "query", f"{selection} chooses within the backbone"
     return find_selector(selector)(state, queries).argmax(1)

@@ -17,7 +17,7 @@ from pipeline.key import cosine
 from pipeline.metrics import Matrix
 from pipeline.params import Record, read_params
 from pipeline.seeds import generator
-from pipeline.selector import ENTROPY, Selection
+from pipeline.selector import ENTROPY, ONE_MODEL, Selection
 from pipeline.tasks import task_name
 from pipeline.tuned_parameters import Tuning
 
@@ -83,7 +83,7 @@ def main() -> None:
         at_inference += int(rematched["asked"][-1]) / len(test.tasks)
     facts = artifacts.load_json(artifacts.BACKBONE_FACTS)
     bank = artifacts.load_tensors(artifacts.layernorms_file(last))
-    kept = {name: rows[-1:] for name, rows in bank.items()} if params.selection == "latest" else bank
+    kept = {name: rows[-1:] for name, rows in bank.items()} if params.selection in ONE_MODEL else bank
     stored = size(kept) + size(part(heads, "tuned.state."))
     if params.selection == "query":
         stored += size(artifacts.load_tensors(artifacts.selector_file(last)))

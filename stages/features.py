@@ -9,7 +9,7 @@ from pipeline import artifacts
 from pipeline.augment import augment
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
-from pipeline.cumulative import newest_repeated
+from pipeline.cumulative import newest_repeated, running_means
 from pipeline.device import compute_device
 from pipeline.encoder import EntropyEncoder, LayerwiseEncoder, SelectingEncoder
 from pipeline.feature_table import FeatureTable
@@ -19,7 +19,7 @@ from pipeline.images import Images
 from pipeline.params import Record, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
-from pipeline.selector import ENTROPY, Selection
+from pipeline.selector import ENTROPY, ONE_MODEL, Selection
 from pipeline.tasks import task_index, task_name
 from pipeline.tuned_parameters import Tuning
 
@@ -49,6 +49,8 @@ def main(task: str) -> None:
     bank = artifacts.load_tensors(artifacts.layernorms_file(task))  # [T, D] each
     if params.tuning == "full":
         bank = newest_repeated(bank, index + 1)
+    if params.selection == "average":
+        bank = running_means(bank)
     state = artifacts.load_tensors(artifacts.selector_file(task))
     train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
@@ -77,7 +79,7 @@ def main(task: str) -> None:
             features["train_features"] = encode_views(
                 backbone, train, params.classifier_views, view, encoder.view_features
             )
-        if params.selection == "latest" and params.tuning == "layernorm":
+        if params.selection in ONE_MODEL and params.tuning == "layernorm":
             features["previous_features"] = selecting.previous_features(train, train_queries)
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
         progress.finish()

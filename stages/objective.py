@@ -15,7 +15,7 @@ from pipeline.params import Record, read_params
 class Params(Record):
     """The parameters that must agree with one another."""
 
-    selection: Literal["query", "layerwise", "oracle", "latest"]
+    selection: Literal["query", "layerwise", "oracle", "latest", "average"]
     attention: bool
     detach: bool
     tuning: Literal["layernorm", "full", "none"]

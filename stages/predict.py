@@ -12,7 +12,7 @@ from rich.table import Table
 from pipeline import artifacts
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
-from pipeline.cumulative import newest_repeated, part
+from pipeline.cumulative import newest_repeated, part, running_means
 from pipeline.device import compute_device
 from pipeline.evaluation import step_heads
 from pipeline.head import Head, task_heads
@@ -42,13 +42,17 @@ def load_learner(params: Params) -> Learner:
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     bank = artifacts.load_tensors(artifacts.layernorms_file(last))
+    if params.tuning == "full":
+        bank = newest_repeated(bank, params.num_tasks)
+    if params.selection == "average":
+        bank = running_means(bank)
     sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][: params.num_tasks]
     rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
     return Learner(
         backbone=build_backbone(
             weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
         ),
-        bank=newest_repeated(bank, params.num_tasks) if params.tuning == "full" else bank,
+        bank=bank,
         state=artifacts.load_tensors(artifacts.selector_file(last)),
         head=step_heads(rows, torch.tensor(sizes).cumsum(0).tolist())[-1],
         auxiliary_heads=task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(last))),

@@ -132,7 +132,7 @@ def test_closed_forms_do_not_depend_on_the_order_of_the_tasks(name: str) -> None
 
 
 def test_carried_gaussians_need_one_model_for_all() -> None:
-    with pytest.raises(UserError, match="carried_gaussians needs one model for all: set selection: latest"):
+    with pytest.raises(UserError, match="carried_gaussians needs one model for all: set selection: average"):
         LEARN["carried_gaussians"]({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny import pretrained_layernorms, random_images, selector_state
 
 from pipeline.backbone import Backbone
-from pipeline.cumulative import append_rows, row
+from pipeline.cumulative import append_rows, row, running_means
 from pipeline.errors import UserError
 from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_predictions
 from pipeline.feature_table import FeatureTable
@@ -69,6 +69,16 @@ def choices_by_key(backbone: Backbone) -> list[torch.Tensor]:
         select_tasks("query", "key", queries[: len(own)], own, selector_state(keys[: step + 1]))
         for step, own in enumerate(TEST.tasks[: (step + 1) * PER_TASK] for step in range(TASKS))
     ]
+
+
+def test_running_means_are_means_and_do_not_depend_on_tasks_to_come(backbone: Backbone) -> None:
+    bank = make_bank(backbone)
+    means = running_means(bank)
+    for name, rows in bank.items():
+        for task in range(TASKS):
+            torch.testing.assert_close(means[name][task], rows[: task + 1].mean(0))
+    early = running_means(first_tasks(bank, 3))
+    assert all(torch.equal(early[name], means[name][:3]) for name in bank)
 
 
 def test_matrix_by_records_equals_evaluating_every_step_anew(backbone: Backbone) -> None:

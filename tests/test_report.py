@@ -2,14 +2,18 @@
 
 import io
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 from parameters import PLAIN
 from PIL import Image
 
+from pipeline.classifier import LEARN
+from pipeline.explanations import explain
 from pipeline.figures import curves, heat_map
 from pipeline.report import METHODS, Result, escape, render
+from pipeline.selector import Selection
 
 RESULT = Result(
     params=PLAIN | {"seed": 3, "epochs": 5},
@@ -39,6 +43,17 @@ def test_says_what_was_run_and_what_came_out() -> None:
     for figure in ("over_tasks", "accuracy_matrix", "selection", "key_similarity"):
         assert f"(figures/{figure}.png)" in text
     assert render(RESULT) == text
+
+
+@pytest.mark.parametrize("selection", get_args(Selection))
+@pytest.mark.parametrize("classifier", LEARN)
+def test_explains_every_selection_and_classifier(selection: str, classifier: str) -> None:
+    params = RESULT.params | {"selection": selection, "classifier": classifier, "selector": "gmm"}
+    text = render(replace(RESULT, params=params))
+    told = explain(selection=selection, selector="gmm", classifier=classifier, training="two_stage")
+    assert f"\n\n{told}\n\n" in text
+    assert ("`gmm`" in told) == (selection == "query")
+    assert ("are selected for 75.0 %" in text) == (selection in ("query", "layerwise"))
 
 
 def test_a_loss_is_called_one_and_validation_is_named() -> None:

@@ -52,6 +52,7 @@ def test_a_task_stores_what_it_tunes(changes: dict[str, object], parameters: int
     ("changes", "at_inference", "whole_matrix"),
     [
         ({"selection": "oracle"}, 1, 1),
+        ({"selection": "average"}, 1, 2),
         ({"selection": "latest"}, 1, 2),  # every image anew at every step: (3 + 1) / 2
         ({"selection": "layerwise"}, 1, 2),
         ({"tuning": "none"}, 1, 1),
@@ -223,7 +224,7 @@ def test_only_layerwise_selection_concerns_stage_one() -> None:
         ({"tuning": "full"}, "tuning: full keeps no model of earlier tasks: set selection: latest"),
         ({"order": "joint"}, "order: joint leaves one model for all tasks: set selection: latest"),
         ({"selection": "layerwise", "tuning": "none"}, "selection: layerwise selects LayerNorms"),
-        ({"selection": "nearest"}, "selection: input should be 'query', 'layerwise', 'oracle' or 'latest'"),
+        ({"selection": "nearest"}, "selection: input should be 'query', 'layerwise', 'oracle', 'latest' or 'average'"),
         ({"attention": 1}, "attention: input should be a valid boolean"),
     ],
 )
@@ -255,6 +256,7 @@ def test_an_unknown_set_of_norms_is_one_line() -> None:
         {"selector": "entropy"},
         {"selector": "lda", "classifier": "ridge_projected"},
         {"selection": "latest", "classifier": "carried_gaussians"},
+        {"selection": "average", "classifier": "carried_gaussians"},
     ],
 )
 def test_predict_agrees_with_the_evaluation(changes: dict[str, object]) -> None:
