@@ -3,30 +3,30 @@
 import textwrap
 
 _SELECTIONS = {
-    "query": """For each image, the selector `{selector}` names a task from the frozen model's output; a second pass runs
-        under that task's LayerNorms. What it names wrongly, the classifier must bear.""",
+    "query": """For each image, the selector `{selector}` names a task from the frozen model's output; a second pass
+        runs under that task's LayerNorms. What it names wrongly, the classifier must bear.""",
     "layerwise": """Every LayerNorm selects by its own keys from the CLS token entering it, in a single pass. Layers may
         disagree; an image then runs under a mixture that no task was trained on.""",
     "oracle": """Each image runs under the LayerNorms of its true task, which nobody knows at inference: an upper
         bound.""",
     "latest": """Every image runs under the newest task's LayerNorms, in one pass: nothing can be selected wrongly, but
         each task moves the features of all classes before.""",
-    "average": """Every image runs under the mean of all tasks' LayerNorms, in one pass: nothing can be selected wrongly,
-        every task's knowledge is in it, and task t moves the mean by a t-th part only, so that features of old classes
-        drift less and less.""",
+    "average": """Every image runs under the mean of all tasks' LayerNorms, in one pass: nothing can be selected
+        wrongly, every task's knowledge is in it, and task t moves the mean by a t-th part only, so that features of old
+        classes drift less and less.""",
 }
 
 _CLASSIFIERS = {
-    "softmax": """Each task's rows are trained among its own classes, on features as at inference; nothing calibrates the
-        logits of one task against another's.""",
+    "softmax": """Each task's rows are trained among its own classes, on features as at inference; nothing calibrates
+        the logits of one task against another's.""",
     "ncm": """A class is the mean direction of its features, so all classes are measured alike, whatever their task.""",
     "lda": """Classes are Gaussians with one covariance for all tasks: their scores are log-likelihoods, comparable
         between tasks.""",
     "ridge": """One regression onto all classes, from sums that add up over tasks, so that no task is favoured.""",
     "ridge_projected": """One regression onto all classes from random features, by sums that add up over tasks, so that
         no task is favoured.""",
-    "aligned_softmax": """All rows are trained together, on samples drawn from the classes' Gaussians, so that the logits
-        of different tasks are calibrated against each other.""",
+    "aligned_softmax": """All rows are trained together, on samples drawn from the classes' Gaussians, so that the
+        logits of different tasks are calibrated against each other.""",
     "cls": """A closed form in which the rows of earlier tasks are held where their Fisher information is large.""",
     "carried_gaussians": """Classes are Gaussians with one covariance for all tasks: their scores are log-likelihoods,
         comparable between tasks. When a task has moved the model, the Gaussians of old classes follow by a linear map,
