@@ -72,8 +72,8 @@ def page(report: Mapping[str, Any]) -> str:
     return f"""\
 # Schedules of stage one: {report["title"]}
 
-Average accuracy of C-LN on held-out training images, seeds {", ".join(map(str, report["seeds"]))}; the difference to the
-first row, the paper's schedule; and the seconds of stage one as a share of its seconds. {report["machine"]}.
+Average accuracy of C-LN on held-out training images, seeds {", ".join(map(str, report["seeds"]))}; the difference to
+the first row, the paper's schedule; and the seconds of stage one as a share of its seconds. {report["machine"]}.
 
 {table(("schedule", "accuracy (%)", "difference", "time"), rows)}
 """
