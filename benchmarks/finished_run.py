@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class FinishedRun:
         return OneModel(own, before, self.test_features[-1])
 
 
-def load_run(seed: int, num_tasks: int, params: Mapping[str, int | str]) -> FinishedRun:
+def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRun:
     """The run of the working folder, in which stage one has finished."""
     names = [task_name(task) for task in range(num_tasks)]
     weights, config = artifacts.load_weights(artifacts.BACKBONE)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.device import send
+from pipeline.device import compute_precision, send
 from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.timm_vit import VisionTransformer, create_model
@@ -34,6 +34,7 @@ class Backbone:
     mean: Tensor  # [3, 1, 1]
     std: Tensor  # [3, 1, 1]
     image_size: int
+    precision: torch.dtype = torch.float32  # of matrix products
 
     @property
     def device(self) -> torch.device:
@@ -54,8 +55,9 @@ class Backbone:
 
     def forward(self, inputs: Tensor, layernorms: Mapping[str, Tensor]) -> Tensor:
         """CLS output [B, D] of the model with these LayerNorms in place of its own; {} leaves it pretrained."""
-        output: Tensor = functional_call(self.model, dict(layernorms), (inputs,))
-        return output
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            output: Tensor = functional_call(self.model, dict(layernorms), (inputs,))
+        return output.float()
 
     @torch.inference_mode()
     def encode(self, images: Images, layernorms: Mapping[str, Tensor]) -> Tensor:
@@ -122,4 +124,4 @@ def build_backbone(
     model.eval().requires_grad_(False).to(device)
     statistics = (config["mean"], config["std"]) if normalize == "pretrained" else ([0.0] * 3, [1.0] * 3)
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in statistics)
-    return Backbone(model, mean, std, image_size)
+    return Backbone(model, mean, std, image_size, compute_precision(device))

@@ -24,6 +24,22 @@ def compute_device() -> torch.device:
         raise UserError(f"DEVICE={name!r} cannot be used: {reason}: unset it, or DEVICE=cpu") from None
 
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def compute_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 for the matrix products of a GPU that has it, else float32; the environment variable PRECISION overrides.
+
+    Not a DVC parameter either. What is tuned, its gradients and the features are float32 in any case. Raises UserError for
+    an unknown name.
+    """
+    default = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    name = os.environ.get("PRECISION", default)
+    if name not in PRECISIONS:
+        raise UserError(f"PRECISION={name!r} is unknown: unset it, or choose one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on the device; a GPU copies it while the program goes on."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -8,9 +8,10 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline import gaussians
 from pipeline.key import closed_form_key
 from pipeline.mappers import LEARN, PROTOTYPES, add_prototype
-from pipeline.selector import SCORES, SHRINKAGE, State, num_tasks
+from pipeline.selector import SCORES, State, num_tasks
 
 DIM, TASKS, CLASSES = 12, 4, 3
 GENERATOR = torch.Generator().manual_seed(0)
@@ -70,7 +71,7 @@ def test_class_gaussians_are_scikit_learns_discriminant() -> None:
     data = [task_data(task, 20, seed=0) for task in range(TASKS)]
     queries = torch.cat([queries for queries, _ in data])
     labels = torch.cat([labels + CLASSES * task for task, (_, labels) in enumerate(data)])
-    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE).fit(queries, labels)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=gaussians.SHRINKAGE).fit(queries, labels)
     posterior = reference.predict_proba(TEST[1]).reshape(-1, TASKS, CLASSES).sum(2)
     np.testing.assert_allclose(SCORES["lda"](learn("lda"), TEST[1]).softmax(1), posterior, atol=1e-4)
 

@@ -48,7 +48,7 @@ def test_says_what_was_run_and_what_came_out() -> None:
 @pytest.mark.parametrize("selection", get_args(Selection))
 @pytest.mark.parametrize("classifier", LEARN)
 def test_explains_every_selection_and_classifier(selection: str, classifier: str) -> None:
-    params = RESULT.params | {"selection": selection, "classifier": classifier, "selector": "gmm"}
+    params = {**RESULT.params, "selection": selection, "classifier": classifier, "selector": "gmm"}
     text = render(replace(RESULT, params=params))
     told = explain(selection=selection, selector="gmm", classifier=classifier, training="two_stage")
     assert f"\n\n{told}\n\n" in text

@@ -1,0 +1,28 @@
+"""Ratios: of two things measured in turn, the median over repetitions and the spread."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+REPETITIONS = 7
+Row = dict[str, Any]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def compared(name: str, goal: str, one: Callable[[], object], other: Callable[[], object]) -> Row:
+    """Time of one as a multiple of the other's, pair by pair, after a round to warm up."""
+    one(), other()
+    ratios = [seconds(one) / seconds(other) for _ in range(REPETITIONS)]
+    return row(name, statistics.median(ratios), goal, "x time", (min(ratios), max(ratios)))
+
+
+def row(name: str, ratio: float, goal: str, unit: str, spread: tuple[float, float] | None = None) -> Row:
+    """A line of the table."""
+    return {"name": name, "ratio": round(ratio, 3), "goal": goal, "unit": unit, "spread": spread}

@@ -1,0 +1,70 @@
+"""What the pipeline costs beside the least that the same work could cost: python -m benchmarks.speed [IMAGES WEIGHTS].
+
+Every claim is a ratio of two things measured in turn in one run: the machine may be slow or busy, both sides are so
+alike. Writes reports/benchmarks/speed.{md,json}. With IMAGES and WEIGHTS (see benchmarks.cifar100_vit_tiny) the
+comparison with the authors' schedule runs on them, too.
+"""
+
+import os
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks import against_authors, growth, step_costs
+from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS
+from benchmarks.clone import ROOT
+from benchmarks.ratios import Row
+from pipeline import artifacts
+from pipeline.report import table
+
+RESULT = ROOT / "reports/benchmarks/speed.json"
+
+
+def page(machine: str, rows: list[Row]) -> str:
+    """The table in Markdown."""
+    cells = [
+        (
+            row["name"],
+            f"{row['ratio']:.2f}",
+            "" if row["spread"] is None else f"{row['spread'][0]:.2f} to {row['spread'][1]:.2f}",
+            row["goal"],
+            row["unit"],
+        )
+        for row in rows
+    ]
+    return f"""\
+# Speed
+
+{machine}. `python -m benchmarks.speed`: ratios of two things measured in turn, medians over repetitions, their spread. A
+forward-equivalent is a forward pass of an image; a step of stage one counts as two.
+
+{table(("what", "ratio", "spread", "goal", "unit"), cells)}
+"""
+
+
+def main(
+    images: Annotated[Path | None, typer.Argument(help="Folder train/CLASS/*, test/CLASS/*.")] = None,
+    weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
+) -> None:
+    """Measure, print, write."""
+    rows: list[Row] = []
+    for name in ("glyph_vit", "vit_tiny_patch16_224"):
+        rows += [*step_costs.rows(name), *step_costs.memory_rows(name)]
+    rows += against_authors.rows("speed", "glyphs", 5, 0.01, {})
+    if images and weights:
+        paths = {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
+        fewer = {name: value for name, value in PARAMS.items() if name not in ("lr", "epochs")}
+        rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, PARAMS["lr"], fewer | paths)
+    rows += growth.rows()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores{gpu}"
+    artifacts.save_json(RESULT, {"machine": machine, "rows": rows})
+    artifacts.save_bytes(RESULT.with_suffix(".md"), page(machine, rows).encode())
+    print(page(machine, rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

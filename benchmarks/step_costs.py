@@ -1,0 +1,168 @@
+"""Stage one and features against the bare loops over the same timm model: time and memory."""
+
+import io
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.ratios import Row, compared, row
+from pipeline.backbone import INFERENCE_BATCH, Backbone, build_backbone
+from pipeline.backbones import PRETRAINED, fetch_backbone
+from pipeline.device import compute_device
+from pipeline.head import new_head
+from pipeline.images import Images
+from pipeline.progress import Progress
+from pipeline.timm_vit import create_model
+from pipeline.tuned_parameters import tuned_names
+from pipeline.tuning import Schedule, tune_layernorms
+
+SCHEDULE = Schedule(batch_size=64, lr=0.001, lr_schedule="linear", epochs=1, min_crop=0.3, flip=True)
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A backbone and random images for it."""
+
+    name: str
+    backbone: Backbone
+    pixels: Tensor  # uint8 [N, H, W, 3]
+    labels: Tensor
+    names: list[str]  # of the LayerNorms
+
+
+def workload(name: str) -> Workload:
+    """The embedded ViT at 32 pixels, or ViT-Ti/16 at 96 pixels from images of 32."""
+    if name == "glyph_vit":
+        weights, config = fetch_backbone(name, PRETRAINED)
+    else:
+        weights = create_model(name, num_classes=0).state_dict()
+        config = {"timm": name, "mean": [0.5] * 3, "std": [0.5] * 3}
+    size, count = (32, 1024) if name == "glyph_vit" else (96, 384)
+    backbone = build_backbone(weights, config, image_size=size, normalize="pretrained", device=compute_device())
+    pixels = torch.randint(256, (count, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    names = tuned_names(backbone.model, "layernorm", "all", "both")
+    return Workload(name, backbone, pixels, torch.arange(count) % CLASSES, names)
+
+
+def stage_one(work: Workload, names: list[str]) -> None:
+    """An epoch as the pipeline tunes, its input and augmentation included."""
+    with redirect_stdout(io.StringIO()):
+        generator = torch.Generator().manual_seed(0)
+        tune_layernorms(
+            work.backbone,
+            start=work.backbone.pretrained(names),
+            start_head=new_head(CLASSES, work.backbone.model.num_features, generator),
+            images=Images.of_pixels(work.pixels),
+            labels=work.labels,
+            schedule=SCHEDULE,
+            generator=generator,
+            progress=Progress("", 0),
+        )
+    synchronise(work.backbone.device)
+
+
+def bare_epoch(work: Workload, names: list[str]) -> None:
+    """The same epoch in a plain loop over the same timm model, its inputs ready in memory."""
+    model, device = work.backbone.model, work.backbone.device
+    tuned = [model.get_parameter(name).requires_grad_() for name in names]
+    kept = [parameter.detach().clone() for parameter in tuned]
+    head = torch.nn.Linear(model.num_features, CLASSES, device=device)
+    optimiser = torch.optim.Adam([*tuned, *head.parameters()], lr=SCHEDULE.lr, fused=device.type == "cuda")
+    size = work.backbone.image_size
+    inputs, labels = torch.zeros(SCHEDULE.batch_size, 3, size, size, device=device), work.labels.to(device)
+    for rows in torch.arange(len(labels), device=device).split(SCHEDULE.batch_size):
+        optimiser.zero_grad()
+        with torch.autocast(device.type, work.backbone.precision, enabled=work.backbone.precision != torch.float32):
+            features = model(inputs[: len(rows)])
+        functional.cross_entropy(head(features.float()), labels[rows]).backward()
+        optimiser.step()
+    for parameter, value in zip(tuned, kept, strict=True):
+        parameter.requires_grad_(requires_grad=False).copy_(value)
+    synchronise(device)
+
+
+def features(work: Workload) -> None:
+    """Features as the pipeline computes them, from uint8 images."""
+    work.backbone.encode(Images.of_pixels(work.pixels), work.backbone.pretrained(work.names))
+    synchronise(work.backbone.device)
+
+
+@torch.inference_mode()
+def bare_forward(work: Workload) -> None:
+    """Forward passes of batches that are ready in memory."""
+    size, device = work.backbone.image_size, work.backbone.device
+    inputs = torch.zeros(INFERENCE_BATCH, 3, size, size, device=device)
+    for rows in torch.arange(len(work.labels)).split(INFERENCE_BATCH):
+        with torch.autocast(device.type, work.backbone.precision, enabled=work.backbone.precision != torch.float32):
+            work.backbone.model(inputs[: len(rows)])
+    synchronise(device)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def rows(name: str) -> Iterator[Row]:
+    """Stage one and features against bare loops, and one against the other."""
+    work = workload(name)
+    yield compared(
+        f"stage one / bare loop, {name}",
+        "<= 1.05",
+        lambda: stage_one(work, work.names),
+        lambda: bare_epoch(work, work.names),
+    )
+    yield compared(f"features / bare forward, {name}", "<= 1.05", lambda: features(work), lambda: bare_forward(work))
+    yield compared(f"stage one / features, {name}", "", lambda: stage_one(work, work.names), lambda: features(work))
+    last = tuned_names(work.backbone.model, "layernorm", "last_2", "both")
+    yield compared(
+        f"stage one of the last two blocks / of all, {name}",
+        "< 1",
+        lambda: stage_one(work, last),
+        lambda: stage_one(work, work.names),
+    )
+    everything = tuned_names(work.backbone.model, "full", "all", "both")
+    yield compared(
+        f"stage one / full fine-tuning, {name}",
+        "< 1",
+        lambda: stage_one(work, work.names),
+        lambda: stage_one(work, everything),
+    )
+
+
+def peak(name: str, what: str) -> float:
+    """MB that an epoch holds at its peak beyond what was there before. Run in a process of its own."""
+    work = workload(name)
+    names = work.names if what != "full" else tuned_names(work.backbone.model, "full", "all", "both")
+    epoch = bare_epoch if what == "bare" else stage_one
+    if work.backbone.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        epoch(work, names)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    epoch(work, names)
+    return (status("VmHWM") - before) / 1024
+
+
+def status(field: str) -> int:
+    """A field of this process in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def memory_rows(name: str) -> Iterator[Row]:
+    """Peak memory of stage one against the bare loop and against full fine-tuning."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        ours, bare, full = (pool.apply(peak, (name, what)) for what in ("ours", "bare", "full"))
+    yield row(f"peak memory of stage one / bare loop, {name}", ours / bare, "<= 1.05", "x memory")
+    yield row(f"peak memory of stage one / full fine-tuning, {name}", ours / full, "< 1", "x memory")
