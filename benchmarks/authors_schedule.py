@@ -2,8 +2,8 @@
 
 For each task: epochs of training its key, a query pass an image; epochs of tuning its LayerNorms; epochs of training
 its classifier rows under selection, a query pass and a tuned pass an image; then every test image of all tasks so far
-anew, with two passes. Every epoch sees new crops. Model, precision, batches, augmentation and grouping by task are ours:
-only what is computed, and how often, differs.
+anew, with two passes. Every epoch sees new crops. Model, precision, batches, augmentation and grouping by task are
+ours: only what is computed, and how often, differs.
 """
 
 from collections.abc import Iterator

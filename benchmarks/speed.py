@@ -38,8 +38,8 @@ def page(machine: str, rows: list[Row]) -> str:
     return f"""\
 # Speed
 
-{machine}. `python -m benchmarks.speed`: ratios of two things measured in turn, medians over repetitions, their spread. A
-forward-equivalent is a forward pass of an image; a step of stage one counts as two.
+{machine}. `python -m benchmarks.speed`: ratios of two things measured in turn, medians over repetitions, their spread.
+A forward-equivalent is a forward pass of an image; a step of stage one counts as two.
 
 {table(("what", "ratio", "spread", "goal", "unit"), cells)}
 """

@@ -106,3 +106,24 @@ def test_without_normalization_the_model_sees_plain_values(backbone: Backbone) -
     images = random_images(4)
     assert torch.equal(plain.prepare(images), images.permute(0, 3, 1, 2) / 255)
     assert torch.allclose(backbone.prepare(images), plain.prepare(images) * 2 - 1, atol=1e-6)
+
+
+def test_matrix_products_in_bfloat16_change_features_little_and_gradients_stay_float32(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRECISION", "bf16")
+    half = build_backbone(tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=CPU)
+    inputs = backbone.prepare(random_images(8))
+    layernorms = {name: tensor.requires_grad_() for name, tensor in other_layernorms(backbone).items()}
+    exact, rounded = backbone.forward(inputs, layernorms), half.forward(inputs, layernorms)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert (rounded - exact).norm() < 0.02 * exact.norm()
+    gradients = torch.autograd.grad(rounded.square().sum(), list(layernorms.values()))
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+
+
+def test_an_unknown_precision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRECISION", "fp8")
+    with pytest.raises(UserError, match="PRECISION='fp8' is unknown: unset it, or choose one of fp32, bf16"):
+        build_backbone(tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=CPU)
