@@ -28,9 +28,9 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def compute_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 for the matrix products of a GPU that has it, else float32; the environment variable PRECISION overrides.
+    """bfloat16 for the matrix products of a GPU that has it, else float32; the variable PRECISION overrides.
 
-    Not a DVC parameter either. What is tuned, its gradients and the features are float32 in any case. Raises UserError for
+    No DVC parameter either. What is tuned, its gradients and the features are float32 in any case. Raises UserError for
     an unknown name.
     """
     default = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
