@@ -26,15 +26,17 @@ from pipeline import artifacts
 from pipeline.report import table
 from pipeline.tasks import task_name
 
-PAPER = {"epochs": 5, "lr_schedule": "constant", "auxiliary_init": "fresh"}
-# lr counts in multiples of the paper schedule's, which was chosen on the same held-out images.
+CONSTANT = {"lr_schedule": "constant", "auxiliary_init": "fresh"}
+LINEAR = {"lr_schedule": "linear", "auxiliary_init": "fresh"}
+# lr and batch_size count in those of the first, the paper's, which was chosen on the same held-out images.
 SCHEDULES: list[dict[str, Any]] = [
-    {"lr": 1, **PAPER},
-    {"lr": 1, **PAPER, "epochs": 2},
-    *({"lr": lr, "epochs": 2, "lr_schedule": "linear", "auxiliary_init": "fresh"} for lr in (1, 2, 3)),
-    *({"lr": lr, "epochs": 2, "lr_schedule": "linear", "auxiliary_init": "discriminant"} for lr in (1, 2, 3)),
-    *({"lr": lr, "epochs": 1, "lr_schedule": "linear", "auxiliary_init": "discriminant"} for lr in (1, 2, 3)),
-    {"lr": 2, "epochs": 1, "lr_schedule": "linear", "auxiliary_init": "discriminant", "batch_size": 32},
+    {"epochs": 5, "batch_size": 1, "lr": 1, **CONSTANT},
+    *({"epochs": 2, "batch_size": 1, "lr": lr, **CONSTANT} for lr in (1, 2)),
+    *({"epochs": 2, "batch_size": size, "lr": 1, **CONSTANT} for size in (1 / 2, 1 / 4)),
+    *({"epochs": 2, "batch_size": 1 / 4, "lr": lr, **LINEAR} for lr in (1, 2)),
+    *({"epochs": 1, "batch_size": size, "lr": 1, **CONSTANT} for size in (1 / 4, 1 / 8)),
+    {"epochs": 2, "batch_size": 1 / 4, "lr": 1, **CONSTANT, "auxiliary_init": "discriminant"},
+    {"epochs": 2, "batch_size": 1, "lr": 1, **LINEAR, "auxiliary_init": "discriminant"},
 ]
 
 
@@ -56,6 +58,12 @@ def run_stages(folder: Path, num_tasks: int) -> dict[str, float]:
         for stage in ("rematch", "evaluate"):
             run(stage)
         return {"accuracy": 100 * artifacts.load_json(artifacts.METRICS)["average_accuracy"], "seconds": seconds}
+
+
+def absolute(schedule: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a schedule."""
+    batch_size = round(schedule["batch_size"] * paper["batch_size"])
+    return {**schedule, "lr": schedule["lr"] * paper["lr"], "batch_size": batch_size}
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -97,15 +105,14 @@ def main(
         configure(folder, seed=seed)
         run_dvc(folder, "repro", "keys", "objective")
         for schedule, of_schedule in zip(SCHEDULES, results, strict=True):
-            batch_size = schedule.get("batch_size", changes["batch_size"])
-            configure(folder, **schedule | {"lr": schedule["lr"] * changes["lr"], "batch_size": batch_size})
+            configure(folder, **absolute(schedule, changes))
             of_schedule.append(run_stages(folder, num_tasks))
             print(seed, schedule, of_schedule[-1], flush=True)
     accuracy = [[result["accuracy"] for result in of_schedule] for of_schedule in results]
     seconds = [sum(result["seconds"] for result in of_schedule) for of_schedule in results]
     rows = [
         {
-            "schedule": schedule | {"lr": schedule["lr"] * changes["lr"]},
+            "schedule": absolute(schedule, changes),
             "accuracy_mean": round(statistics.fmean(values), 2),
             "accuracy_std": round(statistics.stdev(values), 2) if len(values) > 1 else 0.0,
             "accuracies": [round(value, 2) for value in values],
