@@ -28,12 +28,12 @@ class OneModel:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Queries, and features of every image under every task's LayerNorms."""
+    """Queries, and features under the LayerNorms of every task that was known."""
 
     seed: int
     train_queries: list[Tensor]  # [N, D] of each task
     train_labels: list[Tensor]  # [N] of each task, from 0
-    train_features: list[Tensor]  # [T, N, D] of each task's images under every task's LayerNorms
+    train_features: list[Tensor]  # [t + 1, N, D] of task t's images under the LayerNorms of every task up to it
     test_queries: Tensor  # [M, D]
     test_features: Tensor  # [T, M, D]
     test_labels: Tensor  # [M]
@@ -76,8 +76,8 @@ def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRu
             progress.step(len(images))
             return backbone.encode(images, row(models, task))
 
-        def under_all(images: Images) -> Tensor:
-            return torch.stack([encode(images, bank, task) for task in range(num_tasks)])
+        def under_tasks(images: Images, count: int) -> Tensor:
+            return torch.stack([encode(images, bank, task) for task in range(count)])
 
         average = OneModel(
             own=[encode(images, means, task) for task, images in enumerate(train_images)],
@@ -88,9 +88,9 @@ def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRu
             seed=seed,
             train_queries=queries,
             train_labels=[train["labels"] for train in trains],
-            train_features=[under_all(images) for images in train_images],
+            train_features=[under_tasks(images, task + 1) for task, images in enumerate(train_images)],
             test_queries=artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"],
-            test_features=under_all(test_images),
+            test_features=under_tasks(test_images, num_tasks),
             test_labels=test["labels"],
             test_tasks=test["tasks"],
             average=average,
