@@ -30,34 +30,16 @@ CONSTANT = {"lr_schedule": "constant", "auxiliary_init": "fresh"}
 LINEAR = {"lr_schedule": "linear", "auxiliary_init": "fresh"}
 # lr and batch_size count in those of the first, the paper's, which was chosen on the same held-out images.
 SCHEDULES: list[dict[str, Any]] = [
-    {"epochs": 5, "batch_size": 1, "lr": 1, **CONSTANT},
-    *({"epochs": 2, "batch_size": 1, "lr": lr, **CONSTANT} for lr in (1, 2)),
-    *({"epochs": 2, "batch_size": size, "lr": 1, **CONSTANT} for size in (1 / 2, 1 / 4)),
-    *({"epochs": 2, "batch_size": 1 / 4, "lr": lr, **LINEAR} for lr in (1, 2)),
-    *({"epochs": 1, "batch_size": size, "lr": 1, **CONSTANT} for size in (1 / 4, 1 / 8)),
-    {"epochs": 2, "batch_size": 1 / 4, "lr": 1, **CONSTANT, "auxiliary_init": "discriminant"},
-    {"epochs": 2, "batch_size": 1, "lr": 1, **LINEAR, "auxiliary_init": "discriminant"},
+    {"epochs": 5, "batch_size": 1, "lr": 1, "auxiliary_lr": 1.0, **CONSTANT},
+    *({"epochs": 2, "batch_size": 1, "lr": 1, "auxiliary_lr": multiple, **CONSTANT} for multiple in (1.0, 2.0, 3.0)),
+    *(
+        {"epochs": 2, "batch_size": 0.5, "lr": 0.5, "auxiliary_lr": multiple, **CONSTANT}
+        for multiple in (1.0, 2.0, 3.0)
+    ),
+    {"epochs": 2, "batch_size": 0.5, "lr": 1, "auxiliary_lr": 2.0, **LINEAR},
+    {"epochs": 2, "batch_size": 1, "lr": 1, "auxiliary_lr": 1.0, **LINEAR, "auxiliary_init": "discriminant"},
+    {"epochs": 1, "batch_size": 0.25, "lr": 0.5, "auxiliary_lr": 2.0, **CONSTANT},
 ]
-
-
-def run_stages(folder: Path, num_tasks: int) -> dict[str, float]:
-    """Stage one and what follows: average accuracy in percent, and the seconds of stage one."""
-    tasks = [task_name(task) for task in range(num_tasks)]
-    with chdir(folder), redirect_stdout(io.StringIO()):
-
-        def run(stage: str, *arguments: str) -> None:
-            importlib.import_module(f"stages.{stage}").main(*arguments)
-
-        started = time.perf_counter()
-        for task in tasks:
-            run("stage_one", task)
-        seconds = time.perf_counter() - started
-        for stage in ("features", "stage_two"):
-            for task in tasks:
-                run(stage, task)
-        for stage in ("rematch", "evaluate"):
-            run(stage)
-        return {"accuracy": 100 * artifacts.load_json(artifacts.METRICS)["average_accuracy"], "seconds": seconds}
 
 
 def absolute(schedule: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pipeline.timm_vit import create_model
 from pipeline.tuned_parameters import tuned_names
 from pipeline.tuning import Schedule, tune_layernorms
 
-SCHEDULE = Schedule(batch_size=64, lr=0.001, lr_schedule="linear", epochs=1, min_crop=0.3, flip=True)
+SCHEDULE = Schedule(batch_size=64, lr=0.001, lr_schedule="linear", auxiliary_lr=1.0, epochs=1, min_crop=0.3, flip=True)
 CLASSES = 10
 
 

@@ -28,6 +28,7 @@ class Schedule:
     batch_size: int
     lr: float
     lr_schedule: LrSchedule
+    auxiliary_lr: float  # rate of the auxiliary head, as a multiple
     epochs: int
     min_crop: float  # smallest share of an image that a training crop keeps; 1: no crops
     flip: bool  # mirror every second training image left to right
@@ -61,13 +62,16 @@ def tune_layernorms(  # noqa: PLR0913
     device = backbone.device
     layernorms = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
     auxiliary_head = [t.to(device, copy=True).requires_grad_() for t in (start_head.weight, start_head.bias)]
-    optimiser = torch.optim.Adam([*layernorms.values(), *auxiliary_head], fused=device.type == "cuda")
+    groups = [list(layernorms.values()), auxiliary_head]
+    optimiser = torch.optim.Adam([{"params": group} for group in groups], fused=device.type == "cuda")
     batches = math.ceil(len(images) / schedule.batch_size)
     for epoch in range(schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
         pixels_of = zip(order, images.batches(order, backbone.image_size), strict=True)
         for step, (rows, pixels) in enumerate(pixels_of, start=epoch * batches):
-            optimiser.param_groups[0]["lr"] = schedule.lr_at(step, schedule.epochs * batches)
+            lr = schedule.lr_at(step, schedule.epochs * batches)
+            for group, multiple in zip(optimiser.param_groups, (1.0, schedule.auxiliary_lr), strict=True):
+                group["lr"] = lr * multiple
             inputs = augment(backbone.prepare(pixels), generator, min_crop=schedule.min_crop, flip=schedule.flip)
             logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary_head)  # [B, classes]
             loss = functional.cross_entropy(logits, send(labels[rows], device))

@@ -28,6 +28,7 @@ class Params(Record):
     layernorm_init: str
     lr: float
     lr_schedule: str
+    auxiliary_lr: float
     epochs: int
     auxiliary_init: str
     min_crop: float

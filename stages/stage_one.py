@@ -31,6 +31,7 @@ class Params(Record):
     batch_size: int = Field(ge=1)
     lr: float = Field(gt=0)
     lr_schedule: LrSchedule
+    auxiliary_lr: float = Field(ge=0)
     epochs: int = Field(ge=1)
     auxiliary_init: Literal["fresh", "discriminant"]
     min_crop: float = Field(gt=0, le=1)
@@ -82,7 +83,13 @@ def main(task: str) -> None:
             images=images,
             labels=train["labels"],
             schedule=Schedule(
-                params.batch_size, params.lr, params.lr_schedule, params.epochs, params.min_crop, params.flip
+                params.batch_size,
+                params.lr,
+                params.lr_schedule,
+                params.auxiliary_lr,
+                params.epochs,
+                params.min_crop,
+                params.flip,
             ),
             generator=random,
             progress=progress,

@@ -23,6 +23,7 @@ PLAIN: dict[str, object] = {
     "layernorm_init": "previous",
     "lr": 0.01,
     "lr_schedule": "constant",
+    "auxiliary_lr": 1.0,
     "auxiliary_init": "fresh",
     "min_crop": 1.0,
     "flip": False,

@@ -20,7 +20,7 @@ from pipeline.progress import Progress
 from pipeline.timm_vit import VisionTransformer
 from pipeline.tuning import LrSchedule, Schedule, tune_layernorms
 
-SCHEDULE = Schedule(batch_size=8, lr=0.02, lr_schedule="constant", epochs=3, min_crop=1.0, flip=False)
+SCHEDULE = Schedule(batch_size=8, lr=0.02, lr_schedule="constant", auxiliary_lr=1.0, epochs=3, min_crop=1.0, flip=False)
 IMAGES, LABELS = random_images(20), torch.arange(20) % 4
 
 
@@ -53,7 +53,7 @@ def bare_loop(schedule: Schedule, seed: int) -> dict[str, torch.Tensor]:
         if isinstance(module, nn.LayerNorm)
         for name, parameter in module.named_parameters()
     }
-    optimiser = torch.optim.Adam([*norms.values(), *head.parameters()], lr=schedule.lr)
+    optimiser = torch.optim.Adam([{"params": list(norms.values())}, {"params": list(head.parameters())}])
     steps = schedule.epochs * 3
     warm = torch.linspace(0, 1, math.ceil(0.1 * steps) + 1)[1:].tolist()
     shares = iter(
@@ -64,7 +64,8 @@ def bare_loop(schedule: Schedule, seed: int) -> dict[str, torch.Tensor]:
     for _ in range(schedule.epochs):
         for rows in torch.randperm(20, generator=generator).split(schedule.batch_size):
             inputs = (IMAGES[rows].permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-            optimiser.param_groups[0]["lr"] = schedule.lr * min(next(shares), 1.0)
+            lr = schedule.lr * min(next(shares), 1.0)
+            optimiser.param_groups[0]["lr"], optimiser.param_groups[1]["lr"] = lr, lr * schedule.auxiliary_lr
             optimiser.zero_grad()
             functional.cross_entropy(head(model(inputs)), LABELS[rows]).backward()
             optimiser.step()
@@ -74,7 +75,7 @@ def bare_loop(schedule: Schedule, seed: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("lr_schedule", ["constant", "linear"])
 def test_equals_a_bare_loop_bit_for_bit(backbone: Backbone, lr_schedule: LrSchedule) -> None:
-    schedule = replace(SCHEDULE, lr_schedule=lr_schedule)
+    schedule = replace(SCHEDULE, lr_schedule=lr_schedule, auxiliary_lr=3.0)
     expected = bare_loop(schedule, seed=3)
     tuned = tune(backbone, schedule, seed=3)
     assert tuned.keys() == expected.keys()
