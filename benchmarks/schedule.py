@@ -42,6 +42,26 @@ SCHEDULES: list[dict[str, Any]] = [
 ]
 
 
+def run_stages(folder: Path, num_tasks: int) -> dict[str, float]:
+    """Stage one and what follows: average accuracy in percent, and the seconds of stage one."""
+    tasks = [task_name(task) for task in range(num_tasks)]
+    with chdir(folder), redirect_stdout(io.StringIO()):
+
+        def run(stage: str, *arguments: str) -> None:
+            importlib.import_module(f"stages.{stage}").main(*arguments)
+
+        started = time.perf_counter()
+        for task in tasks:
+            run("stage_one", task)
+        seconds = time.perf_counter() - started
+        for stage in ("features", "stage_two"):
+            for task in tasks:
+                run(stage, task)
+        for stage in ("rematch", "evaluate"):
+            run(stage)
+        return {"accuracy": 100 * artifacts.load_json(artifacts.METRICS)["average_accuracy"], "seconds": seconds}
+
+
 def absolute(schedule: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a schedule."""
     batch_size = round(schedule["batch_size"] * paper["batch_size"])
