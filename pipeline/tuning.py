@@ -1,7 +1,7 @@
 """Stage one: tune LayerNorms (or whatever else is to be tuned) on one task, with an auxiliary head."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.head import Head, new_head
 from pipeline.images import Images
 from pipeline.progress import Progress
+from pipeline.training import Training
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Schedule:
     flip: bool  # mirror every second training image left to right
 
 
+def every_epoch(_: Training, count: int) -> Iterable[int]:
+    """From the first to the last."""
+    return range(count)
+
+
 def tune_layernorms(  # noqa: PLR0913
     backbone: Backbone,
     *,
@@ -37,11 +43,13 @@ def tune_layernorms(  # noqa: PLR0913
     generator: torch.Generator,
     progress: Progress,
     similarity: Callable[[], Tensor] | None = None,
+    epochs: Callable[[Training, int], Iterable[int]] = every_epoch,
 ) -> tuple[LayerNorms, Head]:
     """LayerNorms of one task, from those of the task before, and the auxiliary head (arXiv 2308.09610, stage one).
 
     start: what is tuned, with the values to begin with; images: N; labels: [N], from 0 within the task. similarity: of
     the batch just run to the keys being learned; it is raised while the cross-entropy is lowered (single-pass variant).
+    epochs: those to be done, in order; one may give the training back what it had after the epoch before.
     Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
     learns at the same rate. Nothing is fetched from the device within an epoch.
     """
@@ -49,9 +57,10 @@ def tune_layernorms(  # noqa: PLR0913
     layernorms = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
     head = new_head(int(labels.max()) + 1, backbone.model.num_features, generator)
     auxiliary_head = [tensor.to(device).requires_grad_() for tensor in (head.weight, head.bias)]
-    optimiser = torch.optim.Adam([*layernorms.values(), *auxiliary_head], lr=schedule.lr)
+    tuned = [*layernorms.values(), *auxiliary_head]
+    optimiser = torch.optim.Adam(tuned, lr=schedule.lr)
     labels = labels.to(device)
-    for epoch in range(schedule.epochs):
+    for epoch in epochs(Training(tuned, optimiser, generator), schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
         for rows, pixels in zip(order, images.batches(order, backbone.image_size), strict=True):
             inputs = augment(backbone.prepare(pixels), generator, min_crop=schedule.min_crop, flip=schedule.flip)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from pipeline import artifacts
+from pipeline import artifacts, resume
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.cumulative import append_rows
@@ -50,6 +50,7 @@ def main(task: str) -> None:
     train = artifacts.load_tensors(artifacts.train_file(task))
     images = Images.from_tensors(train)
     bank = artifacts.load_tensors(artifacts.layernorms_file(task_name(index - 1)))  # [T, D] each
+    before = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
     names = tuned_names(backbone.model, params.tuning, params.tuned_norms, params.tuned_parameters)
     start = backbone.pretrained(names)
     if bank and params.layernorm_init == "previous":
@@ -61,6 +62,7 @@ def main(task: str) -> None:
         start |= initial_keys(backbone, images, start) | (initial_attention(backbone) if objective["attention"] else {})
         raised = partial(similarity, backbone)
 
+    state = resume.state_file(f"stage_one@{task}", backbone.device)
     with Progress(f"stage one, {task}", params.epochs * len(images)) as progress:
         learned, head = tune_layernorms(
             backbone,
@@ -71,12 +73,13 @@ def main(task: str) -> None:
             generator=generator(params.seed, "stage_one", index),
             progress=progress,
             similarity=raised,
+            epochs=partial(resume.epochs, state, progress),
         )
-    before = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
     rows = {"weight": head.weight, "bias": head.bias, "task": torch.full((len(head.bias),), index)}
     artifacts.save_tensors(artifacts.auxiliary_heads_file(task), append_rows(before, rows))
     new = learned if objective["layerwise"] else {name: tensor[None] for name, tensor in learned.items()}
     artifacts.save_tensors(artifacts.layernorms_file(task), new if params.tuning == "full" else append_rows(bank, new))
+    state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
