@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from pipeline.errors import UserError
+from pipeline.unchanged import unchanged
 from pipeline.work_log import logged
 
 
@@ -15,7 +16,7 @@ def run(main: Callable[..., None]) -> None:
 
     @functools.wraps(main)
     def logged_main(*arguments: object, **options: object) -> None:
-        with logged():
+        with logged(), unchanged():
             main(*arguments, **options)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
