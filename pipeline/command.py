@@ -1,6 +1,7 @@
 """Turns a function into a command whose users never meet a traceback for a mistake of theirs."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ def run(main: Callable[..., None]) -> None:
 
     @functools.wraps(main)
     def logged_main(*arguments: object, **options: object) -> None:
-        with logged(), unchanged():
+        with logged(), unchanged(os.environ.get("DVC_STAGE", "")):
             main(*arguments, **options)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

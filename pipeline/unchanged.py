@@ -12,26 +12,29 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.params import CODE_ROOT, read_declared, read_values
 
-_STAGE = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # ../dvc.yaml:split, where DVC was called from a subfolder
-_CODE = [file for folder in ("pipeline", "stages") for file in (CODE_ROOT / folder).glob("*.py")] if _STAGE else []
-_IMPORTED = {file: file.read_bytes() for file in _CODE}
+_CODE = [file for folder in ("pipeline", "stages") for file in (CODE_ROOT / folder).glob("*.py")]
+_IMPORTED = {file: file.read_bytes() for file in _CODE if "DVC_STAGE" in os.environ}
 
 
 @contextmanager
-def unchanged() -> Iterator[None]:
-    """Raise UserError if anything changed between the start of the process, a stage that DVC runs, and the end."""
-    if not _STAGE:
+def unchanged(stage: str) -> Iterator[None]:
+    """Raise UserError if anything that a stage depends on changed between the start of the process and the end.
+
+    stage: DVC's name for it, as in its DVC_STAGE; "" stands for a process that is none, of which nothing is asked.
+    """
+    if not stage:
         yield
         return
-    declared = read_declared(_STAGE)
-    before = {name: _IMPORTED.get(file) or _state(file) for name, file in declared.files.items()}
+    name = stage.rpartition(":")[2]  # of ../dvc.yaml:split, where DVC was called from a subfolder
+    declared = read_declared(name)
+    before = {what: _IMPORTED.get(file) or _state(file) for what, file in declared.files.items()}
     yield
     params = read_values(declared.params)
-    changed = [f"{name} in params.yaml" for name, value in declared.params.items() if params[name] != value]
-    changed += [name for name, file in declared.files.items() if _state(file) != before[name]]
+    changed = [f"{what} in params.yaml" for what, value in declared.params.items() if params[what] != value]
+    changed += [what for what, file in declared.files.items() if _state(file) != before[what]]
     if changed:
         raise UserError(
-            f"{', '.join(changed)} changed while {_STAGE} ran, so its result is not kept: `dvc repro` runs it again"
+            f"{', '.join(changed)} changed while {name} ran, so its result is not kept: `dvc repro` runs it again"
         )
 
 
