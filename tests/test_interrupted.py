@@ -13,11 +13,13 @@ import pytest
 from dvc_repository import Repository
 from imports import ROOT
 from parameters import set_params
+from ruamel.yaml import YAML
 from stage_repository import prepare, run_stage
 
 from pipeline import artifacts
 from pipeline.errors import UserError
 from pipeline.orphans import SECONDS_BETWEEN_LOOKS
+from pipeline.params import read_declared
 from pipeline.unchanged import unchanged
 
 SLEEPER = f"""
@@ -95,6 +97,26 @@ def test_edited_then_killed_then_finished(repository: Repository) -> None:
     repository.run("python", "-m", "stages.stage_one", "t1")
     undisturbed = repository.digests("artifacts/layernorms/*", "artifacts/auxiliary_heads/*", "artifacts/.*")
     assert resumed == undisturbed
+
+
+def test_what_a_stage_depends_on_is_read_as_dvc_reads_it(finished: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.path)
+    stages = YAML(typ="safe", pure=True).load(Path("dvc.lock"))["stages"]
+    assert "stage_one@t2" in stages
+    for name, recorded in stages.items():
+        declared = read_declared(name)
+        assert sorted(declared.files) == sorted(file["path"] for file in recorded["deps"])
+        assert declared.params == recorded["params"]["params.yaml"]
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    for name in (f".a.json.{dead.pid}", f".a.json.{os.getppid()}", f".b.json.{dead.pid}"):
+        (tmp_path / name).touch()
+    artifacts.save_json(tmp_path / "a.json", {})
+    left = {f".a.json.{os.getppid()}", f".b.json.{dead.pid}", "a.json"}
+    assert {file.name for file in tmp_path.iterdir()} == left, "that of a living process, and of another file"
 
 
 def change(what: str) -> None:
