@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -174,6 +175,9 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{beside.stem}.*"):
+            if not psutil.pid_exists(int(left.suffix[1:])):
+                left.unlink(missing_ok=True)  # of a process that was killed
         try:
             with beside.open("wb") as file:
                 yield file

@@ -1,12 +1,14 @@
 """Turns a function into a command whose users never meet a traceback for a mistake of theirs."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 
 import typer
 
 from pipeline.errors import UserError
+from pipeline.unchanged import unchanged
 from pipeline.work_log import logged
 
 
@@ -15,7 +17,7 @@ def run(main: Callable[..., None]) -> None:
 
     @functools.wraps(main)
     def logged_main(*arguments: object, **options: object) -> None:
-        with logged():
+        with logged(), unchanged(os.environ.get("DVC_STAGE", "")):
             main(*arguments, **options)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

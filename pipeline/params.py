@@ -6,9 +6,11 @@ which 1e-05 (what `dvc exp run -S lr=0.00001` writes) is a number.
 """
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -18,6 +20,8 @@ from pipeline.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
 PIPELINE_FILE = Path("dvc.yaml")
+CODE_ROOT = Path(__file__).parent.parent
+_INTERPOLATION = re.compile(r"\$\{(\w+)(?:\.(\w+))?\}")
 
 
 class Record(BaseModel):
@@ -47,10 +51,41 @@ def read_params(record: type[AnyRecord]) -> AnyRecord:
         raise UserError(f"{PARAMS_FILE}: {where}: {first['msg'].lower()}{found}") from None
 
 
+class Declared(NamedTuple):
+    """What dvc.yaml lists for a stage."""
+
+    params: dict[str, Any]  # with their values
+    files: dict[str, Path]  # what it depends on, by the name it is listed under, and where that is
+
+
+def read_declared(stage: str) -> Declared:
+    """What dvc.yaml lists for a stage by DVC's name for it: `split`, or `stage_one@t1`, one of a `foreach`."""
+    given = read_mapping(PARAMS_FILE)
+    name, _, key = stage.partition("@")
+    entry = read_mapping(PIPELINE_FILE)["stages"][name]
+    values = given | {"key": key, "item": given["tasks"].get(key) if key else None}
+
+    def value(match: re.Match[str]) -> str:
+        outer, inner = match.groups()
+        return str(values[outer][inner] if inner else values[outer])
+
+    names = [_INTERPOLATION.sub(value, dependency) for dependency in entry.get("do", entry)["deps"]]
+    return Declared(
+        params=read_values(entry.get("do", entry)["params"]),
+        files={name: CODE_ROOT / name if name.endswith(".py") else Path(name) for name in names},
+    )
+
+
+def read_values(names: Iterable[str]) -> dict[str, Any]:
+    """What params.yaml says of some parameters, unchecked; None where it says nothing."""
+    given = read_mapping(PARAMS_FILE)
+    return {name: given.get(name) for name in names}
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping of a YAML file. Raises UserError, one line, where it is missing or not one."""
     try:
-        content = YAML(typ="safe", pure=True).load(path)
+        content = _parsed(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} not found: run stages from the repository's root, best through `dvc repro`") from None
     except MarkedYAMLError as error:
@@ -59,6 +94,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected `name: value` lines")
     return content
+
+
+@lru_cache(maxsize=4)
+def _parsed(content: bytes) -> object:  # a stage reads the same files at its start and at its end
+    return YAML(typ="safe", pure=True).load(content)
 
 
 def _declared(pipeline: dict[str, Any]) -> Iterator[str]:

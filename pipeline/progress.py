@@ -53,6 +53,12 @@ class Progress:
             self._losses.append(loss.detach())
         self._bar.update(self._row, advance=images, speed=self._speed())
 
+    def resume(self, epochs_done: int, epochs: int) -> None:
+        """Begin after some epochs, which an earlier process has done."""
+        total = self._bar.tasks[self._row].total or 0
+        self._bar.update(self._row, completed=total * epochs_done / epochs)
+        self._console.print(f"{self._title}: resuming after epoch {epochs_done} of {epochs}", soft_wrap=True)
+
     def end_epoch(self, epoch: int, epochs: int) -> float:
         """Show and return the mean loss of zero-based `epoch`."""
         loss = float(torch.stack(self._losses).mean())

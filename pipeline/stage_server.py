@@ -4,7 +4,8 @@ A stage of a small pipeline computes for a second and imports for two. So a serv
 once; a stand-in for `python`, first on the PATH of a `dvc`, asks it to fork a child that runs the stage's module from
 the stage's own working directory, with its environment, standard streams and exit code. Nothing of the project is
 imported before the fork: a stage runs the code of its own folder. Where no server answers, the stand-in is plain
-Python; when the stand-in is killed, so is the child. Used by `python -m pipeline.dvc`, by sweeps and by the tests.
+Python; when the stand-in is killed, so is the child; when its DVC is, the child ends itself, and with it the stand-in
+(pipeline.orphans). Used by `python -m pipeline.dvc`, by sweeps and by the tests.
 """
 
 import contextlib
@@ -25,6 +26,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.orphans import STAND_IN
+
 ROOT = Path(__file__).parent.parent
 IDLE_SECONDS = 600.0  # a server that nobody asks leaves
 
@@ -37,7 +40,8 @@ try:
     server.connect({address!r})
 except OSError:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-request = json.dumps({{"argv": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}}).encode()
+environment = dict(os.environ, {stand_in}=str(os.getpid()))
+request = json.dumps({{"argv": sys.argv[2:], "cwd": os.getcwd(), "env": environment}}).encode()
 socket.send_fds(server, [struct.pack("!I", len(request))], [0, 1, 2])
 server.sendall(request)
 answer = server.recv(4)
@@ -60,7 +64,7 @@ def start(environment: Mapping[str, str]) -> StageServer:
     folder = Path(tempfile.mkdtemp(prefix="stages"))
     address = folder / "socket"
     client = folder / "python"
-    client.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+    client.write_text(CLIENT.format(python=sys.executable, address=str(address), stand_in=STAND_IN))
     client.chmod(0o755)
     command = [sys.executable, "-m", "pipeline.stage_server", str(address)]
     with (folder / "log").open("wb") as log:
@@ -115,7 +119,7 @@ def _import_libraries() -> None:
     from pipeline import timm_vit  # noqa: PLC0415  (timm beside a CPU-only torch)
 
     _KEPT.append(timm_vit)
-    for name in ("matplotlib.figure", "pydantic", "rich.progress", "ruamel.yaml", "torch._dynamo", "typer"):
+    for name in ("matplotlib.figure", "psutil", "pydantic", "rich.progress", "ruamel.yaml", "torch._dynamo", "typer"):
         __import__(name)
     for name in [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]:
         del sys.modules[name]

@@ -1,7 +1,7 @@
 """Stage one: tune LayerNorms (or whatever else is to be tuned) on one task, with an auxiliary head."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.head import Head
 from pipeline.images import Images
 from pipeline.progress import Progress
+from pipeline.training import Training
 
 LrSchedule = Literal["constant", "linear"]
 _WARM_UP = 0.1  # share of the steps of `linear`
@@ -40,6 +41,11 @@ class Schedule:
         return self.lr * min((step + 1) / math.ceil(_WARM_UP * steps), (steps - step) / (steps * (1 - _WARM_UP)), 1.0)
 
 
+def every_epoch(_: Training, count: int) -> Iterable[int]:
+    """From the first to the last."""
+    return range(count)
+
+
 def tune_layernorms(  # noqa: PLR0913
     backbone: Backbone,
     *,
@@ -51,13 +57,15 @@ def tune_layernorms(  # noqa: PLR0913
     generator: torch.Generator,
     progress: Progress,
     similarity: Callable[[], Tensor] | None = None,
+    epochs: Callable[[Training, int], Iterable[int]] = every_epoch,
 ) -> tuple[LayerNorms, Head]:
     """LayerNorms of one task, from those of the task before, and the auxiliary head (arXiv 2308.09610, stage one).
 
     start, start_head: what is tuned, with the values to begin with; images: N; labels: [N], from 0 within the task.
     similarity: of the batch just run to the keys being learned; it is raised while the cross-entropy is lowered
-    (single-pass variant). Cross-entropy over the task's classes; Adam(0.9, 0.999), fresh for every task. The auxiliary
-    head learns at the same rate. Nothing is fetched from the device within an epoch.
+    (single-pass variant). epochs: those to be done, in order; one may give the training back what it had after the
+    epoch before. Cross-entropy over the task's classes; Adam(0.9, 0.999), fresh for every task. Nothing is fetched from
+    the device within an epoch.
     """
     device = backbone.device
     layernorms = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
@@ -65,7 +73,7 @@ def tune_layernorms(  # noqa: PLR0913
     groups = [list(layernorms.values()), auxiliary_head]
     optimiser = torch.optim.Adam([{"params": group} for group in groups], fused=device.type == "cuda")
     batches = math.ceil(len(images) / schedule.batch_size)
-    for epoch in range(schedule.epochs):
+    for epoch in epochs(Training([*groups[0], *groups[1]], optimiser, generator), schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
         pixels_of = zip(order, images.batches(order, backbone.image_size), strict=True)
         for step, (rows, pixels) in enumerate(pixels_of, start=epoch * batches):

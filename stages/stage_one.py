@@ -1,12 +1,13 @@
 """Stage one of a task: its LayerNorms, tuned from those of the task before."""
 
+from dataclasses import fields
 from functools import partial
 from typing import Literal
 
 import torch
 from pydantic import Field
 
-from pipeline import artifacts, gaussians
+from pipeline import artifacts, gaussians, resume
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.cumulative import append_rows
@@ -63,6 +64,7 @@ def main(task: str) -> None:
     train = artifacts.load_tensors(artifacts.train_file(task))
     images = Images.from_tensors(train)
     bank = artifacts.load_tensors(artifacts.layernorms_file(task_name(index - 1)))  # [T, D] each
+    before = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
     names = tuned_names(backbone.model, params.tuning, params.tuned_norms, params.tuned_parameters)
     start = backbone.pretrained(names)
     if bank and params.layernorm_init == "previous":
@@ -75,6 +77,7 @@ def main(task: str) -> None:
         raised = partial(similarity, backbone)
 
     random = generator(params.seed, "stage_one", index)
+    state = resume.state_file(f"stage_one@{task}", backbone.device)
     with Progress(f"stage one, {task}", params.epochs * len(images)) as progress:
         learned, head = tune_layernorms(
             backbone,
@@ -82,24 +85,17 @@ def main(task: str) -> None:
             start_head=start_head(params, task, train["labels"], random),
             images=images,
             labels=train["labels"],
-            schedule=Schedule(
-                params.batch_size,
-                params.lr,
-                params.lr_schedule,
-                params.auxiliary_lr,
-                params.epochs,
-                params.min_crop,
-                params.flip,
-            ),
+            schedule=Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)}),
             generator=random,
             progress=progress,
             similarity=raised,
+            epochs=partial(resume.epochs, state, progress),
         )
-    before = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
     rows = {"weight": head.weight, "bias": head.bias, "task": torch.full((len(head.bias),), index)}
     artifacts.save_tensors(artifacts.auxiliary_heads_file(task), append_rows(before, rows))
     new = learned if objective["layerwise"] else {name: tensor[None] for name, tensor in learned.items()}
     artifacts.save_tensors(artifacts.layernorms_file(task), new if params.tuning == "full" else append_rows(bank, new))
+    state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""Ends a stage whose DVC is gone: nobody would file its result, and a new run may be writing the same files.
+
+Nothing tells a child that its parent was killed, so a thread looks. DVC starts a stage through a shell. Most shells
+become their last command; some (dash before 0.5.11, fish) wait beside it: then the shell must keep its parent, too.
+"""
+
+import os
+import threading
+import time
+
+import psutil
+
+STAND_IN = "STAGE_STAND_IN"  # process that DVC started where a server forked the stage (pipeline.stage_server)
+SECONDS_BETWEEN_LOOKS = 0.5
+_SHELLS = frozenset({"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"})
+
+
+def end_with_dvc() -> None:
+    """Watch from now on, if DVC runs this process as a stage. One started by hand may outlive its terminal."""
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    try:
+        parents = _parents(psutil.Process(int(os.environ.get(STAND_IN, os.getpid()))))
+        while all(process.ppid() == parent for process, parent in parents):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        pass  # the shell or the stand-in is gone
+    os._exit(1)
+
+
+def _parents(started: psutil.Process) -> list[tuple[psutil.Process, int]]:
+    """Who must keep which parent, from the process that DVC started up to DVC."""
+    parent = psutil.Process(started.ppid())
+    if os.getsid(parent.pid) != os.getsid(started.pid):
+        raise psutil.NoSuchProcess(parent.pid)  # who adopts orphans: DVC was gone before the first look
+    pairs = [(started, parent.pid)]
+    return [*pairs, (parent, parent.ppid())] if parent.name() in _SHELLS else pairs
