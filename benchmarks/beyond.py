@@ -289,7 +289,7 @@ def main(
         "machine": f"{os.cpu_count()} CPU cores.",
     }
     result = ROOT / "reports/benchmarks" / ("beyond.json" if evaluate_on == "test" else "beyond_validation.json")
-    artifacts.save_json(result, json.loads(json.dumps(report)))
+    artifacts.save_plain_json(result, json.loads(json.dumps(report)))
     artifacts.save_bytes(result.with_suffix(".md"), page(report).encode())
     print(page(report))
 

@@ -94,7 +94,7 @@ def changed_params(**changes: object) -> str:
 @app.command()
 def summary() -> None:
     """Print the headline of the current result."""
-    metrics = artifacts.load_json(artifacts.METRICS)
+    metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     table = Table("method", "average accuracy (%)")
     table.columns[1].justify = "right"
     for method, metric in _ROWS.items():

@@ -36,8 +36,10 @@ def main() -> None:
             (artifacts.RAW_TEST, dataset.test_images, dataset.test_labels),
         ):
             artifacts.save_images(file, stored(images, arrays=arrays), {"labels": labels})
-    listed = {} if isinstance(dataset.test_images, Tensor) else {"test_files": listing_digest(dataset.test_images)}
-    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": dataset.classes, "groups": dataset.groups} | listed)
+    listed: dict[str, object] = (
+        {} if isinstance(dataset.test_images, Tensor) else {"test_files": listing_digest(dataset.test_images)}
+    )
+    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": dataset.classes, "groups": dataset.groups, **listed})
     print(
         f"{params.dataset}: {len(dataset.classes)} classes, {len(dataset.train_labels)} training and "
         f"{len(dataset.test_labels)} test images; backbone {params.backbone}"

@@ -104,10 +104,12 @@ def main() -> None:
         "bytes_per_task": stored / params.num_tasks,
         "task_parameters": sum(tensor[0].numel() for tensor in bank.values()),
     }
-    artifacts.save_json(artifacts.METRICS, {name: round(value, 6) for name, value in values.items()})
+    rounded = {name: round(value, 6) for name, value in values.items()}
+    artifacts.save_plain_json(artifacts.METRICS, rounded)
     artifacts.save_json(
         artifacts.EVALUATION,
         {
+            "metrics": rounded,
             "matrices": {name: triangle(matrix) for name, matrix in matrices.items()},
             "selection": selection.tolist(),
             "key_similarity": cosine(keys, keys).tolist(),

@@ -55,7 +55,7 @@ def main() -> None:
         params=params.model_dump(),
         tasks=dict(list(tasks.items())[: params.num_tasks]),
         backbone=artifacts.load_json(artifacts.BACKBONE_FACTS),
-        metrics=artifacts.load_json(artifacts.METRICS),
+        metrics=evaluation["metrics"],
         rows={name: summary(matrix) for name, matrix in matrices.items()},
         test_images=evaluation["test_images"],
     )
