@@ -6,6 +6,7 @@ the digest of their content (pipeline.seal). Every path is relative to the repos
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -20,10 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import REPAIR, UserError
 from pipeline.seal import BLANK, KEY, check_seal, seal
-
-REPAIR = "`python -m pipeline doctor --repair`, then `dvc repro`"  # works where the cache is damaged, too
 
 RAW_CLASSES = Path("data/raw/classes.json")
 RAW_TRAIN = Path("data/raw/train.safetensors")
@@ -43,6 +42,7 @@ METRICS = Path("reports/metrics.json")
 ACCURACY_MATRIX = Path("reports/accuracy_matrix.csv")
 ACCURACY_OVER_TASKS = Path("reports/accuracy_over_tasks.csv")
 SELECTION = Path("reports/selection.csv")
+TABLES = (METRICS, ACCURACY_MATRIX, ACCURACY_OVER_TASKS, SELECTION)  # read by DVC and people: they bear no seal
 REPORT = Path("reports/report.md")
 FIGURES = Path("reports/figures")
 COMPARISON = Path("reports/comparison.md")
@@ -181,6 +181,19 @@ def load_json(path: Path) -> Any:  # noqa: ANN401 (a table of any shape)
 def save_plain_json(path: Path, content: object) -> None:
     """Store a table that others read, DVC and people, and that git guards."""
     _write(path, _json(content))
+
+
+def digests(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files that bear no seal, to be stored in one that does."""
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def check_digests(expected: Mapping[str, str]) -> None:
+    """Raises UserError unless the files are as they were."""
+    for name, digest in expected.items():
+        with _readable(Path(name)):
+            if hashlib.sha256(Path(name).read_bytes()).hexdigest() != digest:
+                raise ValueError("its checksum does not match")
 
 
 def _json(content: object) -> bytes:

@@ -32,7 +32,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 def read_params(record: type[AnyRecord]) -> AnyRecord:
     """The stage's parameters. Raises UserError, one line, for an unknown, missing, mistyped or out-of-range key."""
     given = read_mapping(PARAMS_FILE)
-    known = set(_declared(read_mapping(PIPELINE_FILE)))
+    known = set(declared(read_mapping(PIPELINE_FILE)))
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
@@ -61,6 +61,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _declared(pipeline: dict[str, Any]) -> Iterator[str]:
+def declared(pipeline: dict[str, Any]) -> Iterator[str]:
+    """Names of the parameters that the stages of a dvc.yaml depend on."""
     for stage in pipeline["stages"].values():
         yield from stage.get("do", stage).get("params", [])

@@ -106,6 +106,7 @@ def main() -> None:
     }
     rounded = {name: round(value, 6) for name, value in values.items()}
     artifacts.save_plain_json(artifacts.METRICS, rounded)
+    save_plots(matrices, test, table.selected[-1])
     artifacts.save_json(
         artifacts.EVALUATION,
         {
@@ -115,9 +116,9 @@ def main() -> None:
             "key_similarity": cosine(keys, keys).tolist(),
             "test_images": len(test.tasks),
             "tuned_passes": table.tuned_passes.tolist(),
+            "digests": artifacts.digests(artifacts.TABLES),
         },
     )
-    save_plots(matrices, test, table.selected[-1])
 
 
 def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head], table: FeatureTable) -> Tensor:

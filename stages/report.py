@@ -48,6 +48,7 @@ def main() -> None:
     """Render reports/report.md and reports/figures."""
     params = read_params(Params)
     evaluation = artifacts.load_json(artifacts.EVALUATION)
+    artifacts.check_digests(evaluation["digests"])
     tasks = artifacts.load_json(artifacts.TASKS)
     matrices = {name: metrics.square(rows) for name, rows in evaluation["matrices"].items()}
     selection = np.array(evaluation["selection"])
