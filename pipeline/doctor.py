@@ -45,17 +45,21 @@ def examine() -> Iterator[Finding]:
 def check_environment() -> Iterator[Finding]:
     """What the stages call by its name: python, dvc, git."""
     here = Path(sys.executable).parent
-    for name in ("python", "dvc"):
-        found = shutil.which(name)
-        what = f"{name}: {found or 'not on the PATH'}"
-        yield Finding(found is not None and Path(found).parent == here, what, f"source {here}/activate")
-    git = shutil.which("git")
-    inside = git and not subprocess.run([git, "rev-parse"], check=False, capture_output=True).returncode
-    yield Finding(
-        bool(inside),
-        f"git: {git or 'not on the PATH'}" if inside or not git else "git: no repository here",
-        "install git, and work in a clone: experiments are commits",
-    )
+    activate = f"`source {here}/activate`"
+    prefix = _output("python", "-c", "import sys; print(sys.prefix)")
+    yield Finding(prefix == sys.prefix, f"python: of {prefix or 'no environment on the PATH'}", activate)
+    dvc = shutil.which("dvc")
+    yield Finding(dvc is not None and Path(dvc).parent == here, f"dvc: {dvc or 'not on the PATH'}", activate)
+    root = _output("git", "rev-parse", "--show-toplevel")
+    yield Finding(root is not None, f"git: {root or 'no repository here, or no git'}", "install git, work in a clone")
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None where it fails or is not there."""
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def check_versions() -> Finding:
@@ -108,12 +112,10 @@ def check_device() -> Finding:
 
 def cache_folder() -> Path:
     """DVC's cache, wherever it is configured to be."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(
-            f"DVC finds no repository here ({done.stderr.strip().splitlines()[-1]}): work in a clone's root"
-        )
-    folder = Path(done.stdout.strip())
+    printed = _output(sys.executable, "-m", "dvc", "cache", "dir")
+    if printed is None:
+        raise UserError("DVC finds no repository here, or can't read .dvc/config: work in a clone's root")
+    folder = Path(printed)
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
