@@ -49,7 +49,7 @@ def outputs(objects: Mapping[str, Path]) -> dict[Path, str | None]:
     objects: the cache's, by name.
     """
     expected: dict[Path, str | None] = {}
-    for path, digest in _locked():
+    for path, digest in locked():
         if digest.endswith(".dir"):
             expected |= {file: None for file in path.rglob("*") if file.is_file()}
             expected |= {path / name: md5 for name, md5 in _listed(objects.get(digest), digest).items()}
@@ -58,7 +58,7 @@ def outputs(objects: Mapping[str, Path]) -> dict[Path, str | None]:
     return expected
 
 
-def _locked() -> list[tuple[Path, str]]:
+def locked() -> list[tuple[Path, str]]:
     """Paths of outputs, and what dvc.lock says of them: an MD5, that of its list for a folder."""
     stages = read_mapping(LOCK_FILE).get("stages", {}) if LOCK_FILE.exists() else {}
     try:
