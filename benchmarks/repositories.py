@@ -7,6 +7,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from dvc_repository import Repository, make_repository, ran, stage_environment  # noqa: E402
+from parameters import set_params  # noqa: E402
 from stage_repository import digests, run_all, run_stage  # noqa: E402
 from stage_repository import make_repository as make_tiny_repository  # noqa: E402
 
@@ -19,5 +20,6 @@ __all__ = [
     "ran",
     "run_all",
     "run_stage",
+    "set_params",
     "stage_environment",
 ]
