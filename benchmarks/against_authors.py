@@ -49,7 +49,7 @@ def run_ours(num_tasks: int) -> float:
     for stage in ("queries", "keys", "objective", "stage_one", "features", "stage_two", "rematch", "evaluate"):
         for arguments in [[task] for task in tasks] if stage in ("stage_one", "features", "stage_two") else [[]]:
             importlib.import_module(f"stages.{stage}").main(*arguments)
-    return float(artifacts.load_json(artifacts.METRICS)["average_accuracy"])
+    return float(artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"])
 
 
 def run_theirs(num_tasks: int, lr: float) -> float:

@@ -247,7 +247,7 @@ def main(
     }
     suffix = "" if evaluate_on == "test" else f"_{evaluate_on}"
     result = ROOT / f"reports/benchmarks/{setting.name}{suffix}.json"
-    artifacts.save_json(result, report)
+    artifacts.save_plain_json(result, report)
     artifacts.save_bytes(result.with_suffix(".md"), page(report).encode())
     print(page(report))
 

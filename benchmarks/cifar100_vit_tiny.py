@@ -139,14 +139,14 @@ def compare(folder: Path) -> None:
 def choose(folder: Path, name: str, texts: list[str]) -> None:
     """Accuracy on held-out training images for each value of a parameter, one seed, added to the choices so far."""
     configure(folder, evaluate_on="validation")
-    choices = artifacts.load_json(ROOT / CHOICES) if (ROOT / CHOICES).exists() else {}
+    choices = json.loads((ROOT / CHOICES).read_text()) if (ROOT / CHOICES).exists() else {}
     for text in texts:
         value = YAML(typ="safe").load(text)
         configure(folder, **{name: value})
         result = measure(folder, seed=0)
         accuracy = {row["name"]: row["average_accuracy_mean"] for row in rows_of({0: result})}
         choices.setdefault(name, {})[text] = accuracy
-        artifacts.save_json(ROOT / CHOICES, choices)
+        artifacts.save_plain_json(ROOT / CHOICES, choices)
     page = validation_page(choices)
     artifacts.save_bytes((ROOT / CHOICES).with_suffix(".md"), page.encode())
     print(page)
@@ -196,7 +196,7 @@ def main(
     }
     for name in ("selection_accuracy", "passes_per_image"):
         report[f"{name}_mean"] = round(statistics.fmean(result["metrics"][name] for result in values), 4)
-    artifacts.save_json(RESULT.with_suffix(".json"), report)
+    artifacts.save_plain_json(RESULT.with_suffix(".json"), report)
     artifacts.save_bytes(RESULT.with_suffix(".md"), page(report).encode())
     print(page(report))
 

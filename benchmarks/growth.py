@@ -31,7 +31,7 @@ def rows() -> Iterator[Row]:
                 list_of_seconds.append(seconds(partial(main, task_name(task))))
         importlib.import_module("stages.rematch").main()
         evaluation = seconds(importlib.import_module("stages.evaluate").main)
-        passes = artifacts.load_json(artifacts.METRICS)["passes_per_image"]
+        passes = artifacts.load_json(artifacts.EVALUATION)["metrics"]["passes_per_image"]
     for stage, goal in (("stage_one", "<= 1.2"), ("features", ""), ("stage_two", "")):
         of_marks = [statistics.median(took[stage][mark - WINDOW : mark]) for mark in MARKS]
         for mark, value in zip(MARKS[1:], of_marks[1:], strict=True):

@@ -174,7 +174,7 @@ def main() -> None:
 """
     rows = [{"name": what, "ratio": path / model, "goal": GOAL, "unit": "x model"} for what, path, model in speed]
     peaks = [{"name": name, "mb": dict(zip(map(str, COUNTS), values, strict=True))} for name, values in memory]
-    artifacts.save_json(RESULT.with_suffix(".json"), {"machine": machine, "rows": rows, "memory": peaks})
+    artifacts.save_plain_json(RESULT.with_suffix(".json"), {"machine": machine, "rows": rows, "memory": peaks})
     artifacts.save_bytes(RESULT.with_suffix(".md"), text.encode())
     print(text)
 

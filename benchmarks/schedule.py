@@ -59,7 +59,10 @@ def run_stages(folder: Path, num_tasks: int) -> dict[str, float]:
                 run(stage, task)
         for stage in ("rematch", "evaluate"):
             run(stage)
-        return {"accuracy": 100 * artifacts.load_json(artifacts.METRICS)["average_accuracy"], "seconds": seconds}
+        return {
+            "accuracy": 100 * artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"],
+            "seconds": seconds,
+        }
 
 
 def absolute(schedule: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def main(
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     report = {"rows": rows, "title": title, "seeds": [int(seed) for seed in seeds.split(",")], "machine": machine}
     result = ROOT / f"reports/benchmarks/{name}.json"
-    artifacts.save_json(result, report)
+    artifacts.save_plain_json(result, report)
     artifacts.save_bytes(result.with_suffix(".md"), page(report).encode())
     print(page(report))
 

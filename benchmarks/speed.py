@@ -61,7 +61,7 @@ def main(
     rows += growth.rows()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     machine = f"{platform.machine()}, {os.cpu_count()} cores{gpu}"
-    artifacts.save_json(RESULT, {"machine": machine, "rows": rows})
+    artifacts.save_plain_json(RESULT, {"machine": machine, "rows": rows})
     artifacts.save_bytes(RESULT.with_suffix(".md"), page(machine, rows).encode())
     print(page(machine, rows))
 

@@ -1,4 +1,4 @@
-"""Commands beside the stages: plan, preset, summary, sweep, compare, table. Long work is DVC's."""
+"""Commands beside the stages: plan, preset, summary, sweep, compare, table, doctor. Long work is DVC's."""
 
 import csv
 import difflib
@@ -12,14 +12,17 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from pipeline import artifacts
 from pipeline.command import run_app
+from pipeline.doctor import examine
 from pipeline.errors import UserError
 from pipeline.experiments import cells, read_sweep
+from pipeline.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report import METHODS, percent
 from pipeline.sweep import compare as write_comparison
@@ -94,7 +97,7 @@ def changed_params(**changes: object) -> str:
 @app.command()
 def summary() -> None:
     """Print the headline of the current result."""
-    metrics = artifacts.load_json(artifacts.METRICS)
+    metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     table = Table("method", "average accuracy (%)")
     table.columns[1].justify = "right"
     for method, metric in _ROWS.items():
@@ -152,6 +155,24 @@ def table() -> None:
     for column in grid.columns:
         column.overflow = "fold"  # in a narrow terminal, too, nothing is cut off
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(grid)
+
+
+@app.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Remove or replace what is damaged or left over.")] = False,
+) -> None:
+    """Check environment, parameters, cache and artifacts: a line each, with what to do where something is wrong."""
+    console = Console(highlight=False, soft_wrap=True)
+    wrong = 0
+    for finding in examine():
+        mark, remedy = ("[green]ok[/]   ", "") if finding.ok else ("[red]wrong[/]", f": {escape(finding.remedy)}")
+        if finding.remove and repair:
+            mark, remedy = "[yellow]fixed[/]", f": {escape(repair_finding(finding))}"
+        else:
+            wrong += not finding.ok
+        console.print(f"{mark} {escape(finding.what)}{remedy}")
+    if wrong:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """Where artifacts lie and how they are stored: the one module that knows paths and file formats.
 
 Tensors are safetensors, tables JSON; images are safetensors too, written one after the other, so that no data set has
-to fit into memory. A file appears whole or not at all. Every path is relative to the repository's root, where DVC runs
-the stages.
+to fit into memory. A file appears whole or not at all, and is read whole or not at all: all but what git tracks carry
+the digest of their content (pipeline.seal). Every path is relative to the repository's root, where DVC runs the stages.
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import psutil
 import torch
@@ -20,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import REPAIR, UserError
+from pipeline.seal import BLANK, KEY, check_seal, seal
 
 RAW_CLASSES = Path("data/raw/classes.json")
 RAW_TRAIN = Path("data/raw/train.safetensors")
@@ -40,6 +43,7 @@ METRICS = Path("reports/metrics.json")
 ACCURACY_MATRIX = Path("reports/accuracy_matrix.csv")
 ACCURACY_OVER_TASKS = Path("reports/accuracy_over_tasks.csv")
 SELECTION = Path("reports/selection.csv")
+TABLES = (METRICS, ACCURACY_MATRIX, ACCURACY_OVER_TASKS, SELECTION)  # read by DVC and people: they bear no seal
 REPORT = Path("reports/report.md")
 FIGURES = Path("reports/figures")
 COMPARISON = Path("reports/comparison.md")
@@ -82,16 +86,22 @@ def heads_file(task: str) -> Path:
     return Path(f"artifacts/heads/{task}.safetensors")
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Store named tensors."""
-    _write(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Store named tensors, sealed."""
+    content = memoryview(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = _header(json.loads(bytes(content[8:end])), metadata or {})  # the library would write metadata in any order
+    with _replacing(path) as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(content[end:])
+        seal(file, path.name)
 
 
 _HEADER = 1024  # bytes; more than the names and shapes of a packed file need
 
 
 def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[str, Tensor]) -> None:
-    """Store images one after the other, all of them uint8 [H, W, 3] or all the bytes of image files.
+    """Store images one after the other, all of them uint8 [H, W, 3] or all the bytes of image files, sealed.
 
     fields: int64 [N] each, what is known of every image. The result has them, and `images` uint8 [N, H, W, 3] or
     `bytes` uint8 with `offsets` int64 [N + 1] (pipeline.images). Integers stand first, where they are aligned.
@@ -114,42 +124,81 @@ def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[st
             header[name] = {"dtype": dtype, "shape": dims, "data_offsets": [start, start + size]}
             start += size
         file.seek(0)
-        file.write((_HEADER - 8).to_bytes(8, "little") + json.dumps(header).encode().ljust(_HEADER - 8))
+        file.write((_HEADER - 8).to_bytes(8, "little") + _header(header, {}).ljust(_HEADER - 8))
         for tensor in integers.values():
             file.write(tensor.numpy().tobytes())
+        seal(file, path.name)
+
+
+def _header(tensors: Mapping[str, object], metadata: Mapping[str, str]) -> bytes:
+    """The header of a safetensors file: the place for its seal first, and spaces up to where tensors are aligned."""
+    text = json.dumps({"__metadata__": {KEY: BLANK, **metadata}, **tensors}).encode()
+    return text + b" " * (-len(text) % 8)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, mapped into memory. Raises UserError where it is missing or damaged."""
     with _readable(path):
+        check_seal(path)
         return load_file(path)
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a backbone's file, and the configuration in its metadata."""
-    tensors = load_tensors(path)
-    with _readable(path), safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+def load_weights(path: Path, *, is_checked: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a backbone's file, and the configuration in its metadata.
+
+    is_checked: the caller has compared the file with a digest of its own; it need not be sealed.
+    """
+    with _readable(path):
+        if not is_checked:
+            check_seal(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
         if "config" not in metadata:
             raise ValueError("no configuration in its metadata")
-        return tensors, json.loads(metadata["config"])
+        return load_file(path), json.loads(metadata["config"])
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Store a backbone: its tensors, and its configuration in the metadata."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _write(path, save(contiguous, {"config": json.dumps(config)}))
+    """Store a backbone, sealed: its tensors, and its configuration in the metadata."""
+    save_tensors(path, tensors, {"config": json.dumps(config)})
 
 
-def save_json(path: Path, content: object) -> None:
-    """Store a table, in a form that diffs well."""
-    _write(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+def save_json(path: Path, content: Mapping[str, object]) -> None:
+    """Store a table, sealed, in a form that diffs well."""
+    with _replacing(path) as file:
+        file.write(_json({KEY: BLANK, **content}))
+        seal(file, path.name)
 
 
 def load_json(path: Path) -> Any:  # noqa: ANN401 (a table of any shape)
     """The table of a file. Raises UserError where it is missing or damaged."""
     with _readable(path):
-        return json.loads(path.read_bytes())
+        check_seal(path)
+        content = json.loads(path.read_bytes())
+        del content[KEY]
+        return content
+
+
+def save_plain_json(path: Path, content: object) -> None:
+    """Store a table that others read, DVC and people, and that git guards."""
+    _write(path, _json(content))
+
+
+def digests(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files that bear no seal, to be stored in one that does."""
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def check_digests(expected: Mapping[str, str]) -> None:
+    """Raises UserError unless the files are as they were."""
+    for name, digest in expected.items():
+        with _readable(Path(name)):
+            if hashlib.sha256(Path(name).read_bytes()).hexdigest() != digest:
+                raise ValueError("its checksum does not match")
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def save_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -170,7 +219,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path) -> Iterator[BufferedRandom]:
     """Beside the target first, renamed last: the file appears whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -179,13 +228,15 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             if not psutil.pid_exists(int(left.suffix[1:])):
                 left.unlink(missing_ok=True)  # of a process that was killed
         try:
-            with beside.open("wb") as file:
+            with beside.open("w+b") as file:
                 yield file
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}: make room or grant access, then `dvc repro`") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}: make room or grant access, then `dvc repro`"
+        ) from None
 
 
 @contextmanager
@@ -193,6 +244,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: `dvc repro` makes it") from None
+        raise UserError(f"{path} is missing: `dvc repro` makes it; where it does not, {REPAIR}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}: grant access, then `dvc repro`") from None
     except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, then `dvc repro`") from None
+        raise UserError(f"{path} is damaged ({error}): {REPAIR}") from None

@@ -51,4 +51,4 @@ def fetch_backbone(name: str, weights: Path) -> tuple[dict[str, Tensor], dict[st
             f"{file.path} is not the file that pipeline/backbones.py names: `git restore {file.path}`, "
             "or enter the SHA-256 of the new weights there"
         )
-    return artifacts.load_weights(file.path)
+    return artifacts.load_weights(file.path, is_checked=True)

@@ -1,4 +1,4 @@
-"""Turns a function into a command whose users never meet a traceback for a mistake of theirs."""
+"""Turns a function into a command whose users never meet a traceback for a mistake of theirs or a full disk."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from pipeline.errors import UserError
+from pipeline.errors import REFUSALS, UserError
 from pipeline.unchanged import unchanged
 from pipeline.work_log import logged
 
@@ -31,3 +31,8 @@ def run_app(app: typer.Typer) -> None:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror}: make room or grant access, then the same command again")

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from pipeline.errors import UserError
+from pipeline.errors import REFUSALS, UserError
 
 PAUSES = (0.0, 1.0, 4.0, 16.0)  # seconds before each attempt
 TIMEOUT = 30.0  # seconds without a byte
@@ -54,6 +54,10 @@ def fetch(remote: Remote, dataset: str) -> Path:
                 part.unlink(missing_ok=True)
             reason = f"the server says {error.code} {error.reason}"
         except (OSError, HTTPException) as error:  # URLError, a time-out or a broken connection
+            if isinstance(error, OSError) and error.errno in REFUSALS:
+                raise UserError(
+                    f"cannot write {part}: {error.strerror}: make room or grant access, then `dvc repro` goes on there"
+                ) from None
             reason = str(error)
         else:
             if _md5(part) == remote.md5:

@@ -57,6 +57,8 @@ def _named(read: Callable[[Path], Answer], paths: Iterable[Path]) -> Iterator[An
             return read(path)
         except (BadImageError, FileNotFoundError) as error:
             raise UserError(f"{path} {error}: replace or delete it, then `dvc repro`") from None
+        except OSError as error:  # must not pass for one of the file that is being written
+            raise UserError(f"cannot read {path}: {error.strerror}: grant access, then `dvc repro`") from None
 
     waiting = iter(paths)
     with ThreadPoolExecutor() as pool:

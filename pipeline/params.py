@@ -36,7 +36,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 def read_params(record: type[AnyRecord]) -> AnyRecord:
     """The stage's parameters. Raises UserError, one line, for an unknown, missing, mistyped or out-of-range key."""
     given = read_mapping(PARAMS_FILE)
-    known = set(_declared(read_mapping(PIPELINE_FILE)))
+    known = set(declared(read_mapping(PIPELINE_FILE)))
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
@@ -101,6 +101,7 @@ def _parsed(content: bytes) -> object:  # a stage reads the same files at its st
     return YAML(typ="safe", pure=True).load(content)
 
 
-def _declared(pipeline: dict[str, Any]) -> Iterator[str]:
+def declared(pipeline: dict[str, Any]) -> Iterator[str]:
+    """Names of the parameters that the stages of a dvc.yaml depend on."""
     for stage in pipeline["stages"].values():
         yield from stage.get("do", stage).get("params", [])

@@ -104,7 +104,7 @@ def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
         "params": {name: params[name] for name in _SHOWN_PARAMS},
         "published": read_mapping(PUBLISHED),
     }
-    artifacts.save_json(artifacts.COMPARISON_JSON, content)
+    artifacts.save_plain_json(artifacts.COMPARISON_JSON, content)
     drawn = {row["name"]: row for row in rows}
     curves = {name: drawn[name]["over_tasks"] for name in sweep.curves if name in drawn}
     points = {

@@ -1,14 +1,8 @@
 """One module a DVC stage, run as `python -m stages.NAME`: parameters -> load -> one call -> save."""
 
-import importlib.util
 import os
-import sys
 
-if importlib.util.find_spec("torch") is None:
-    sys.exit(
-        f"error: {sys.executable} has no torch: activate the project's environment first (source .venv/bin/activate), "
-        "or build it with `make install`"
-    )
+import pipeline  # noqa: F401  (says what to do in the wrong environment)
 
 # An OpenMP thread that waits spins for milliseconds by default. Beside any other busy process that made stage one eight
 # times slower; with less spinning it loses nothing on an idle machine (docs/decisions.md). Read when torch loads.

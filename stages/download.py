@@ -1,6 +1,8 @@
 """Fetch the data set and the backbone's weights, and pack them in one layout whatever their source."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -9,6 +11,7 @@ from pipeline import artifacts
 from pipeline.backbones import fetch_backbone
 from pipeline.command import run
 from pipeline.datasets import fetch_dataset
+from pipeline.errors import REFUSALS, UserError
 from pipeline.image_folder import listing_digest
 from pipeline.packing import are_arrays, stored
 from pipeline.params import Record, read_params
@@ -23,21 +26,40 @@ class Params(Record):
     backbone_weights: str
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder to unpack in. Raises UserError where there is no room or leave for temporary files."""
+    remedy = "make room or grant access there, or have TMPDIR name another folder for temporary files"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except FileNotFoundError as error:
+        if error.filename:
+            raise
+        raise UserError(f"{error.strerror}: {remedy}") from None
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise UserError(f"{error.filename or tempfile.gettempdir()}: {error.strerror}: {remedy}") from None
+
+
 def main() -> None:
     """Fetch the data set and the backbone's weights."""
     params = read_params(Params)
     weights, config = fetch_backbone(params.backbone, Path(params.backbone_weights))
     artifacts.save_weights(artifacts.BACKBONE, weights, config)
-    with tempfile.TemporaryDirectory() as scratch:
-        dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=Path(scratch))
+    with scratch_folder() as scratch:
+        dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch)
         arrays = are_arrays(dataset.train_images, dataset.test_images)
         for file, images, labels in (
             (artifacts.RAW_TRAIN, dataset.train_images, dataset.train_labels),
             (artifacts.RAW_TEST, dataset.test_images, dataset.test_labels),
         ):
             artifacts.save_images(file, stored(images, arrays=arrays), {"labels": labels})
-    listed = {} if isinstance(dataset.test_images, Tensor) else {"test_files": listing_digest(dataset.test_images)}
-    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": dataset.classes, "groups": dataset.groups} | listed)
+    listed: dict[str, object] = (
+        {} if isinstance(dataset.test_images, Tensor) else {"test_files": listing_digest(dataset.test_images)}
+    )
+    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": dataset.classes, "groups": dataset.groups, **listed})
     print(
         f"{params.dataset}: {len(dataset.classes)} classes, {len(dataset.train_labels)} training and "
         f"{len(dataset.test_labels)} test images; backbone {params.backbone}"

@@ -104,18 +104,21 @@ def main() -> None:
         "bytes_per_task": stored / params.num_tasks,
         "task_parameters": sum(tensor[0].numel() for tensor in bank.values()),
     }
-    artifacts.save_json(artifacts.METRICS, {name: round(value, 6) for name, value in values.items()})
+    rounded = {name: round(value, 6) for name, value in values.items()}
+    artifacts.save_plain_json(artifacts.METRICS, rounded)
+    save_plots(matrices, test, table.selected[-1])
     artifacts.save_json(
         artifacts.EVALUATION,
         {
+            "metrics": rounded,
             "matrices": {name: triangle(matrix) for name, matrix in matrices.items()},
             "selection": selection.tolist(),
             "key_similarity": cosine(keys, keys).tolist(),
             "test_images": len(test.tasks),
             "tuned_passes": table.tuned_passes.tolist(),
+            "digests": artifacts.digests(artifacts.TABLES),
         },
     )
-    save_plots(matrices, test, table.selected[-1])
 
 
 def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head], table: FeatureTable) -> Tensor:

@@ -51,6 +51,7 @@ def main() -> None:
     """Render reports/report.md and reports/figures."""
     params = read_params(Params)
     evaluation = artifacts.load_json(artifacts.EVALUATION)
+    artifacts.check_digests(evaluation["digests"])
     tasks = artifacts.load_json(artifacts.TASKS)
     matrices = {name: metrics.square(rows) for name, rows in evaluation["matrices"].items()}
     selection = np.array(evaluation["selection"])
@@ -58,7 +59,7 @@ def main() -> None:
         params=params.model_dump(),
         tasks=dict(list(tasks.items())[: params.num_tasks]),
         backbone=artifacts.load_json(artifacts.BACKBONE_FACTS),
-        metrics=artifacts.load_json(artifacts.METRICS),
+        metrics=evaluation["metrics"],
         rows={name: summary(matrix) for name, matrix in matrices.items()},
         test_images=evaluation["test_images"],
     )

@@ -2,14 +2,12 @@
 
 import hashlib
 import importlib
-import json
 import shutil
 from pathlib import Path
 
 import torch
 from imports import ROOT
 from parameters import PLAIN, set_params
-from safetensors.torch import save_file
 from tiny import TINY_CONFIG, random_images, tiny_weights
 from typer.testing import CliRunner
 
@@ -28,7 +26,7 @@ def write_raw_data() -> None:
         artifacts.save_images(file, iter(images.to(torch.uint8)), {"labels": labels})
     names = [f"class {c}" for c in range(CLASSES)]
     artifacts.save_json(artifacts.RAW_CLASSES, {"classes": names, "groups": ["even", "odd"] * (CLASSES // 2)})
-    save_file(tiny_weights(), artifacts.BACKBONE, {"config": json.dumps(TINY_CONFIG)})
+    artifacts.save_weights(artifacts.BACKBONE, tiny_weights(), TINY_CONFIG)
 
 
 def run_stage(name: str, *arguments: str) -> None:

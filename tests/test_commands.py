@@ -98,7 +98,7 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
 def test_summary_prints_the_headline(capsys: pytest.CaptureFixture[str]) -> None:
     result = CliRunner().invoke(app, ["summary"])
     assert result.exit_code == 0, capsys.readouterr()
-    accuracy = artifacts.load_json(artifacts.METRICS)["average_accuracy"]
+    accuracy = artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"]
     assert f"{100 * accuracy:.1f}" in result.output
     assert "report: reports/report.md" in result.output
 

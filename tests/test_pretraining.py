@@ -76,5 +76,5 @@ def test_a_few_steps_lower_the_loss_and_write_usable_weights(tmp_path: Path, mon
     rows = [line.split(",") for line in (tmp_path / "training_log.csv").read_text().splitlines()[1:]]
     assert float(rows[-1][2]) < 0.95 * float(rows[0][2])  # the ink is found soon, the classes take longer
     assert json.loads((tmp_path / "summary.json").read_text())["characters"] == 8
-    weights, config = artifacts.load_weights(tmp_path / "weights.safetensors")
+    weights, config = artifacts.load_weights(tmp_path / "weights.safetensors", is_checked=True)
     build_backbone(weights, config, image_size=32, normalize="pretrained", device=torch.device("cpu"))

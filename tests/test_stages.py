@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 
 @pytest.mark.usefixtures("tiny_finished")
 def test_metrics_are_the_promised_ones_and_consistent() -> None:
-    metrics = artifacts.load_json(artifacts.METRICS)
+    metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     assert list(metrics) == [
         "average_accuracy",
         "average_incremental_accuracy",

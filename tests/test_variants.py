@@ -23,7 +23,7 @@ def run_variant(**changes: object) -> dict[str, float]:
     """Metrics of the whole pipeline with other parameters."""
     set_params(Path("params.yaml"), **changes)
     run_all(3)
-    metrics: dict[str, float] = artifacts.load_json(artifacts.METRICS)
+    metrics: dict[str, float] = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     return metrics
 
 
@@ -163,7 +163,7 @@ def test_another_selector_runs_on_finished_layernorms(selector: str) -> None:
             run_stage(name, task)
     run_stage("evaluate")
     assert digests("artifacts/layernorms", "artifacts/queries") == before
-    assert artifacts.load_json(artifacts.METRICS)["selection_accuracy"] > 0.2
+    assert artifacts.load_json(artifacts.EVALUATION)["metrics"]["selection_accuracy"] > 0.2
     table = load_file(artifacts.features_file("t3"))
     pairs = set(zip(table["image"].tolist(), table["task"].tolist(), strict=True))
     assert len(pairs) == len(table["image"]), "no pass twice"
@@ -177,7 +177,7 @@ def test_another_classifier_runs_without_a_backbone(classifier: str) -> None:
     for task in ("t1", "t2", "t3"):
         run_stage("stage_two", task)
     run_stage("evaluate")
-    metrics = artifacts.load_json(artifacts.METRICS)
+    metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     assert metrics["average_accuracy"] > 0.15
     assert metrics["bytes_per_task"] > 0
 
@@ -195,7 +195,9 @@ def test_a_correction_changes_the_row_of_c_ln_only_and_is_named(correction: str)
     assert {name: matrix for name, matrix in after.items() if name != "c_ln"} == {
         name: matrix for name, matrix in before.items() if name != "c_ln"
     }
-    assert (artifacts.load_json(artifacts.METRICS)["passes_at_inference"] > 2) == (correction == "rematch")
+    assert (artifacts.load_json(artifacts.EVALUATION)["metrics"]["passes_at_inference"] > 2) == (
+        correction == "rematch"
+    )
     report = artifacts.REPORT.read_text()
     assert ("transductive" in report) == (correction == "arc_retention")
     assert ("re-matched" in report) == (correction == "rematch")
@@ -266,4 +268,6 @@ def test_predict_agrees_with_the_evaluation(changes: dict[str, object]) -> None:
     covered = test["tasks"] < 3
     _, probabilities = learner.predict(Images.from_tensors(test)[covered])
     accuracy = (probabilities.argmax(1) == test["labels"][covered]).float().mean()
-    assert float(accuracy) == pytest.approx(artifacts.load_json(artifacts.METRICS)["average_accuracy"], abs=1e-6)
+    assert float(accuracy) == pytest.approx(
+        artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"], abs=1e-6
+    )

@@ -1,0 +1,116 @@
+"""What DVC has stored, in its cache and in the workspace, against the digests under which it is stored.
+
+DVC hashes neither a cache object that is write-protected nor a file whose time and size it knows: so this reads all.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.progress import track
+
+from pipeline.errors import REPAIR, UserError
+from pipeline.findings import Finding
+from pipeline.params import read_mapping
+from pipeline.seal import check_seal
+
+LOCK_FILE = Path("dvc.lock")
+_OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
+_SEALED = ("artifacts", "data")  # folders in which every file carries its own digest
+
+
+def check_storage(cache: Path) -> Iterator[Finding]:
+    """The objects of a cache folder, and the outputs that dvc.lock names."""
+    files = {path: path.parent.name + path.name for path in sorted(cache.glob("files/md5/??/*"))}
+    objects = {path: oid for path, oid in files.items() if _OBJECT.fullmatch(oid)}  # DVC is writing the others
+    expected = outputs({oid: path for path, oid in objects.items()})
+    present = [path for path in expected if path.is_file()]
+    found = _md5_of([*objects, *present])
+    copies = {digest: path for path, digest in found.items()}  # where this content is
+    damaged = [path for path, oid in objects.items() if found[path] != oid.removesuffix(".dir")]
+    users: dict[str | None, list[str]] = {}  # which outputs have this content
+    for path, digest in expected.items():
+        users.setdefault(digest, []).append(str(path))
+    if not damaged:
+        yield Finding(True, f"cache: {len(objects)} objects in {cache}, all intact")
+    for path in damaged:
+        names = f" ({', '.join(users[objects[path]])})" if objects[path] in users else ""
+        yield Finding(False, f"{path}{names} is damaged", REPAIR, path, copies.get(objects[path]))
+    yield from _outputs_found(expected, found, copies)
+
+
+def outputs(objects: Mapping[str, Path]) -> dict[Path, str | None]:
+    """Every output file that dvc.lock names, and its MD5; None where the list of its folder is damaged or not here.
+
+    objects: the cache's, by name.
+    """
+    expected: dict[Path, str | None] = {}
+    for path, digest in locked():
+        if digest.endswith(".dir"):
+            expected |= {file: None for file in path.rglob("*") if file.is_file()}
+            expected |= {path / name: md5 for name, md5 in _listed(objects.get(digest), digest).items()}
+        else:
+            expected[path] = digest
+    return expected
+
+
+def locked() -> list[tuple[Path, str]]:
+    """Paths of outputs, and what dvc.lock says of them: an MD5, that of its list for a folder."""
+    stages = read_mapping(LOCK_FILE).get("stages", {}) if LOCK_FILE.exists() else {}
+    try:
+        return [(Path(out["path"]), out["md5"]) for stage in stages.values() for out in stage.get("outs", [])]
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"{LOCK_FILE} is damaged: `git restore {LOCK_FILE}`, then `dvc repro`") from None
+
+
+def _listed(file: Path | None, digest: str) -> dict[str, str]:
+    content = file.read_bytes() if file else b""
+    if hashlib.md5(content).hexdigest() != digest.removesuffix(".dir"):
+        return {}
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+
+
+def _outputs_found(
+    expected: Mapping[Path, str | None], found: Mapping[Path, str], copies: Mapping[str, Path]
+) -> Iterator[Finding]:
+    missing = [path for path in expected if path not in found]
+    others = [path for path, digest in expected.items() if path in found and found[path] != digest]
+    damaged = [path for path in others if path.parts[0] in _SEALED and not _is_sealed(path)]
+    changed = [path for path in others if path not in damaged and expected[path] is not None]
+    if not (damaged or changed):
+        note = f", {len(missing)} not here: `dvc repro` makes or `dvc pull` fetches them" if missing else ""
+        yield Finding(True, f"outputs: {len(expected) - len(missing)}, as {LOCK_FILE} has them{note}")
+    for path in damaged:
+        yield Finding(False, f"{path} is damaged", REPAIR, path, copies.get(expected[path] or ""))
+    for path in changed:
+        yield Finding(
+            False, f"{path} is not as {LOCK_FILE} has it", "`dvc repro`; if that changes nothing, delete it first"
+        )
+
+
+def _is_sealed(path: Path) -> bool:
+    try:
+        check_seal(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _md5_of(paths: Iterable[Path]) -> dict[Path, str]:
+    paths = list(paths)
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(_md5, paths)
+        digests = track(results, "checking files", len(paths), transient=True, disable=not sys.stdout.isatty())
+        return dict(zip(paths, digests, strict=True))
+
+
+def _md5(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}: grant access or, if it is broken, delete it") from None

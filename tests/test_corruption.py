@@ -1,0 +1,63 @@
+"""Damaged artifacts: never a wrong number, always one line that names the file and the remedy."""
+
+import functools
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stage_repository import digests, run_stage
+
+from benchmarks.damage import HARMLESS, KINDS, NAMED, Damage, outcome, readers
+from pipeline import artifacts, params
+from pipeline.errors import UserError
+
+UNREAD = {"artifacts/selectors/t4.safetensors"}  # the data set has a task more than the chain
+DAMAGES = st.builds(Damage, st.sampled_from(KINDS), st.floats(0, 1), st.integers(0, 7))
+
+
+@pytest.fixture
+def parsed_once(tiny_finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished repository; its YAML, of which no test here changes a line, is parsed once and not per stage."""
+    monkeypatch.setattr("pipeline.params.read_mapping", functools.cache(params.read_mapping))
+    return tiny_finished
+
+
+@settings(
+    derandomize=True, max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_a_damaged_artifact_is_named_or_changes_nothing(parsed_once: Path, data: st.DataObject) -> None:
+    files = readers()
+    assert digests("data", "artifacts").keys() - {str(path) for path in files} == UNREAD
+    file = data.draw(st.sampled_from(sorted(files)))
+    reader = data.draw(st.sampled_from(files[file]))
+    content = file.read_bytes()
+    damaged = data.draw(DAMAGES).of(content)
+    file.write_bytes(damaged)
+
+    def others() -> dict[str, str]:
+        return {name: digest for name, digest in digests("data", "artifacts", "reports").items() if name != str(file)}
+
+    try:
+        result = outcome(file, lambda: run_stage(reader.stage, *reader.arguments), others)
+    finally:
+        file.write_bytes(content)
+    assert result in (NAMED, HARMLESS), (parsed_once, file, reader)
+
+
+def test_a_file_under_another_name_is_damaged(tmp_path: Path) -> None:
+    """One flipped bit in DVC's list of a folder calls t1 t3."""
+    artifacts.save_json(tmp_path / "t1.json", {"task": 1})
+    shutil.copy(tmp_path / "t1.json", tmp_path / "t3.json")
+    with pytest.raises(UserError, match=r"t3.json is damaged .its checksum does not match"):
+        artifacts.load_json(tmp_path / "t3.json")
+
+
+@settings(derandomize=True)
+@given(DAMAGES, st.binary(min_size=1, max_size=20000))
+def test_damage_is_damage(damage: Damage, content: bytes) -> None:
+    """But for zeros where zeros were."""
+    changed = damage.of(content)
+    assert changed != content or (damage.kind == "zeros" and 0 in content)

@@ -1,0 +1,196 @@
+"""The doctor: nothing to say where all is well, a line with the remedy where it is not, and a repair that repairs."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from dvc_repository import Repository, ran
+from parameters import set_params
+from ruamel.yaml import YAML
+
+from benchmarks.damage import Damage
+from pipeline import artifacts, doctor
+from pipeline.findings import Finding, repair
+from pipeline.storage import check_storage
+
+EVERYTHING = ("data/**/*", "artifacts/**/*", "reports/**/*", "dvc.lock", ".dvc/cache/files/**/*")
+FLIP = Damage("flip", 0.5)
+
+
+def damage(file: Path) -> None:
+    """What DVC does not see: it is as large, as old and as protected as before."""
+    status = file.stat()
+    file.chmod(0o644)
+    file.write_bytes(FLIP.of(file.read_bytes()))
+    file.chmod(status.st_mode)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def wrong(findings: Iterable[Finding]) -> dict[str, Finding]:
+    return {finding.what: finding for finding in findings if not finding.ok}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache as DVC lays it out, dvc.lock and the outputs: a table, a folder of two."""
+    monkeypatch.chdir(tmp_path)
+    cache = Path("cache")
+
+    def store(content: bytes, suffix: str = "") -> str:
+        digest = hashlib.md5(content).hexdigest() + suffix
+        path = cache / "files/md5" / digest[:2] / digest[2:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o444)
+        return digest
+
+    for name in ("one.json", "folder/two.json", "folder/three.json"):
+        artifacts.save_json(Path("artifacts") / name, {"name": name})
+    listed = [
+        {"md5": store(path.read_bytes()), "relpath": path.name} for path in sorted(Path("artifacts/folder").iterdir())
+    ]
+    folder = store(json.dumps(listed).encode(), ".dir")
+    one = store(Path("artifacts/one.json").read_bytes())
+    outs = [{"path": "artifacts/one.json", "md5": one}, {"path": "artifacts/folder", "md5": folder}]
+    YAML().dump({"stages": {"made": {"outs": outs}}}, Path("dvc.lock"))
+    return cache
+
+
+def stored(cache: Path, *, folder: bool = False) -> Path:
+    """The cache object of the folder's list, or of artifacts/one.json."""
+    locked = str(YAML(typ="safe").load(Path("dvc.lock"))["stages"]["made"]["outs"][int(folder)]["md5"])
+    return cache / "files/md5" / locked[:2] / locked[2:]
+
+
+def test_nothing_is_wrong_with_what_is_intact_or_not_here(cache: Path) -> None:
+    assert [finding.what for finding in check_storage(cache)] == [
+        "cache: 4 objects in cache, all intact",
+        "outputs: 3, as dvc.lock has them",
+    ]
+    shutil.rmtree("artifacts")
+    assert not wrong(check_storage(cache))
+    shutil.rmtree(cache)
+    Path("dvc.lock").unlink()
+    assert not wrong(check_storage(cache))
+
+
+@pytest.mark.parametrize("from_cache", [True, False])
+def test_a_damaged_copy_is_restored_from_the_intact_one(cache: Path, *, from_cache: bool) -> None:
+    artifact, copy = Path("artifacts/one.json"), stored(cache)
+    content = copy.read_bytes()
+    file = artifact if from_cache else copy
+    damage(file)
+    mode = file.stat().st_mode
+    found = wrong(check_storage(cache))
+    (what,) = found
+    assert str(file) in what
+    assert str(artifact) in what
+    assert "restored" in repair(found[what])
+    assert (artifact.read_bytes(), copy.read_bytes(), file.stat().st_mode) == (content, content, mode)
+    assert not wrong(check_storage(cache))
+    assert sorted(path.name for path in file.parent.iterdir() if path.name.startswith(".")) == []
+
+
+def test_what_is_damaged_everywhere_is_removed(cache: Path) -> None:
+    damage(stored(cache))
+    damage(Path("artifacts/one.json"))
+    found = wrong(check_storage(cache))
+    assert len(found) == 2
+    for finding in found.values():
+        repair(finding)
+    assert not stored(cache).exists()
+    assert not Path("artifacts/one.json").exists()
+    assert not wrong(check_storage(cache))
+
+
+def test_a_damaged_list_of_a_folder_and_a_file_under_another_name(cache: Path) -> None:
+    damage(stored(cache, folder=True))
+    Path("artifacts/folder/two.json").rename("artifacts/folder/four.json")
+    found = wrong(check_storage(cache))
+    assert {finding.remove for finding in found.values()} == {
+        stored(cache, folder=True),
+        Path("artifacts/folder/four.json"),
+    }
+
+
+def test_a_changed_file_that_is_whole_is_not_removed(cache: Path) -> None:
+    artifacts.save_json(Path("artifacts/one.json"), {"name": "another"})
+    (finding,) = wrong(check_storage(cache)).values()
+    assert finding.what == "artifacts/one.json is not as dvc.lock has it"
+    assert finding.remove is None
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_parameters_and_pipeline_must_agree() -> None:
+    assert doctor.check_parameters().ok
+    set_params(Path("params.yaml"), num_tasks=7)
+    assert "num_tasks is 7, but tasks ends at t3" in doctor.check_parameters().what
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("\nlr:", "\nlrr:"))
+    found = doctor.check_parameters()
+    assert not found.ok
+    assert "lr is in dvc.yaml only; lrr is in params.yaml only" in found.what
+
+
+def test_environment_versions_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_versions().ok
+    monkeypatch.chdir(tmp_path)
+    Path("constraints.txt").write_text("# pins\ntorch==0.4.1\nno-such-package==1.0\n")
+    found = doctor.check_versions()
+    assert not found.ok
+    assert f"torch {doctor._installed('torch')}, not 0.4.1" in found.what
+    assert "no-such-package" not in found.what  # what only developers need may be missing
+    monkeypatch.setenv("DEVICE", "abacus")
+    assert "DEVICE='abacus' cannot be used" in doctor.check_device().what
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert [finding.ok for finding in doctor.check_environment()] == [False] * 3
+
+
+def test_leftovers_of_dead_processes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for pid in (ended.pid, os.getpid()):
+        artifacts.save_bytes(Path(f"artifacts/heads/.t1.safetensors.{pid}"), b"half")
+    doctor.RWLOCK.parent.mkdir(parents=True)
+    for pid, at_work in ((ended.pid, False), (os.getpid(), True)):
+        holder = {"pid": pid, "cmd": "dvc repro"}
+        doctor.RWLOCK.write_text(json.dumps({"write": {"a": holder}, "read": {"b": [holder]}}))
+        found = wrong(doctor.check_leftovers())
+        assert Path(f"artifacts/heads/.t1.safetensors.{ended.pid}") in {f.remove for f in found.values()}
+        assert len(found) == 2 - at_work
+    doctor.RWLOCK.write_text("{")
+    assert doctor.RWLOCK in {finding.remove for finding in wrong(doctor.check_leftovers()).values()}
+
+
+def test_a_full_disk_and_a_folder_without_access_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert all(finding.ok for finding in doctor.check_room(tmp_path / "not/yet"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    assert len(wrong(doctor.check_room(tmp_path))) == 3
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert all("cannot be written to" in what for what in wrong(doctor.check_room(tmp_path)))
+
+
+def test_the_real_dvc_brings_damage_back_and_the_doctor_ends_it(repository: Repository) -> None:
+    original = repository.digests(*EVERYTHING)
+    artifact = repository.path / "artifacts/layernorms/t1.safetensors"
+    digest = hashlib.md5(artifact.read_bytes()).hexdigest()
+    damage(repository.path / f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}")
+    artifact.unlink()
+    repository.dvc("checkout", str(artifact))
+    output = repository.dvc("repro", "-f", "-s", "stage_one@t2", fails=True)
+    assert "error: artifacts/layernorms/t1.safetensors is damaged" in output
+    assert "`python -m pipeline doctor --repair`, then `dvc repro`" in output
+    assert "Traceback" not in output
+    found = repository.run("python", "-m", "pipeline", "doctor", "--repair")
+    assert (found.count("fixed"), found.count("wrong")) == (2, 0)
+    assert found.count("artifacts/layernorms/t1.safetensors") == 3
+    assert ran(repository.dvc("repro"))[:1] == ["stage_one@t1"]
+    assert repository.digests(*EVERYTHING) == original

@@ -1,0 +1,185 @@
+"""A full disk, folders without access, odd paths: one line, nothing half-written; more in benchmarks.environment."""
+
+import errno
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from PIL import Image
+from stage_repository import digests, prepare
+from tiny import random_images
+
+from pipeline import artifacts, fetch, work_log
+from pipeline.command import run_app
+from pipeline.errors import UserError
+from pipeline.packing import stored
+from stages.download import scratch_folder
+
+NOBODY = 65534
+LABELS = {"labels": torch.arange(40)}
+WRITERS: list[Callable[[Path], None]] = [
+    lambda path: artifacts.save_tensors(path, {"a": torch.ones(2000)}),
+    lambda path: artifacts.save_images(path, random_images(40), LABELS),
+    lambda path: artifacts.save_json(path, {"a": list(range(2000))}),
+    lambda path: artifacts.save_plain_json(path, list(range(2000))),
+    lambda path: artifacts.save_csv(path, ("a",), [(n,) for n in range(2000)]),
+    lambda path: artifacts.save_bytes(path, bytes(8000)),
+]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A disk with no more room, as the system tells it to this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root is held to the permissions of files, too."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter and write to; those of pytest are their user's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with files_of_at_most(1000), pytest.raises(UserError, match=r"cannot write .*file: File too large: make room or "):
+        write(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    write(tmp_path / "file")
+    assert (tmp_path / "file").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_folder_without_access_is_named(open_folder: Path, write: Callable[[Path], None]) -> None:
+    write(open_folder / "file")
+    content = (open_folder / "file").read_bytes()
+    open_folder.chmod(0o555)
+    for path in (open_folder / "file", open_folder / "new/file"):
+        with without_privileges(), pytest.raises(UserError, match=r"cannot write .*file: Permission denied: make room"):
+            write(path)
+    assert [(path.name, path.read_bytes()) for path in open_folder.iterdir()] == [("file", content)]
+
+
+def test_a_file_without_access_is_named(open_folder: Path) -> None:
+    artifacts.save_tensors(open_folder / "tensors", {})
+    artifacts.save_json(open_folder / "table", {})
+    for name in ("tensors", "table"):
+        (open_folder / name).chmod(0)
+    loads: tuple[Callable[[Path], object], ...] = (artifacts.load_tensors, artifacts.load_weights, artifacts.load_json)
+    for load, name in zip(loads, ("tensors", "tensors", "table"), strict=True):
+        with without_privileges(), pytest.raises(UserError, match=rf"cannot read .*{name}: Permission denied: grant"):
+            load(open_folder / name)
+
+
+def test_an_image_without_access_is_named_and_not_the_packed_file(open_folder: Path) -> None:
+    Image.fromarray(random_images(1)[0].numpy()).save(open_folder / "image.png")
+    (open_folder / "image.png").chmod(0)
+    images = stored([open_folder / "image.png"], arrays=False)
+    with without_privileges(), pytest.raises(UserError, match=r"cannot read .*image.png: Permission denied: grant"):
+        artifacts.save_images(open_folder / "packed", images, {"labels": torch.zeros(1)})
+    assert not (open_folder / "packed").exists()
+
+
+def test_a_download_without_room_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    attempts = []
+
+    def full(_: fetch.Remote, part: Path) -> None:
+        attempts.append(part)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch, "_download", full)
+    with pytest.raises(UserError, match=r"cannot write .*file.bin.part: No space left on device: make room"):
+        fetch.fetch(fetch.Remote("http://localhost/file.bin", ""), "set")
+    assert len(attempts) == 1
+
+
+def test_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scratch_folder() as folder:
+        assert not list(folder.iterdir())
+    with (
+        files_of_at_most(1000),
+        pytest.raises(UserError, match=r"File too large: .* TMPDIR"),
+        scratch_folder() as folder,
+    ):
+        (folder / "large").write_bytes(bytes(2000))
+    assert not folder.exists()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match=r"No usable temporary directory .* TMPDIR"), scratch_folder():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "params.yaml"), "error: params.yaml: Permission denied: "),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device: make room"),
+        (UserError("lr is 5"), "error: lr is 5"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_wherever_it_happens(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["fail"])
+    with pytest.raises(SystemExit, match=message):
+        run_app(_failing(error))
+
+
+def test_any_other_error_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["fail"])
+    for error in (FileNotFoundError(errno.ENOENT, "No such file", "x"), KeyError("x")):
+        with pytest.raises(type(error)):
+            run_app(_failing(error))
+    # And the log of how long stages took, without a folder to be in, stops none of them.
+    for name, value in (("DVC_EXP_NAME", "e"), ("DVC_STAGE", "s"), ("DVC_ROOT", "/nowhere")):
+        monkeypatch.setenv(name, value)
+    with work_log.logged():
+        pass
+
+
+def _failing(error: Exception) -> typer.Typer:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    return app
+
+
+def test_a_path_with_spaces_quotes_and_unicode(tiny_repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tiny_repository / "Ordner mit 'ნიმუში' & $HOME; (1)"
+    shutil.copytree(tiny_repository, odd, ignore=shutil.ignore_patterns(odd.name))
+    prepare()
+    expected = digests("data", "artifacts")
+    monkeypatch.chdir(odd)
+    prepare()
+    assert digests("data", "artifacts") == expected
