@@ -1,5 +1,6 @@
 """Live progress of a stage: a bar on a terminal; elsewhere a line an epoch, at most one a second."""
 
+import math
 import time
 from types import TracebackType
 from typing import Self
@@ -8,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
+
+from pipeline.errors import UserError
 
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -52,12 +55,13 @@ class Progress:
             self._losses.append(loss.detach())
         self._bar.update(self._row, advance=images, speed=self._speed())
 
-    def end_epoch(self, epoch: int, epochs: int) -> float:
-        """Show and return the mean loss of zero-based `epoch`."""
+    def end_epoch(self, epoch: int, epochs: int, *, remedy: str) -> None:
+        """Show the mean loss of zero-based `epoch`. Raises UserError where it is not finite."""
         loss = sum(float(value) for value in self._losses) / len(self._losses)
         self._losses.clear()
         self._show(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", last=epoch + 1 == epochs)
-        return loss
+        if not math.isfinite(loss):
+            raise UserError(f"{self._title}: the loss is not finite in epoch {epoch + 1} of {epochs}: {remedy}")
 
     def finish(self) -> None:
         """Say how many images went how fast, for work without epochs."""

@@ -1,6 +1,5 @@
 """Stage one: tune LayerNorms (or whatever else is to be tuned) on one task, with an auxiliary head."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ from torch.nn import functional
 
 from pipeline.augment import augment
 from pipeline.backbone import Backbone, LayerNorms
-from pipeline.errors import UserError
 from pipeline.head import Head, new_head
 from pipeline.images import Images
 from pipeline.progress import Progress
@@ -63,7 +61,6 @@ def tune_layernorms(  # noqa: PLR0913
             loss.backward()
             optimiser.step()
             progress.step(len(rows), loss)
-        if not math.isfinite(progress.end_epoch(epoch, schedule.epochs)):
-            raise UserError(f"the loss of stage one is not finite in epoch {epoch + 1}: lower lr ({schedule.lr:g})")
+        progress.end_epoch(epoch, schedule.epochs, remedy=f"lower lr ({schedule.lr:g})")
     weight, bias = (tensor.detach().cpu() for tensor in auxiliary_head)
     return {name: tensor.detach().cpu() for name, tensor in layernorms.items()}, Head(weight, bias)

@@ -87,7 +87,7 @@ def test_repeats_bit_for_bit_and_depends_on_the_seed(backbone: Backbone) -> None
 
 
 def test_a_loss_that_is_not_finite_names_epoch_and_remedy(backbone: Backbone) -> None:
-    with pytest.raises(UserError, match=r"not finite in epoch \d: lower lr \(1e\+30\)"):
+    with pytest.raises(UserError, match=r"^test: the loss is not finite in epoch \d of 9: lower lr \(1e\+30\)$"):
         tune(backbone, replace(SCHEDULE, lr=1e30, epochs=9))
 
 
