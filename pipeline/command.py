@@ -1,13 +1,18 @@
 """Turns a function into a command whose users never meet a traceback for a mistake of theirs."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from pipeline.errors import UserError
 from pipeline.work_log import logged
+
+# Which task a stage learns. DVC says it in the environment, as stage_one@t3: in a command line, a shell would read it.
+Task = Annotated[str, typer.Argument(envvar="DVC_STAGE", parser=lambda text: text.rpartition("@")[2])]
 
 
 def run(main: Callable[..., None]) -> None:
@@ -29,3 +34,7 @@ def run_app(app: typer.Typer) -> None:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except (MemoryError, RuntimeError) as error:  # on a CPU, torch has no type of its own for it
+        if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        sys.exit("error: the memory does not suffice: lower image_size or batch_size in params.yaml")

@@ -6,11 +6,12 @@ which 1e-05 (what `dvc exp run -S lr=0.00001` writes) is a number.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -18,6 +19,12 @@ from pipeline.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
 PIPELINE_FILE = Path("dvc.yaml")
+
+# Beyond these a value is a slip of the finger, which would run for ever, not fit into memory or leave finite numbers.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+ImageSize = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[float, Field(gt=0, le=1000)]  # of learning
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Record(BaseModel):
@@ -35,7 +42,7 @@ def read_params(record: type[AnyRecord]) -> AnyRecord:
     known = set(_declared(read_mapping(PIPELINE_FILE)))
     for key in given:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
+            close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise UserError(f"{PARAMS_FILE}: unknown key {key!r}: {hint}")
     try:
@@ -43,7 +50,7 @@ def read_params(record: type[AnyRecord]) -> AnyRecord:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
         raise UserError(f"{PARAMS_FILE}: {where}: {first['msg'].lower()}{found}") from None
 
 
@@ -56,7 +63,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}, line {line}: not valid YAML: {error.problem}") from None
-    if not isinstance(content, dict):
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except Exception as error:
+        # What is no UTF-8, nested too deep, or not of the type that a tag or its form claims: ruamel.yaml lets the
+        # types of its helpers through.
+        raise UserError(f"{path}: not valid YAML: {type(error).__name__}: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{path}: expected `name: value` lines")
     return content
 

@@ -8,12 +8,12 @@ from pydantic import Field
 
 from pipeline import artifacts
 from pipeline.backbone import Normalize, build_backbone
-from pipeline.command import run
+from pipeline.command import Task, run
 from pipeline.cumulative import append_rows
 from pipeline.device import compute_device
 from pipeline.images import Images
 from pipeline.layerwise import initial_attention, initial_keys, similarity, with_layerwise_norms
-from pipeline.params import Record, read_params
+from pipeline.params import Count, ImageSize, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
 from pipeline.tasks import task_index, task_name
@@ -24,12 +24,12 @@ from pipeline.tuning import Schedule, tune_layernorms
 class Params(Record):
     """How to tune."""
 
-    seed: int = Field(ge=0)
-    image_size: int = Field(ge=1)
+    seed: Seed
+    image_size: ImageSize
     normalize: Normalize
-    batch_size: int = Field(ge=1)
-    lr: float = Field(gt=0)
-    epochs: int = Field(ge=1)
+    batch_size: Count
+    lr: Rate
+    epochs: Count
     min_crop: float = Field(gt=0, le=1)
     flip: bool
     tuning: Tuning
@@ -38,7 +38,7 @@ class Params(Record):
     layernorm_init: Literal["previous", "pretrained"]
 
 
-def main(task: str) -> None:
+def main(task: Task) -> None:
     """Tune the LayerNorms of TASK (t1, t2, ...)."""
     params = read_params(Params)
     objective = artifacts.load_json(artifacts.OBJECTIVE)
