@@ -3,6 +3,7 @@
 import functools
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -30,6 +31,7 @@ def run(main: Callable[..., None]) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run a typer application in the same way."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about files that are refused by a line, or read all the same
     try:
         app()
     except UserError as error:

@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
 PIPELINE_FILE = Path("dvc.yaml")
+_MOST_VALUES = 100_000
 
 # Beyond these a value is a slip of the finger, which would run for ever, not fit into memory or leave finite numbers.
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -68,10 +69,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except Exception as error:
         # What is no UTF-8, nested too deep, or not of the type that a tag or its form claims: ruamel.yaml lets the
         # types of its helpers through.
-        raise UserError(f"{path}: not valid YAML: {type(error).__name__}: {error}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML: {type(error).__name__}: {reason}") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{path}: expected `name: value` lines")
+    _check_size(path, content)
     return content
+
+
+def _check_size(path: Path, content: object) -> None:
+    """Raises UserError for more values than anyone writes: aliases of aliases, or one of itself."""
+    waiting, count = [content], 0
+    while waiting:
+        value = waiting.pop()
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        count += 1
+        if count > _MOST_VALUES:
+            raise UserError(f"{path}: more than {_MOST_VALUES:,} values: do its aliases (*name) refer to one another?")
 
 
 def _declared(pipeline: dict[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import difflib
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
@@ -56,6 +57,11 @@ def check_fit(file: Path, model: str, expected: Mapping[str, Tensor], found: Map
         "missing": sorted(expected.keys() - found.keys()),
         "unexpected": sorted(found.keys() - expected.keys()),
         "of another shape": sorted(shapes),
+        "of another type": sorted(
+            name
+            for name in expected.keys() & found.keys()
+            if found[name].is_floating_point() != expected[name].is_floating_point()
+        ),
     }
     parts = [
         f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
@@ -89,13 +95,14 @@ def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401  (any of tim
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        weights = load_state_dict(str(file), weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            weights = load_state_dict(str(file), weights_only=True)
     except FileNotFoundError:
         raise UserError(f"params.yaml: backbone_weights {file} does not exist") from None
-    except pickle.UnpicklingError:
-        raise UserError(f"{file} holds more than tensors and is not read: export it as safetensors") from None
     except Exception as error:
         # A damaged file makes torch's and safetensors' readers raise a dozen unrelated types.
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # their advice: run the code
+            raise UserError(f"{file} holds more than tensors and is not read: export it as safetensors") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} is no file of weights ({reason}): export it as safetensors") from None
     if not isinstance(weights, dict) or not all(starmap(_is_named_tensor, weights.items())):
