@@ -101,7 +101,7 @@ PIECES = [
     b"seed: " + b"9" * 5000 + b"\n",
     b"task_classes: &a [*a]\n",
     b"tasks: &a {t1: *a}\n",
-    b"task_classes: " + b"[" * 1000 + b"\n",
+    b"task_classes: " + b"[" * 400 + b"\n",
     b"? [a, b]\n: 1\n",
     b"1: 2\n",
     b"null: 2\n",

@@ -1,9 +1,11 @@
 """Whether the same parameters give the same bytes, whatever else differs: python -m benchmarks.determinism.
 
-A small copy of the project runs once as it is, then under each change; every artifact and report is compared. Where
+A small copy of the project runs once as it is, then under each change: its stages one after the other, or by DVC's
+queue and its temporary experiments. Every artifact and report is compared. Where
 bytes differ, by how much: tensors relative to their largest value, metrics in points.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -18,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+
+from pipeline import stage_server
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("data", "artifacts", "reports")
@@ -46,6 +50,13 @@ CHANGES: dict[str, tuple[Mapping[str, str], str]] = {  # variables, and how the 
     "a processor without AVX-512": (instructions("avx2", "AVX2", "AVX2"), "repro"),
     "a processor without AVX": (instructions("default", "SSE41", "SSE4_2"), "repro"),
 }
+
+
+STAGES: list[tuple[str, ...]] = [
+    *((name,) for name in ("download", "split", "queries", "keys", "objective")),
+    *((name, task) for task in ("t1", "t2") for name in ("stage_one", "features", "stage_two")),
+    *((name,) for name in ("rematch", "evaluate", "report")),
+]
 
 
 class Difference(NamedTuple):
@@ -82,16 +93,24 @@ def run_pipeline(project: Path, folder: Path, variables: Mapping[str, str], how:
     """Run a clone of the project in an empty folder, nothing cached: where its files are then."""
     clone = folder / ("a folder elsewhere" if how == "folder" else "clone")
     _run(["git", "clone", "-q", str(project), str(clone)], folder, {})
-    if how in ("queue", "temp"):
-        command = ["exp", "run", "--queue" if how == "queue" else "--temp", "--name", "one"]
-        _run(["dvc", *command], clone, variables)
-        if how == "queue":
-            _run(["dvc", "queue", "start"], clone, variables)
-            _run(["dvc", "queue", "logs", "one", "--follow"], clone, variables)
-        _run(["dvc", "exp", "apply", "one"], clone, variables)
-    else:
-        _run(["dvc", "repro", "-q"], clone, variables)
+    if how not in ("queue", "temp"):
+        _run(["python", "-m", "benchmarks.determinism", "stages"], clone, variables)
+        return clone
+    server = stage_server.start(os.environ | ONE_THREAD)
+    variables = {"PATH": server.environment["PATH"], **variables}
+    _run(["dvc", "exp", "run", "--queue" if how == "queue" else "--temp", "--name", "one"], clone, variables)
+    if how == "queue":
+        _run(["dvc", "queue", "start"], clone, variables)
+        _run(["dvc", "queue", "logs", "one", "--follow"], clone, variables)
+    _run(["dvc", "exp", "apply", "one"], clone, variables)
+    stage_server.stop(server)
     return clone
+
+
+def run_stages() -> None:
+    """Every stage in this process, for the sake of its imports, and in this folder."""
+    for name, *arguments in STAGES:
+        importlib.import_module(f"stages.{name}").main(*arguments)
 
 
 def _run(command: list[str], folder: Path, variables: Mapping[str, str]) -> None:
@@ -134,6 +153,9 @@ def _relative(first: Path, second: Path) -> float:
 
 def main() -> None:
     """Run all, and print the table."""
+    if sys.argv[1:] == ["stages"]:
+        run_stages()
+        return
     console = Console(highlight=False)
     table = Table("change", "files that differ", "tensors by", "metrics by (points)")
     with tempfile.TemporaryDirectory() as temporary:
@@ -149,7 +171,8 @@ def main() -> None:
             difference = compare(first, run_pipeline(root / "project", folder, variables, how))
             row = (f"{difference.tensors:.1e}", f"{100 * difference.metrics:.2f}") if difference.files else ("", "")
             table.add_row(name, f"{len(difference.files) or 'none'} of {count}", *row)
-            console.print(f"{name}: {len(difference.files)} files differ {difference.files[:6]} {row}", soft_wrap=True)
+            console.print(f"{name}: {len(difference.files)} files differ, {row}", soft_wrap=True)
+            sys.stdout.flush()
     console.print(table)
 
 

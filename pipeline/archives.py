@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 
 _MOST_TIMES = 100  # images hardly shrink: the data sets' archives unpack to less than three times their size
 _SMALL = 2**20  # bytes that any archive may unpack to
-_MEMBER = 512  # bytes that a member counts beside its content
+_MEMBER = 4096  # bytes of the disk that a file takes beside its content
 _CHUNK = 2**20
 
 

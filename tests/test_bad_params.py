@@ -37,7 +37,7 @@ def apply_preset() -> None:
 
 
 @pytest.mark.usefixtures("tiny_repository")
-@settings(QUIET, max_examples=15)
+@settings(QUIET, max_examples=12)
 @given(st.data())
 def test_any_parameters_run_or_are_refused(data: st.DataObject) -> None:
     if not Path("original.yaml").exists():
