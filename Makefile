@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test check bench format clean
+.PHONY: help install repro test check bench audit format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ check: $(VENV)/installed-dev  ## style, types: warnings are errors
 
 bench: $(VENV)/installed-dev  ## measure how long the commands take, in a fresh clone
 	python -m benchmarks.times
+
+audit:  ## look up known vulnerabilities of the pinned packages, on PyPI; the tool has an environment of its own
+	@test -x .scratch/audit/bin/pip-audit || { $(PYTHON) -m venv .scratch/audit && .scratch/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; }
+	.scratch/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 format: $(VENV)/installed-dev  ## rewrite the code in the common style
 	ruff format .

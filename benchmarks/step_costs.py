@@ -15,14 +15,13 @@ from benchmarks.ratios import Row, compared, row
 from pipeline.backbone import INFERENCE_BATCH, Backbone, build_backbone
 from pipeline.backbones import PRETRAINED, fetch_backbone
 from pipeline.device import compute_device
-from pipeline.head import new_head
 from pipeline.images import Images
 from pipeline.progress import Progress
 from pipeline.timm_vit import create_model
 from pipeline.tuned_parameters import tuned_names
 from pipeline.tuning import Schedule, tune_layernorms
 
-SCHEDULE = Schedule(batch_size=64, lr=0.001, lr_schedule="linear", auxiliary_lr=1.0, epochs=1, min_crop=0.3, flip=True)
+SCHEDULE = Schedule(batch_size=64, lr=0.001, epochs=1, min_crop=0.3, flip=True)
 CLASSES = 10
 
 
@@ -58,7 +57,6 @@ def stage_one(work: Workload, names: list[str]) -> None:
         tune_layernorms(
             work.backbone,
             start=work.backbone.pretrained(names),
-            start_head=new_head(CLASSES, work.backbone.model.num_features, generator),
             images=Images.of_pixels(work.pixels),
             labels=work.labels,
             schedule=SCHEDULE,

@@ -4,6 +4,7 @@ import csv
 import difflib
 import io
 import re
+import reprlib
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +21,14 @@ from ruamel.yaml.comments import CommentedMap
 from pipeline import artifacts
 from pipeline.command import run_app
 from pipeline.doctor import examine
-from pipeline.errors import UserError
+from pipeline.errors import UserError, visible
 from pipeline.experiments import cells, read_sweep
 from pipeline.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report import METHODS, percent
 from pipeline.sweep import compare as write_comparison
 from pipeline.sweep import default_jobs, run_sweep
-from pipeline.tasks import chain
+from pipeline.tasks import MOST_TASKS, chain
 
 PRESETS = Path("presets")
 
@@ -45,7 +46,7 @@ _METRICS = (*_ROWS.values(), "selection_accuracy", "forgetting")
 
 
 @app.command()
-def plan(num_tasks: Annotated[int, typer.Argument(min=1, help="How many tasks to learn.")]) -> None:
+def plan(num_tasks: Annotated[int, typer.Argument(min=1, max=MOST_TASKS, help="How many tasks to learn.")]) -> None:
     """Write num_tasks and the chain of tasks into params.yaml; comments and all else stay as they are."""
     artifacts.save_bytes(PARAMS_FILE, changed_params(num_tasks=num_tasks).encode())
     print(f"{PARAMS_FILE}: {num_tasks} tasks; `dvc repro` learns those that are new")
@@ -61,7 +62,9 @@ def preset(
     if name not in names:
         raise UserError(f"preset {name!r} is unknown: choose one of {', '.join(names)}")
     new = changed_params(**read_mapping(PRESETS / f"{name}.yaml"))
-    difference = list(difflib.unified_diff(PARAMS_FILE.read_text().splitlines(), new.splitlines(), n=0, lineterm=""))
+    difference = list(
+        difflib.unified_diff(PARAMS_FILE.read_text(encoding="utf-8").splitlines(), new.splitlines(), n=0, lineterm="")
+    )
     if not difference:
         print(f"{PARAMS_FILE} is as preset {name} would have it")
         return
@@ -83,8 +86,11 @@ def changed_params(**changes: object) -> str:
     for key, value in changes.items():
         if value != given[key]:
             params[key] = value
+    num_tasks = params.get("num_tasks")
+    if type(num_tasks) is not int or not 1 <= num_tasks <= MOST_TASKS:
+        raise UserError(f"{PARAMS_FILE}: num_tasks: expected 1 to {MOST_TASKS}, found {reprlib.repr(num_tasks)}")
     tasks = CommentedMap()
-    for name, item in chain(int(params["num_tasks"])).items():
+    for name, item in chain(num_tasks).items():
         tasks[name] = CommentedMap(item)
         tasks[name].fa.set_flow_style()
     params["tasks"] = tasks
@@ -151,10 +157,10 @@ def table() -> None:
     for row in experiments:
         cells = [row.get(name, "") for name in _METRICS]  # "" while it has not run, "!" where DVC can't read it
         results = ["" if cell in ("", "!") else percent(float(cell)) for cell in cells]
-        grid.add_row(row["Experiment"] or row["rev"], *(row[name] for name in params), *results)
+        grid.add_row(*map(visible, (row["Experiment"] or row["rev"], *(row[name] for name in params), *results)))
     for column in grid.columns:
         column.overflow = "fold"  # in a narrow terminal, too, nothing is cut off
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(grid)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(grid)
 
 
 @app.command()

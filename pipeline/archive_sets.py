@@ -23,7 +23,7 @@ def load_imagenet_r(scratch: Path) -> ImageSet:
     """
     unpack(fetch(IMAGENET_R, "imagenet_r"), scratch)
     root = scratch / "imagenet-r"
-    readme = (root / "README.txt").read_text().splitlines() if (root / "README.txt").exists() else []
+    readme = _lines(root / "README.txt") if (root / "README.txt").exists() else []
     names = dict(line.split(" ", 1) for line in readme if re.match(r"n\d{8} ", line))
     return image_set(*(_renamed(split, names) for split in stratified_split(class_files(root))))
 
@@ -64,6 +64,6 @@ def _renamed(files: Files, names: dict[str, str]) -> Files:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text().splitlines()
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         raise UserError(f"the archive of this data set holds no {file.name}: delete it in downloads/") from None

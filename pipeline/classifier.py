@@ -4,7 +4,6 @@ A classifier's state is a dict of tensors, empty before the first task; `LEARN` 
 state and a head over all classes so far. No sample of an earlier task is ever read or kept.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,10 +74,7 @@ def train_softmax(views: Tensor, labels: Tensor, training: Training) -> Head:
             with torch.no_grad():
                 step(weights, list(torch.autograd.grad(loss, weights)), first, second, [], steps, lr=training.lr)
             training.progress.step(len(rows), loss)
-        if not math.isfinite(training.progress.end_epoch(epoch, training.epochs)):
-            raise UserError(
-                f"the loss of stage two is not finite in epoch {epoch + 1}: lower classifier_lr ({training.lr:g})"
-            )
+        training.progress.end_epoch(epoch, training.epochs, remedy=f"lower classifier_lr ({training.lr:g})")
     weight, bias = (tensor.detach() for tensor in weights)
     return Head(weight, bias)
 
@@ -121,7 +117,10 @@ def _learn_carried(state: State, features: TaskFeatures, training: Training) -> 
     """The discriminant, its Gaussians carried into the newest LayerNorms by a map fitted on the new task's images."""
     del training
     if features.before is None:
-        raise UserError("params.yaml: classifier: carried_gaussians needs one model for all: set selection: average")
+        raise UserError(
+            "params.yaml: classifier: carried_gaussians needs one model for all: set selection: average and "
+            "tuning: layernorm"
+        )
     before = _gaussians(state, features)
     if state:
         before = gaussians.carry(before, features.before, features.own, CARRY_PENALTY)

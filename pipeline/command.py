@@ -2,14 +2,20 @@
 
 import functools
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from pipeline.errors import REFUSALS, UserError
 from pipeline.unchanged import unchanged
 from pipeline.work_log import logged
+
+# Which task a stage learns. DVC says it in the environment, as stage_one@t3: in a command line, a shell would read it.
+Task = Annotated[str, typer.Argument(envvar="DVC_STAGE", parser=lambda text: text.rpartition("@")[2])]
 
 
 def run(main: Callable[..., None]) -> None:
@@ -27,6 +33,7 @@ def run(main: Callable[..., None]) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run a typer application in the same way."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about files that are refused by a line, or read all the same
     try:
         app()
     except UserError as error:
@@ -36,3 +43,7 @@ def run_app(app: typer.Typer) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror}: make room or grant access, then the same command again")
+    except (MemoryError, RuntimeError) as error:  # on a CPU, torch has no type of its own for it
+        if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        sys.exit("error: the memory does not suffice: lower image_size or batch_size in params.yaml")

@@ -8,7 +8,7 @@ from typing import Any
 from scipy import stats
 
 from pipeline.experiments import Experiment
-from pipeline.report import escape, table
+from pipeline.report import code, escape, table
 
 _COUNTS = ("passes_per_image", "passes_at_inference", "gflop_at_inference", "task_parameters", "bytes_per_task")
 _HEADLINE = ("average_accuracy", "forgetting", "selection_accuracy")
@@ -96,7 +96,7 @@ def page(comparison: Mapping[str, Any]) -> str:
 
 {params["num_tasks"]} tasks, backbone `{params["backbone"]}`, measured on {params["evaluate_on"]} images; seeds {seeds}.
 Mean ± standard deviation over the seeds, accuracies in percent, forgetting in points. Difference: to
-{comparison["reference"]}, seed by seed, with its 95 % confidence interval. Seconds: work of the stages that an
+{escape(comparison["reference"])}, seed by seed, with its 95 % confidence interval. Seconds: work of the stages that an
 experiment ran itself, without the start of processes; what variants share comes from DVC's cache and is not counted.
 
 {table(_HEADLINE_COLUMNS, [_headline(row) for row in results])}
@@ -164,7 +164,7 @@ def _others(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _changes(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}: {value}`" for name, value in row["changes"].items()) or "none"
+    return ", ".join(code(f"{name}: {value}") for name, value in row["changes"].items()) or "none"
 
 
 def _spread(metric: Mapping[str, Any]) -> str:

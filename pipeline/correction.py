@@ -29,8 +29,9 @@ def arc(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float
         return answer
     shares = []  # s_i, the newest task last
     for task in range(newest + 1):
-        cooled = logits[:, class_tasks <= task] / temperature ** (newest - task)
-        best = logits[:, class_tasks == task].max(1).values / temperature ** (newest - task)
+        coolness = torch.tensor(temperature, dtype=torch.float64) ** (newest - task)  # infinite rather than an error
+        cooled = logits[:, class_tasks <= task] / coolness
+        best = logits[:, class_tasks == task].max(1).values / coolness
         shares.append((best - cooled.logsumexp(1)).exp())
     past = logits[:, class_tasks < newest]
     confidence_past = (past.max(1).values - past.logsumexp(1)).exp()

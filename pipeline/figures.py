@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.errors import visible
+
 matplotlib.use("Agg")
 
 _INK, _MUTED = "#1f2430", "#667085"
@@ -103,7 +105,7 @@ def bands(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
             steps = range(1, len(points) + 1)
             mean = 100 * np.array([point["mean"] for point in points])
             half = 100 * np.array([point["std"] or 0.0 for point in points])
-            axes.plot(steps, mean, "o-", markersize=4, label=name, color=f"C{index}", linewidth=1.6)
+            axes.plot(steps, mean, "o-", markersize=4, label=_plain(name), color=f"C{index}", linewidth=1.6)
             axes.fill_between(steps, mean - half, mean + half, color=f"C{index}", alpha=0.15, linewidth=0)
         axes.set(xlabel="tasks learned", ylabel="average accuracy (%)")
         axes.set_ylim(0, 100)
@@ -128,7 +130,7 @@ def scatter(points: Mapping[str, tuple[float, Mapping[str, Any]]]) -> bytes:
                 color=f"C{index % 10}",
                 markersize=6,
                 linewidth=1.2,
-                label=name,
+                label=_plain(name),
             )
         axes.set_xscale("log")
         axes.set(xlabel="tuned parameters a task (1: none)", ylabel="average accuracy (%)")
@@ -136,6 +138,11 @@ def scatter(points: Mapping[str, tuple[float, Mapping[str, Any]]]) -> bytes:
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return _png(figure)
+
+
+def _plain(name: str) -> str:
+    """A name that a user chose, without meaning for matplotlib, to which a dollar begins a formula."""
+    return visible(name).replace("$", r"\$")
 
 
 def _png(figure: Figure) -> bytes:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.head import Head
 
 SHRINKAGE = 0.1  # of the covariance, wherever a discriminant is asked for
+_LEAST_VARIANCE = 1e-9  # far below any real one; images that are all the same have none, and no inverse
 
 
 class Gaussians(NamedTuple):
@@ -43,7 +44,8 @@ def covariance(gaussians: Gaussians, shrinkage: float) -> Tensor:
     """The shared covariance [D, D], shrunk towards a multiple of the identity: (1 - s) S + s tr(S) / D I."""
     pooled = gaussians.scatter / gaussians.counts.sum()
     dim = len(pooled)
-    return (1 - shrinkage) * pooled + shrinkage * pooled.trace() / dim * torch.eye(dim, dtype=pooled.dtype)
+    added = (shrinkage * pooled.trace() / dim).clamp(min=_LEAST_VARIANCE)
+    return (1 - shrinkage) * pooled + added * torch.eye(dim, dtype=pooled.dtype)
 
 
 def linear_discriminant(gaussians: Gaussians, shrinkage: float) -> Head:
@@ -77,7 +79,7 @@ def carry(gaussians: Gaussians, before: Tensor, after: Tensor, penalty: float) -
     centre, target = before.mean(0), after.mean(0)
     inputs, outputs = before - centre, after - target
     gram = inputs.T @ inputs / len(inputs)
-    strength = penalty * gram.trace() / dim * torch.eye(dim, dtype=gram.dtype)
+    strength = (penalty * gram.trace() / dim).clamp(min=_LEAST_VARIANCE) * torch.eye(dim, dtype=gram.dtype)
     matrix = torch.linalg.solve(gram + strength, inputs.T @ outputs / len(inputs) + strength)
     return Gaussians(
         gaussians.counts, (gaussians.means - centre) @ matrix + target, matrix.T @ gaussians.scatter @ matrix

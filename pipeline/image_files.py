@@ -1,5 +1,7 @@
 """Reads image files of any kind as upright 8-bit RGB: greyscale, palettes, alpha, CMYK, 16 bits, EXIF rotation."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the suffix; others may start a program
 _MAX_PIXELS = 100_000_000  # a side of 10,000: more is a mistake or an attack
 
 
@@ -24,14 +27,28 @@ def open_upright(file: Path | BinaryIO, *, at_least: int | None = None) -> Image
     at_least: the shorter side that is enough, so that a large JPEG may be decoded at a fraction of its size. Raises
     BadImageError, or FileNotFoundError.
     """
+    with _opened(file) as image:
+        if at_least is not None:
+            image.draft("RGB", (at_least, at_least))
+        return _rgb(ImageOps.exif_transpose(image))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as the file's header says. Raises BadImageError, or FileNotFoundError."""
+    with _opened(path) as image:
+        return image.size
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
+    """An image whose header is read; whatever Pillow raises now or while it is used becomes a BadImageError."""
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise BadImageError("is not a file")  # nor is a pipe, which would be waited for
     try:
-        with Image.open(file) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise BadImageError(f"{image.width} x {image.height} pixels are more than {_MAX_PIXELS:,}")
-            if at_least is not None:
-                image.draft("RGB", (at_least, at_least))
-            return _rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
+        with Image.open(file, formats=_FORMATS) as image:
+            _check_size(image)
+            yield image
+    except (FileNotFoundError, BadImageError):
         raise
     except UnidentifiedImageError:
         raise BadImageError("is not an image that Pillow can read: convert it to PNG or JPEG") from None
@@ -39,15 +56,11 @@ def open_upright(file: Path | BinaryIO, *, at_least: int | None = None) -> Image
         raise BadImageError(f"cannot be read: {error}") from None
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height as the file's header says. Raises BadImageError, or FileNotFoundError."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImageError(f"is not an image that Pillow can read ({error})") from None
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > _MAX_PIXELS:
+        raise BadImageError(f"{image.width} x {image.height} pixels are more than {_MAX_PIXELS:,}")
+    if not image.width * image.height:
+        raise BadImageError("has no pixels")
 
 
 def is_plain(file: BinaryIO) -> bool:

@@ -37,6 +37,9 @@ def class_files(folder: Path) -> Files:
         raise UserError(
             f"{folder} has no class folders: expected train/CLASS/* and test/CLASS/*, or CLASS/*, in data_dir"
         )
+    for path in classes:
+        if path.name.encode(errors="replace").decode() != path.name:
+            raise UserError(f"{path}: the name of this class is not UTF-8: rename the folder")
     return {
         c.name: sorted(p for p in c.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".") for c in classes
     }
@@ -55,7 +58,9 @@ def stratified_split(files: Files) -> tuple[Files, Files]:
 
 def listing_digest(paths: Sequence[Path]) -> str:
     """SHA-256 of the files' names with their class folders: two splits are the same if these are."""
-    return hashlib.sha256("\n".join("/".join(path.parts[-2:]) for path in paths).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join("/".join(path.parts[-2:]) for path in paths).encode(errors="surrogateescape")
+    ).hexdigest()
 
 
 def image_set(train: Mapping[str, Sequence[Path]], test: Mapping[str, Sequence[Path]]) -> ImageSet:

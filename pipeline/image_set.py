@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
+
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -20,3 +23,20 @@ class ImageSet:
     train_labels: Tensor  # int64 [N], indices into classes
     test_images: Tensor | Sequence[Path]
     test_labels: Tensor
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what is no such data set, whichever archive or function it came from."""
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            raise UserError(f"the data set has two classes {twice[0]!r}: rename one")
+        for kind, images, labels in (
+            ("training", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            if len(images) != len(labels):
+                raise UserError(f"the data set has {len(images)} {kind} images, but {len(labels)} labels of them")
+            outside = labels[(labels < 0) | (labels >= len(self.classes))].tolist()
+            if outside:
+                raise UserError(f"the data set has {len(self.classes)} classes, but a {kind} label {outside[0]}")
+            if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.shape[3:] != (3,)):
+                raise UserError(f"{kind} images are {images.dtype} {list(images.shape)}: expected uint8 [N, H, W, 3]")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.backbone import Backbone, LayerNorms
+from pipeline.errors import UserError
 from pipeline.images import Images
 
 
@@ -64,7 +65,12 @@ def class_token(inputs: Tensor) -> Tensor:
 
 
 def with_layerwise_norms(backbone: Backbone, names: Sequence[str], *, detach: bool) -> Backbone:
-    """The backbone with every LayerNorm swapped of which `names` has a tensor; the given one is left alone."""
+    """The backbone with every LayerNorm swapped of which `names` has a tensor; the given one is left alone.
+
+    Raises UserError for a model without CLS token, which is what a LayerNorm selects by.
+    """
+    if getattr(backbone.model, "cls_token", None) is None:
+        raise UserError("params.yaml: selection: layerwise needs a backbone with a CLS token: set selection: query")
     model = copy.deepcopy(backbone.model)
     for name in sorted({name.rpartition(".")[0] for name in names}):
         norm = model.get_submodule(name)

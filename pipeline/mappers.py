@@ -20,6 +20,7 @@ from pipeline.selector import State, complement_code, gaussians_of, num_tasks
 PROTOTYPES = 10  # of a task: k-means, mixture
 PSEUDO_QUERIES = 64  # of a class: perceptron
 VIGILANCE = 0.7  # Fuzzy ART
+_LEAST_VARIANCE = 1e-9  # of a mixture, where all images are the same
 
 
 def _tasks(state: State, rows: int) -> Tensor:
@@ -53,7 +54,7 @@ def _learn_kmeans(state: State, queries: Tensor, labels: Tensor, generator: torc
     """Centres of k-means on the directions of a task's queries (NMC of arXiv 2011.04783)."""
     del labels
     directions = functional.normalize(queries, dim=1)
-    clusters = min(PROTOTYPES, len(queries))
+    clusters = min(PROTOTYPES, len(directions.unique(dim=0)))
     model = KMeans(clusters, n_init=4, random_state=_seed(generator)).fit(directions.numpy())
     return _add_rows(state, prototypes=torch.from_numpy(model.cluster_centers_).float())
 
@@ -61,11 +62,12 @@ def _learn_kmeans(state: State, queries: Tensor, labels: Tensor, generator: torc
 def _learn_mixture(state: State, queries: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """A mixture of Gaussians with diagonal covariances a task (GMMC of arXiv 2011.04783), on directions."""
     del labels
-    directions = functional.normalize(queries, dim=1).double().numpy()
-    count = min(PROTOTYPES, len(queries))
-    variance = float(directions.var(0).mean())
-    model = GaussianMixture(count, covariance_type="diag", reg_covar=variance / 10, random_state=_seed(generator))
-    model.fit(directions)
+    directions = functional.normalize(queries, dim=1).double()
+    count = min(PROTOTYPES, len(directions.unique(dim=0)))
+    samples = directions.repeat(max(1, 3 - len(directions)), 1).numpy()  # scikit-learn asks for two
+    least = max(float(samples.var(0).mean()) / 10, _LEAST_VARIANCE)
+    model = GaussianMixture(count, covariance_type="diag", reg_covar=least, random_state=_seed(generator))
+    model.fit(samples)
     means, variances, weights = map(torch.from_numpy, (model.means_, model.covariances_, model.weights_))
     return _add_rows(state, means=means, variances=variances, log_weights=weights.log())
 
@@ -131,7 +133,8 @@ def _learn_fuzzy_art(state: State, queries: Tensor, labels: Tensor, generator: t
 
 def _range(queries: Tensor) -> dict[str, Tensor]:
     """What becomes 0 and 1 in each coordinate: three deviations around the first task's mean."""
-    mean, deviation = queries.mean(0), queries.std(0).clamp(min=1e-6)
+    mean = queries.mean(0)
+    deviation = queries.std(0, correction=min(1, len(queries) - 1)).clamp(min=1e-6)  # of a single image: none
     return {"low": mean - 3 * deviation, "high": mean + 3 * deviation}
 
 

@@ -17,6 +17,7 @@ from pipeline.image_files import BadImageError, image_size, is_plain, open_uprig
 ARRAY_PIXELS = 64 * 64  # images of one size up to this are stored as arrays
 PACKED_SIDE = 256  # the shorter side of an encoded image is at most this: 224 pixels, a little enlarged
 _JPEG_QUALITY = 95
+_JPEG_SIDE = 65_500  # what the format can hold
 _AHEAD = 256  # images that wait for the disk
 
 VALIDATION_SHARE = 0.2
@@ -83,6 +84,8 @@ def _encode(image: Image.Image) -> bytes:
     if min(image.size) > PACKED_SIDE:
         scale = PACKED_SIDE / min(image.size)
         size = (round(image.width * scale), round(image.height * scale))
+        if max(size) > _JPEG_SIDE:
+            raise BadImageError(f"{image.width} x {image.height} pixels are too oblong")
         image.resize(size, Image.Resampling.BICUBIC).save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     else:
         image.save(content, "PNG")

@@ -7,12 +7,13 @@ which 1e-05 (what `dvc exp run -S lr=0.00001` writes) is a number.
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -22,6 +23,13 @@ PARAMS_FILE = Path("params.yaml")
 PIPELINE_FILE = Path("dvc.yaml")
 CODE_ROOT = Path(__file__).parent.parent
 _INTERPOLATION = re.compile(r"\$\{(\w+)(?:\.(\w+))?\}")
+_MOST_VALUES = 100_000
+
+# Beyond these a value is a slip of the finger, which would run for ever, not fit into memory or leave finite numbers.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+ImageSize = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[float, Field(gt=0, le=1000)]  # of learning
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Record(BaseModel):
@@ -39,7 +47,7 @@ def read_params(record: type[AnyRecord]) -> AnyRecord:
     known = set(declared(read_mapping(PIPELINE_FILE)))
     for key in given:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
+            close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise UserError(f"{PARAMS_FILE}: unknown key {key!r}: {hint}")
     try:
@@ -47,7 +55,7 @@ def read_params(record: type[AnyRecord]) -> AnyRecord:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
         raise UserError(f"{PARAMS_FILE}: {where}: {first['msg'].lower()}{found}") from None
 
 
@@ -91,9 +99,28 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}, line {line}: not valid YAML: {error.problem}") from None
-    if not isinstance(content, dict):
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except Exception as error:
+        # What is no UTF-8, nested too deep, or not of the type that a tag or its form claims: ruamel.yaml lets the
+        # types of its helpers through.
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML: {type(error).__name__}: {reason}") from None
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{path}: expected `name: value` lines")
+    _check_size(path, content)
     return content
+
+
+def _check_size(path: Path, content: object) -> None:
+    """Raises UserError for more values than anyone writes: aliases of aliases, or one of itself."""
+    waiting, count = [content], 0
+    while waiting:
+        value = waiting.pop()
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        count += 1
+        if count > _MOST_VALUES:
+            raise UserError(f"{path}: more than {_MOST_VALUES:,} values: do its aliases (*name) refer to one another?")
 
 
 @lru_cache(maxsize=4)

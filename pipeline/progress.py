@@ -1,5 +1,6 @@
 """Live progress of a stage: a bar on a terminal; elsewhere a line an epoch, at most one a second."""
 
+import math
 import time
 from types import TracebackType
 from typing import Self
@@ -9,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
+
+from pipeline.errors import UserError
 
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -59,12 +62,13 @@ class Progress:
         self._bar.update(self._row, completed=total * epochs_done / epochs)
         self._console.print(f"{self._title}: resuming after epoch {epochs_done} of {epochs}", soft_wrap=True)
 
-    def end_epoch(self, epoch: int, epochs: int) -> float:
-        """Show and return the mean loss of zero-based `epoch`."""
+    def end_epoch(self, epoch: int, epochs: int, *, remedy: str) -> None:
+        """Show the mean loss of zero-based `epoch`. Raises UserError where it is not finite."""
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
         self._show(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", last=epoch + 1 == epochs)
-        return loss
+        if not math.isfinite(loss):
+            raise UserError(f"{self._title}: the loss is not finite in epoch {epoch + 1} of {epochs}: {remedy}")
 
     def finish(self) -> None:
         """Say how many images went how fast, for work without epochs."""

@@ -28,12 +28,13 @@ def rematch(
 ) -> Rematched:
     """Re-match every image at every step. heads: of each step; class_tasks: [C] task of each class."""
     predictions = torch.full_like(table.selected, -1)
+    num_tasks = int(class_tasks.max()) + 1
     questions, passes = torch.zeros(2, len(heads), dtype=torch.int64)
     for step, head in enumerate(heads):
         image = (table.rows[step] >= 0).nonzero().flatten()
         task = table.selected[step, image].clone()
         predicted = head.logits(table.after(step, image)).argmax(1)
-        asked = torch.zeros(len(image), len(heads), dtype=torch.bool).scatter_(1, task[:, None], value=True)
+        asked = torch.zeros(len(image), num_tasks, dtype=torch.bool).scatter_(1, task[:, None], value=True)
         for _ in range(rounds):
             wanted = class_tasks[predicted]
             again = (~asked.gather(1, wanted[:, None]).flatten()).nonzero().flatten()

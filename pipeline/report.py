@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import visible
 from pipeline.explanations import explain
 
 METHODS = {
@@ -36,8 +37,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def escape(text: str) -> str:
     """Text that Markdown and HTML leave alone, on one line."""
-    visible = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~-])", r"\\\1", visible)
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~:@.-])", r"\\\1", visible(text))
+
+
+def code(text: str) -> str:
+    """Text as code, where Markdown can: not if it would end the code, or the cell of a table."""
+    return f"`{text}`" if text.isprintable() and not set(text) & set("`|") else escape(text)
 
 
 def percent(fraction: float) -> str:
@@ -123,7 +128,7 @@ similar keys are confused.
 
 ## Parameters
 
-{table(("name", "value"), [(f"`{name}`", f"`{value}`") for name, value in params.items()])}
+{table(("name", "value"), [(f"`{name}`", code(str(value))) for name, value in params.items()])}
 """
 
 

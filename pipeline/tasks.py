@@ -1,6 +1,7 @@
 """Which classes make up which task, and the chain of tasks that params.yaml spells out."""
 
 import difflib
+import re
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from pipeline.errors import UserError
 
 Chain = dict[str, dict[str, str]]  # {"t1": {"prev": "t0"}, "t2": {"prev": "t1"}, ...}
+MOST_TASKS = 1000  # DVC takes hours to read a chain of more
 
 
 def task_name(task: int) -> str:
@@ -17,7 +19,7 @@ def task_name(task: int) -> str:
 
 def task_index(name: str) -> int:
     """Zero-based task of the name t1, t2, ..."""
-    if not (name.startswith("t") and name[1:].isdecimal() and int(name[1:]) > 0):
+    if not re.fullmatch("t[1-9][0-9]{0,5}", name):
         raise UserError(f"{name!r} is not a task: expected t1, t2, ...")
     return int(name[1:]) - 1
 

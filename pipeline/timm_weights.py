@@ -2,11 +2,13 @@
 
 import difflib
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
@@ -27,13 +29,14 @@ def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dic
         raise UserError(f"params.yaml: backbone {name!r} is unknown: did you mean {' or '.join(close)}?")
     model = _create(name, pretrained=file is None)
     layernorms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
-    if not layernorms or not hasattr(model, "patch_embed"):
+    if not layernorms or not hasattr(model, "patch_embed") or not hasattr(model, "set_input_size"):
         raise UserError(f"params.yaml: backbone {name!r} is no Vision Transformer with LayerNorms: choose a ViT")
     weights = model.state_dict() if file is None else _read(file)
     if file is not None:
         heads = model.pretrained_cfg.get("classifier") or ()
         weights = without_heads(weights, (heads,) if isinstance(heads, str) else heads)
         check_fit(file, name, model.state_dict(), weights)
+        check_finite(file, weights)
     statistics = {part: list(model.pretrained_cfg[part]) for part in ("mean", "std")}
     return weights, {"timm": name, **statistics}
 
@@ -54,6 +57,11 @@ def check_fit(file: Path, model: str, expected: Mapping[str, Tensor], found: Map
         "missing": sorted(expected.keys() - found.keys()),
         "unexpected": sorted(found.keys() - expected.keys()),
         "of another shape": sorted(shapes),
+        "of another type": sorted(
+            name
+            for name in expected.keys() & found.keys()
+            if found[name].is_floating_point() != expected[name].is_floating_point()
+        ),
     }
     parts = [
         f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
@@ -64,6 +72,13 @@ def check_fit(file: Path, model: str, expected: Mapping[str, Tensor], found: Map
         raise UserError(
             f"{file} does not fit backbone {model!r} ({'; '.join(parts)}): choose the model it was made for"
         )
+
+
+def check_finite(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raises UserError where weights are NaN or infinite: every image would look the same."""
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(f"{file}: {name} has values that are not finite: choose other weights")
 
 
 def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401  (any of timm's classes)
@@ -80,15 +95,23 @@ def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401  (any of tim
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        weights = load_state_dict(str(file), weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            weights = load_state_dict(str(file), weights_only=True)
     except FileNotFoundError:
         raise UserError(f"params.yaml: backbone_weights {file} does not exist") from None
-    except pickle.UnpicklingError:
-        raise UserError(f"{file} holds more than tensors and is not read: export it as safetensors") from None
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{file} is no file of weights ({str(error).splitlines()[0]}): export it as safetensors"
-        ) from None
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    except Exception as error:
+        # A damaged file makes torch's and safetensors' readers raise a dozen unrelated types.
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # their advice: run the code
+            raise UserError(f"{file} holds more than tensors and is not read: export it as safetensors") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file} is no file of weights ({reason}): export it as safetensors") from None
+    if not isinstance(weights, dict) or not all(starmap(_is_named_tensor, weights.items())):
         raise UserError(f"{file} is no state dict (names of tensors): export it as safetensors")
     return weights
+
+
+def _is_named_tensor(name: object, tensor: object) -> bool:
+    """Whether it is an ordinary tensor, with values, under a name."""
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        return False
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized

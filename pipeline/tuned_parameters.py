@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.errors import UserError
 
 Tuning = Literal["layernorm", "full", "none"]
-TunedNorms = Annotated[str, Field(pattern="^(all|attention|mlp|final|last_[1-9][0-9]*)$")]
+TunedNorms = Annotated[str, Field(pattern="^(all|attention|mlp|final|last_[1-9][0-9]{0,3})$")]
 TunedParameters = Literal["both", "scale", "bias"]
 
 _SUFFIX = {"scale": ".weight", "bias": ".bias"}

@@ -15,7 +15,7 @@ from pipeline.feature_table import FeatureTable
 from pipeline.head import Head
 from pipeline.key import cosine
 from pipeline.metrics import Matrix
-from pipeline.params import Record, read_params
+from pipeline.params import Count, Record, Seed, read_params
 from pipeline.seeds import generator
 from pipeline.selector import ENTROPY, ONE_MODEL, Selection
 from pipeline.tasks import task_name
@@ -25,16 +25,16 @@ from pipeline.tuned_parameters import Tuning
 class Params(Record):
     """How many tasks the run covers, and what an image costs."""
 
-    num_tasks: int = Field(ge=1)
+    num_tasks: Count
     selection: Selection
     selector: str
     tuning: Tuning
-    seed: int = Field(ge=0)
+    seed: Seed
     correction: Correction
     arc_gamma: float = Field(gt=0)
     arc_temperature: float = Field(ge=1)
     arc_beta: float = Field(ge=0, le=1)
-    arc_lr: float = Field(ge=0)
+    arc_lr: float = Field(ge=0, le=1000)
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:

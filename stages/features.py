@@ -8,15 +8,16 @@ from pydantic import Field
 from pipeline import artifacts
 from pipeline.augment import augment
 from pipeline.backbone import Normalize, build_backbone
-from pipeline.command import run
+from pipeline.command import Task, run
 from pipeline.cumulative import newest_repeated, running_means
 from pipeline.device import compute_device
 from pipeline.encoder import EntropyEncoder, LayerwiseEncoder, SelectingEncoder
+from pipeline.errors import UserError
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_views
 from pipeline.head import task_heads
 from pipeline.images import Images
-from pipeline.params import Record, read_params
+from pipeline.params import ImageSize, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
 from pipeline.selector import ENTROPY, ONE_MODEL, Selection
@@ -27,18 +28,18 @@ from pipeline.tuned_parameters import Tuning
 class Params(Record):
     """What chooses the LayerNorms, and what stage two will see of a training image."""
 
-    seed: int = Field(ge=0)
-    image_size: int = Field(ge=1)
+    seed: Seed
+    image_size: ImageSize
     normalize: Normalize
     selection: Selection
     selector: str
     tuning: Tuning
-    classifier_views: int = Field(ge=0)
+    classifier_views: int = Field(ge=0, le=1000)
     min_crop: float = Field(gt=0, le=1)
     flip: bool
 
 
-def main(task: str) -> None:
+def main(task: Task) -> None:
     """Compute the features of TASK (t1, t2, ...)."""
     params = read_params(Params)
     index = task_index(task)
@@ -83,6 +84,8 @@ def main(task: str) -> None:
             features["previous_features"] = selecting.previous_features(train, train_queries)
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
         progress.finish()
+    if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):
+        raise UserError(f"features under the LayerNorms of {task} are not finite: lower lr")
     artifacts.save_tensors(artifacts.features_file(task), features | asdict(table))
 
 

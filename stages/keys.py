@@ -3,13 +3,12 @@
 from typing import Literal
 
 import torch
-from pydantic import Field
 
 from pipeline import artifacts
 from pipeline.command import run
 from pipeline.key import closed_form_key, trained_key
 from pipeline.mappers import LEARN, add_prototype
-from pipeline.params import Record, read_params
+from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.seeds import generator
 from pipeline.selector import ENTROPY, check_selector
 
@@ -17,11 +16,11 @@ from pipeline.selector import ENTROPY, check_selector
 class Params(Record):
     """How keys come about, and which selector learns."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     selector: str
     key_method: Literal["closed_form", "sgd"]
-    key_lr: float = Field(gt=0)
-    key_epochs: int = Field(ge=1)
+    key_lr: Rate
+    key_epochs: Count
 
 
 def main() -> None:

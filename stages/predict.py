@@ -5,7 +5,6 @@ from typing import Annotated
 
 import torch
 import typer
-from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
@@ -14,12 +13,13 @@ from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import run
 from pipeline.cumulative import newest_repeated, part, running_means
 from pipeline.device import compute_device
+from pipeline.errors import visible
 from pipeline.evaluation import step_heads
 from pipeline.head import Head, task_heads
 from pipeline.image_files import read_image
 from pipeline.images import Images
 from pipeline.learner import Learner
-from pipeline.params import Record, read_params
+from pipeline.params import Count, ImageSize, Record, read_params
 from pipeline.selector import Selection
 from pipeline.tasks import task_name
 from pipeline.tuned_parameters import Tuning
@@ -28,8 +28,8 @@ from pipeline.tuned_parameters import Tuning
 class Params(Record):
     """What the learner was trained with."""
 
-    num_tasks: int = Field(ge=1)
-    image_size: int = Field(ge=1)
+    num_tasks: Count
+    image_size: ImageSize
     normalize: Normalize
     selection: Selection
     selector: str
@@ -69,13 +69,13 @@ def main(
     params = read_params(Params)
     pixels = torch.stack([read_image(path, params.image_size) for path in images])
     learner = load_learner(params)
-    classes = [name for names in artifacts.load_json(artifacts.TASKS).values() for name in names]
+    classes = [visible(name) for names in artifacts.load_json(artifacts.TASKS).values() for name in names]
     tasks, probabilities = learner.predict(Images.of_pixels(pixels))
     table = Table("image", "task", "classes")
     for path, task, row in zip(images, tasks.tolist(), probabilities, strict=True):
         best = row.topk(min(top, len(row)))
         named = [f"{classes[c]} {p:.0%}" for p, c in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
-        table.add_row(str(path), task_name(task), ", ".join(named))
+        table.add_row(visible(str(path)), task_name(task), ", ".join(named))
     Console(highlight=False, markup=False).print(table)
 
 

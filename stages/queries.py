@@ -1,20 +1,21 @@
 """Run the frozen backbone once over every image: the queries. Also the start of every chain."""
 
-from pydantic import Field
+from torch import Tensor
 
 from pipeline import artifacts
-from pipeline.backbone import Normalize, build_backbone
+from pipeline.backbone import Backbone, Normalize, build_backbone
 from pipeline.command import run
 from pipeline.device import compute_device
+from pipeline.errors import UserError
 from pipeline.images import Images
-from pipeline.params import Record, read_params
+from pipeline.params import ImageSize, Record, read_params
 from pipeline.progress import Progress
 
 
 class Params(Record):
     """What the backbone's input looks like."""
 
-    image_size: int = Field(ge=1)
+    image_size: ImageSize
     normalize: Normalize
 
 
@@ -31,9 +32,9 @@ def main() -> None:
 
     with Progress("queries", len(test) + sum(len(images) for images in train.values())) as progress:
         for name, images in train.items():
-            artifacts.save_tensors(artifacts.train_queries_file(name), {"queries": backbone.encode(images, {})})
+            artifacts.save_tensors(artifacts.train_queries_file(name), {"queries": queries_of(backbone, images)})
             progress.step(len(images))
-        artifacts.save_tensors(artifacts.TEST_QUERIES, {"queries": backbone.encode(test, {})})
+        artifacts.save_tensors(artifacts.TEST_QUERIES, {"queries": queries_of(backbone, test)})
         progress.step(len(test))
         progress.finish()
     facts = {
@@ -45,6 +46,14 @@ def main() -> None:
     chains = artifacts.layernorms_file, artifacts.auxiliary_heads_file, artifacts.features_file, artifacts.heads_file
     for file in chains:
         artifacts.save_tensors(file("t0"), {})
+
+
+def queries_of(backbone: Backbone, images: Images) -> Tensor:
+    """Queries [N, D]. Raises UserError where they are not finite, which no later stage could learn from."""
+    queries = backbone.encode(images, {})
+    if not bool(queries.isfinite().all()):
+        raise UserError("the frozen backbone's outputs are not finite: choose other weights or another `normalize`")
+    return queries
 
 
 if __name__ == "__main__":

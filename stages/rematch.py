@@ -1,7 +1,6 @@
 """Predictions re-matched with the LayerNorms of the predicted class's task; none unless the correction asks for it."""
 
 import torch
-from pydantic import Field
 
 from pipeline import artifacts
 from pipeline.backbone import Normalize, build_backbone
@@ -15,7 +14,7 @@ from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_selected
 from pipeline.head import Head
 from pipeline.images import Images
-from pipeline.params import Record, read_params
+from pipeline.params import Count, ImageSize, Record, read_params
 from pipeline.progress import Progress
 from pipeline.rematch import rematch
 from pipeline.selector import Selection
@@ -26,13 +25,13 @@ from pipeline.tuned_parameters import Tuning
 class Params(Record):
     """Whether and how long to re-match, and under what the features were made."""
 
-    num_tasks: int = Field(ge=1)
-    image_size: int = Field(ge=1)
+    num_tasks: Count
+    image_size: ImageSize
     normalize: Normalize
     selection: Selection
     tuning: Tuning
     correction: Correction
-    rematch_rounds: int = Field(ge=1)
+    rematch_rounds: Count
 
 
 def main() -> None:

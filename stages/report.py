@@ -27,10 +27,7 @@ class Params(Record):
     tuned_parameters: str
     layernorm_init: str
     lr: float
-    lr_schedule: str
-    auxiliary_lr: float
     epochs: int
-    auxiliary_init: str
     min_crop: float
     flip: bool
     selection: str

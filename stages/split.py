@@ -10,7 +10,7 @@ from pipeline.command import run
 from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.packing import hold_out, rows_of
-from pipeline.params import Record, read_params
+from pipeline.params import Count, Record, Seed, read_params
 from pipeline.seeds import generator
 from pipeline.tasks import Chain, check_chain, class_order, cut, named_tasks, task_name
 
@@ -18,10 +18,10 @@ from pipeline.tasks import Chain, check_chain, class_order, cut, named_tasks, ta
 class Params(Record):
     """How to cut."""
 
-    seed: int = Field(ge=0)
-    classes_per_task: int = Field(ge=1)
+    seed: Seed
+    classes_per_task: Count
     task_classes: list[Annotated[list[str], Field(min_length=1)]]
-    num_tasks: int = Field(ge=1)
+    num_tasks: Count
     tasks: Chain
     evaluate_on: Literal["test", "validation"]
     order: Literal["sequential", "joint"]

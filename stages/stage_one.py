@@ -7,34 +7,30 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from pipeline import artifacts, gaussians, resume
+from pipeline import artifacts, resume
 from pipeline.backbone import Normalize, build_backbone
-from pipeline.command import run
+from pipeline.command import Task, run
 from pipeline.cumulative import append_rows
 from pipeline.device import compute_device
-from pipeline.head import Head, new_head
 from pipeline.images import Images
 from pipeline.layerwise import initial_attention, initial_keys, similarity, with_layerwise_norms
-from pipeline.params import Record, read_params
+from pipeline.params import Count, ImageSize, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
 from pipeline.tasks import task_index, task_name
 from pipeline.tuned_parameters import TunedNorms, TunedParameters, Tuning, tuned_names
-from pipeline.tuning import LrSchedule, Schedule, tune_layernorms
+from pipeline.tuning import Schedule, tune_layernorms
 
 
 class Params(Record):
     """How to tune."""
 
-    seed: int = Field(ge=0)
-    image_size: int = Field(ge=1)
+    seed: Seed
+    image_size: ImageSize
     normalize: Normalize
-    batch_size: int = Field(ge=1)
-    lr: float = Field(gt=0)
-    lr_schedule: LrSchedule
-    auxiliary_lr: float = Field(ge=0)
-    epochs: int = Field(ge=1)
-    auxiliary_init: Literal["fresh", "discriminant"]
+    batch_size: Count
+    lr: Rate
+    epochs: Count
     min_crop: float = Field(gt=0, le=1)
     flip: bool
     tuning: Tuning
@@ -43,16 +39,7 @@ class Params(Record):
     layernorm_init: Literal["previous", "pretrained"]
 
 
-def start_head(params: Params, task: str, labels: torch.Tensor, random: torch.Generator) -> Head:
-    """The auxiliary head to begin with: random rows, or the linear discriminant of the task's queries."""
-    queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
-    if params.auxiliary_init == "fresh":
-        return new_head(int(labels.max()) + 1, queries.shape[1], random)
-    classes = gaussians.add_classes(gaussians.no_gaussians(queries.shape[1]), queries, labels)
-    return gaussians.linear_discriminant(classes, gaussians.SHRINKAGE)
-
-
-def main(task: str) -> None:
+def main(task: Task) -> None:
     """Tune the LayerNorms of TASK (t1, t2, ...)."""
     params = read_params(Params)
     objective = artifacts.load_json(artifacts.OBJECTIVE)
@@ -76,17 +63,15 @@ def main(task: str) -> None:
         start |= initial_keys(backbone, images, start) | (initial_attention(backbone) if objective["attention"] else {})
         raised = partial(similarity, backbone)
 
-    random = generator(params.seed, "stage_one", index)
     state = resume.state_file(f"stage_one@{task}", backbone.device)
     with Progress(f"stage one, {task}", params.epochs * len(images)) as progress:
         learned, head = tune_layernorms(
             backbone,
             start=start,
-            start_head=start_head(params, task, train["labels"], random),
             images=images,
             labels=train["labels"],
             schedule=Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)}),
-            generator=random,
+            generator=generator(params.seed, "stage_one", index),
             progress=progress,
             similarity=raised,
             epochs=partial(resume.epochs, state, progress),

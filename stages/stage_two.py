@@ -2,15 +2,14 @@
 
 from typing import Literal
 
-from pydantic import Field
 from torch import Tensor
 
 from pipeline import artifacts
 from pipeline.classifier import TaskFeatures, Training, add_rows, find_classifier, learn_nearest_mean
-from pipeline.command import run
+from pipeline.command import Task, run
 from pipeline.cumulative import append_rows, part
 from pipeline.head import task_heads
-from pipeline.params import Record, read_params
+from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
 from pipeline.tasks import task_index, task_name
@@ -19,17 +18,17 @@ from pipeline.tasks import task_index, task_name
 class Params(Record):
     """Which classifier, and how to train it."""
 
-    seed: int = Field(ge=0)
-    batch_size: int = Field(ge=1)
+    seed: Seed
+    batch_size: Count
     order: Literal["sequential", "joint"]
     training: Literal["two_stage", "single_stage"]
     classifier: str
     classifier_init: Literal["fresh", "auxiliary"]
-    classifier_lr: float = Field(gt=0)
-    classifier_epochs: int = Field(ge=1)
+    classifier_lr: Rate
+    classifier_epochs: Count
 
 
-def main(task: str) -> None:
+def main(task: Task) -> None:
     """Learn the classes of TASK (t1, t2, ...)."""
     params = read_params(Params)
     index = task_index(task)

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from pipeline import artifacts
 from pipeline.__main__ import app
+from pipeline.errors import UserError
 
 CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 10, 5
 
@@ -31,6 +33,15 @@ def write_raw_data() -> None:
 
 def run_stage(name: str, *arguments: str) -> None:
     importlib.import_module(f"stages.{name}").main(*arguments)
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """What the UserError says with which something ends, or nothing."""
+    try:
+        act()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def prepare() -> None:

@@ -8,7 +8,6 @@ from torch.nn import functional
 from pipeline.backbone import Backbone
 from pipeline.encoder import LayerwiseEncoder
 from pipeline.feature_table import FeatureTable
-from pipeline.head import new_head
 from pipeline.images import Images
 from pipeline.layerwise import (
     encode_layerwise,
@@ -129,12 +128,9 @@ def test_training_raises_the_similarity_and_learns_attention(backbone: Backbone,
     learned, _ = tune_layernorms(
         layered,
         start=start,
-        start_head=new_head(4, 16, torch.Generator().manual_seed(1)),
         images=Images.of_pixels(random_images(20)),
         labels=torch.arange(20) % 4,
-        schedule=Schedule(
-            batch_size=10, lr=0.05, lr_schedule="constant", auxiliary_lr=1.0, epochs=10, min_crop=1.0, flip=False
-        ),
+        schedule=Schedule(batch_size=10, lr=0.05, epochs=10, min_crop=1.0, flip=False),
         generator=torch.Generator().manual_seed(0),
         progress=progress,
         similarity=lambda: similarity(layered),

@@ -35,7 +35,7 @@ def test_lists_exactly_the_parameters_that_the_stage_reads(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_runs_its_module_and_says_what_it_does(name: str) -> None:
-    assert STAGES[name]["cmd"] in (f"python -m stages.{name}", f"python -m stages.{name} ${{key}}")
+    assert STAGES[name]["cmd"] == f"python -m stages.{name}"  # no ${key}: a shell would read what a user wrote
     assert STAGES[name]["desc"]
 
 

@@ -16,16 +16,13 @@ from tiny import pretrained_layernorms, random_images
 
 from pipeline import artifacts, resume
 from pipeline.backbone import Backbone
-from pipeline.head import new_head
 from pipeline.images import Images
 from pipeline.progress import Progress
 from pipeline.training import Training
 from pipeline.tuning import Schedule, tune_layernorms
 
 EPOCHS, STEPS = 3, 3
-SCHEDULE = Schedule(
-    batch_size=8, lr=0.02, lr_schedule="linear", auxiliary_lr=2.0, epochs=EPOCHS, min_crop=0.5, flip=True
-)
+SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=EPOCHS, min_crop=0.5, flip=True)
 OUTPUTS = ("artifacts/layernorms", "artifacts/auxiliary_heads")
 
 
@@ -53,7 +50,6 @@ def tune(backbone: Backbone, state: Path, progress: Progress) -> dict[str, torch
     layernorms, head = tune_layernorms(
         backbone,
         start=pretrained_layernorms(backbone),
-        start_head=new_head(4, 16, torch.Generator().manual_seed(6)),
         images=Images.of_pixels(random_images(20)),
         labels=torch.arange(20) % 4,
         schedule=SCHEDULE,
@@ -119,10 +115,10 @@ def test_the_stage_of_every_variant_goes_on_and_leaves_no_state(
 def killed_in_epoch(last: int) -> object:
     end_epoch = Progress.end_epoch
 
-    def end(progress: Progress, epoch: int, epochs: int) -> float:
+    def end(progress: Progress, epoch: int, epochs: int, *, remedy: str) -> None:
         if epoch + 1 == last:
             raise KilledError
-        return end_epoch(progress, epoch, epochs)
+        end_epoch(progress, epoch, epochs, remedy=remedy)
 
     return end
 

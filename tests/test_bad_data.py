@@ -1,0 +1,117 @@
+"""Data and weights nobody should have: one line that names the culprit, or right behaviour."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from parameters import set_params
+from stage_repository import refusal, run_stage
+from tiny import TINY_CONFIG, random_images, tiny_weights
+
+from benchmarks.bad_data import IMAGES, data_sets
+from benchmarks.bad_input import STAGES
+from benchmarks.bad_weights import VIT, WEIGHTS
+from pipeline import artifacts
+from pipeline.backbones import fetch_backbone
+from pipeline.datasets import fetch_dataset
+from pipeline.errors import UserError
+from pipeline.image_set import ImageSet
+from pipeline.packing import are_arrays, stored
+from pipeline.params import PARAMS_FILE
+
+DATA = data_sets()
+# Read, and perhaps refused by `split`, which knows how many tasks and images there must be.
+READ = {name for name in DATA if name.startswith(("images in", "names", "the same image", "two images", "a class"))} | {
+    "no image at all",
+    "an empty class",
+    "an image in all",
+    "an image a class",
+    "a single class",
+    "classes for one task",
+    "no train folder",
+    "folders within folders",
+    "a file name that is not UTF-8",
+    "png cut at 90%",  # all pixels are there
+    "a pixel",
+    "a line across",
+    "a line down",
+}
+GOOD_WEIGHTS = {f"weights {of}" for of in ("that are good", "of halves", "of doubles", "of absurd size")}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, which the command line silences
+@pytest.mark.parametrize("name", DATA)
+def test_a_data_set_is_read_or_its_culprit_named(name: str, tmp_path: Path) -> None:
+    changes = DATA[name](tmp_path)
+    folder = tmp_path / str(changes.get("data_dir", IMAGES))
+
+    def read() -> None:
+        images = fetch_dataset("image_folder", data_dir=folder, scratch=tmp_path)
+        arrays = are_arrays(images.train_images, images.test_images)
+        for split, labels in ((images.train_images, images.train_labels), (images.test_images, images.test_labels)):
+            assert len(list(stored(split, arrays=arrays))) == len(labels)
+
+    message = refusal(read)
+    assert (message == "") == (name in READ), message
+    assert not message or message.startswith(f"{tmp_path}/")
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_are_read_or_their_fault_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path(str(WEIGHTS[name](tmp_path)["backbone_weights"]))
+    message = refusal(lambda: artifacts.save_weights(Path("backbone"), fetch_backbone(VIT, file)[0], {}))
+    assert (message == "") == (name in GOOD_WEIGHTS), message
+    assert not message or str(file) in message
+    assert "weights_only" not in message, "no advice to run the code of a file"
+    assert not Path("pwned").exists()
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two images a class, mixtures",
+        "two images a class, categories",
+        "two images a class, discriminant",
+        "the same image always, mixtures",
+        "the same image always, perceptron",
+        "the same image always, carried",
+    ],
+)
+def test_the_least_of_data_runs_through(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.download.fetch_backbone", lambda *_: (tiny_weights(), TINY_CONFIG))
+    set_params(PARAMS_FILE, dataset="image_folder", num_tasks=2, tasks={"t1": {"prev": "t0"}, "t2": {"prev": "t1"}})
+    set_params(PARAMS_FILE, epochs=1, classifier_epochs=1, **DATA[name](Path()))
+    for stage, *arguments in STAGES:
+        if stage != "report":
+            run_stage(stage, *arguments)
+    heads = artifacts.load_tensors(artifacts.heads_file("t2"))
+    assert all(bool(rows.isfinite().all()) for rows in heads.values())
+
+
+GOOD = {
+    "classes": ["a", "b"],
+    "groups": ["", ""],
+    "train_images": random_images(4),
+    "train_labels": torch.tensor([0, 0, 1, 1]),
+    "test_images": random_images(2),
+    "test_labels": torch.tensor([0, 1]),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["a", "a"]}, "two classes 'a': rename one"),
+        ({"train_labels": torch.tensor([0, 0, 1, 2])}, "2 classes, but a training label 2"),
+        ({"test_labels": torch.tensor([0, -1])}, "2 classes, but a test label -1"),
+        ({"test_labels": torch.tensor([0])}, "2 test images, but 1 labels of them"),
+        ({"train_images": random_images(4)[..., :1]}, r"training images are torch.uint8 \[4, 16, 16, 1\]: expected"),
+        ({"test_images": random_images(2).float()}, r"test images are torch.float32 \[2, 16, 16, 3\]: expected"),
+    ],
+)
+def test_a_data_set_that_contradicts_itself_is_named(change: dict[str, object], message: str) -> None:
+    ImageSet(**GOOD)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=message):
+        ImageSet(**GOOD | change)  # type: ignore[arg-type]
