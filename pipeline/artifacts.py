@@ -225,7 +225,7 @@ def _replacing(path: Path) -> Iterator[BufferedRandom]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{beside.stem}.*"):
-            if not psutil.pid_exists(int(left.suffix[1:])):
+            if left.suffix[1:].isdigit() and not psutil.pid_exists(int(left.suffix[1:])):
                 left.unlink(missing_ok=True)  # of a process that was killed
         try:
             with beside.open("w+b") as file:

@@ -5,6 +5,7 @@ repository, whichever folder DVC runs the experiment in, under the digest of all
 found again if and only if it is the right one.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -72,6 +73,7 @@ def _load(state: Path) -> dict[str, Tensor]:
 
 
 def _prune(folder: Path) -> None:
-    for file in folder.glob("*") if folder.exists() else ():
-        if time.time() - file.stat().st_mtime > KEPT_SECONDS:
-            file.unlink(missing_ok=True)
+    for file in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another experiment was faster
+            if time.time() - file.stat().st_mtime > KEPT_SECONDS:
+                file.unlink()

@@ -112,11 +112,11 @@ def test_what_a_stage_depends_on_is_read_as_dvc_reads_it(finished: Repository, m
 def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path: Path) -> None:
     with subprocess.Popen(["true"]) as dead:
         pass
-    for name in (f".a.json.{dead.pid}", f".a.json.{os.getppid()}", f".b.json.{dead.pid}"):
+    for name in (f".a.json.{dead.pid}", f".a.json.{os.getppid()}", f".b.json.{dead.pid}", ".a.json.swp"):
         (tmp_path / name).touch()
     artifacts.save_json(tmp_path / "a.json", {})
-    left = {f".a.json.{os.getppid()}", f".b.json.{dead.pid}", "a.json"}
-    assert {file.name for file in tmp_path.iterdir()} == left, "that of a living process, and of another file"
+    left = {f".a.json.{os.getppid()}", f".b.json.{dead.pid}", ".a.json.swp", "a.json"}
+    assert {file.name for file in tmp_path.iterdir()} == left, "that of a living process, of another file, of an editor"
 
 
 def change(what: str) -> None:
