@@ -104,18 +104,20 @@ def damage_objects(cases: int) -> Counts:
         generator = random.Random(0)
         order = [path for _ in range(-(-cases // len(held))) for path in generator.sample(sorted(held), len(held))]
         repaired = set[str]()
-        for path in track(order[:cases], "cache objects", transient=True):
+        for path in order[:cases]:
             copy = Path(folder) / "damaged"
             shutil.copytree(original.path, copy)
             repository = Repository(copy, environment)
             name = ".dir" if path.suffix else kind(held[path][0])
             choice = [reader for output in held[path] for reader in files.get(output, [])]
             reader = generator.choice(choice) if choice else None
-            result = _damage_object(repository, path, drawn(generator), held[path], reader)
+            damage = drawn(generator)
+            result = _damage_object(repository, path, damage, held[path], reader)
             if result == NAMED and name not in repaired:
                 repaired.add(name)
                 result = f"{NAMED}; repaired" if _repair(repository, original) else WRONG
             counts.setdefault(f"cache: {name}", Counter())[result] += 1
+            print(path, name, damage.kind, result, sep=" | ", flush=True)
             shutil.rmtree(copy)
     return counts
 
