@@ -178,7 +178,7 @@ def _contents() -> Iterator[tuple[str, Write]]:
     yield "a pixel", partial(_one_image, content=picture(1, size=(1, 1)))
     yield "a line across", partial(_one_image, content=picture(1, size=(50_000, 1)))
     yield "a line down", partial(_one_image, content=picture(1, size=(1, 50_000)))
-    yield "a ribbon", partial(_one_image, content=picture(1, size=(300, 100_000)))
+    yield "a ribbon", partial(_one_image, content=picture(1, size=(257, 66_000)))
     yield "PNG with a bomb of text", partial(_one_image, content=_text_bomb())
 
 

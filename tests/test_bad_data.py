@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from parameters import set_params
-from stage_repository import refusal, run_stage
-from tiny import TINY_CONFIG, random_images, tiny_weights
+from stage_repository import refusal
+from tiny import random_images
 
 from benchmarks.bad_data import IMAGES, data_sets
-from benchmarks.bad_input import STAGES
 from benchmarks.bad_weights import VIT, WEIGHTS
-from pipeline import artifacts
+from pipeline import artifacts, classifier, mappers
 from pipeline.backbones import fetch_backbone
+from pipeline.classifier import TaskFeatures, Training
 from pipeline.datasets import fetch_dataset
 from pipeline.errors import UserError
 from pipeline.image_set import ImageSet
 from pipeline.packing import are_arrays, stored
-from pipeline.params import PARAMS_FILE
+from pipeline.progress import Progress
+from pipeline.selector import SCORES
 
 DATA = data_sets()
 # Read, and perhaps refused by `split`, which knows how many tasks and images there must be.
@@ -67,27 +67,37 @@ def test_weights_are_read_or_their_fault_named(name: str, tmp_path: Path, monkey
     assert not Path("pwned").exists()
 
 
-@pytest.mark.usefixtures("tiny_repository")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "two images a class, mixtures",
-        "two images a class, categories",
-        "two images a class, discriminant",
-        "the same image always, mixtures",
-        "the same image always, perceptron",
-        "the same image always, carried",
-    ],
-)
-def test_the_least_of_data_runs_through(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.download.fetch_backbone", lambda *_: (tiny_weights(), TINY_CONFIG))
-    set_params(PARAMS_FILE, dataset="image_folder", num_tasks=2, tasks={"t1": {"prev": "t0"}, "t2": {"prev": "t1"}})
-    set_params(PARAMS_FILE, epochs=1, classifier_epochs=1, **DATA[name](Path()))
-    for stage, *arguments in STAGES:
-        if stage != "report":
-            run_stage(stage, *arguments)
-    heads = artifacts.load_tensors(artifacts.heads_file("t2"))
-    assert all(bool(rows.isfinite().all()) for rows in heads.values())
+LEAST = {  # images a class: features [N, D] of two tasks, labels [N]
+    "one image": (torch.randn(1, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0])),
+    "the same image twice": (torch.ones(2, 4), torch.tensor([0, 0])),
+    "the same image in two classes": (torch.ones(4, 4), torch.tensor([0, 0, 1, 1])),
+}
+
+
+@pytest.mark.parametrize("least", LEAST)
+@pytest.mark.parametrize("selector", mappers.LEARN)
+def test_a_selector_learns_from_the_least_of_data(selector: str, least: str) -> None:
+    features, labels = LEAST[least]
+    state: dict[str, torch.Tensor] = {}
+    for shift in (0.0, 1.0):
+        state = mappers.LEARN[selector](state, features + shift, labels, torch.Generator().manual_seed(0))
+    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+    scores = SCORES[selector](state, features)
+    assert scores.shape == (len(features), 2)
+    assert not bool(scores.isnan().any())  # what is as good as impossible is minus infinity
+
+
+@pytest.mark.parametrize("least", LEAST)
+@pytest.mark.parametrize("name", classifier.LEARN)
+def test_a_classifier_learns_from_the_least_of_data(name: str, least: str, progress: Progress) -> None:
+    features, labels = LEAST[least]
+    state: dict[str, torch.Tensor] = {}
+    for shift in (0.0, 1.0):
+        training = Training(2, 0.01, 1, None, torch.Generator().manual_seed(0), progress)
+        task = TaskFeatures((features + shift)[None], features + shift, features, labels)
+        state, head = classifier.LEARN[name](state, task, training)
+    assert bool(head.logits(features).isfinite().all())
+    assert len(head.bias) == 2 * (int(labels.max()) + 1)
 
 
 GOOD = {
