@@ -89,8 +89,13 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
         assert params["seed"] == 3
     if read_mapping(ROOT / "params.yaml").items() >= read_mapping(ROOT / "presets/glyphs.yaml").items():
         assert Path("params.yaml").read_text() == before  # there and back again, comments and all
+    plain = read_mapping(Path("params.yaml"))
+    assert CliRunner().invoke(app, ["preset", "best", "--yes"]).exit_code == 0  # on top of any
+    changed = {"selection": "average", "classifier": "carried_gaussians"}
+    assert read_mapping(Path("params.yaml")) == plain | changed
+    assert CliRunner().invoke(app, ["preset", "glyphs", "--yes"]).exit_code == 0
     assert "as preset glyphs would have it" in CliRunner().invoke(app, ["preset", "glyphs"]).output
-    with pytest.raises(UserError, match="preset 'cifar' is unknown: choose one of cifar100, glyphs, imagenet_r"):
+    with pytest.raises(UserError, match="preset 'cifar' is unknown: choose one of best, cifar100, glyphs, imagenet_r"):
         raise CliRunner().invoke(app, ["preset", "cifar"]).exception or AssertionError
 
 
