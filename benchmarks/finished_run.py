@@ -68,7 +68,8 @@ def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRu
     train_images = [Images.from_tensors(train) for train in trains]
     queries = [artifacts.load_tensors(artifacts.train_queries_file(name))["queries"] for name in names]
     test = artifacts.load_tensors(artifacts.TEST)
-    test_images = Images.from_tensors(test)
+    covered = test["tasks"] < num_tasks
+    test_images = Images.from_tensors(test)[covered]
 
     with Progress(f"features, seed {seed}", images=0) as progress:
 
@@ -89,10 +90,10 @@ def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRu
             train_queries=queries,
             train_labels=[train["labels"] for train in trains],
             train_features=[under_tasks(images, task + 1) for task, images in enumerate(train_images)],
-            test_queries=artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"],
+            test_queries=artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"][covered],
             test_features=under_tasks(test_images, num_tasks),
-            test_labels=test["labels"],
-            test_tasks=test["tasks"],
+            test_labels=test["labels"][covered],
+            test_tasks=test["tasks"][covered],
             average=average,
             auxiliary_heads=task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(names[-1]))),
             layernorm_bytes=size([tensor[0] for tensor in bank.values()]),
