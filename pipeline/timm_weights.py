@@ -27,12 +27,14 @@ def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dic
         known = [*embedded, *list_models()]
         close = difflib.get_close_matches(name, known, n=3) or [*embedded, "vit_base_patch16_224.augreg_in21k_ft_in1k"]
         raise UserError(f"params.yaml: backbone {name!r} is unknown: did you mean {' or '.join(close)}?")
-    model = _create(name, pretrained=file is None)
+    model = _create(name, pretrained=False)
     layernorms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     if not layernorms or not hasattr(model, "patch_embed") or not hasattr(model, "set_input_size"):
         raise UserError(f"params.yaml: backbone {name!r} is no Vision Transformer with LayerNorms: choose a ViT")
-    weights = model.state_dict() if file is None else _read(file)
-    if file is not None:
+    if file is None:
+        weights = _create(name, pretrained=True).state_dict()
+    else:
+        weights = _read(file)
         heads = model.pretrained_cfg.get("classifier") or ()
         weights = without_heads(weights, (heads,) if isinstance(heads, str) else heads)
         check_fit(file, name, model.state_dict(), weights)
