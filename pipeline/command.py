@@ -1,6 +1,5 @@
 """Turns a function into a command whose users never meet a traceback for a mistake of theirs or a full disk."""
 
-import contextlib
 import functools
 import io
 import os
@@ -35,9 +34,8 @@ def run(main: Callable[..., None]) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run a typer application in the same way."""
-    with contextlib.suppress(OSError):  # of a stage server's child, whose stream has been exchanged
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a terminal may not have all letters of a class's name
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have all letters of a class's name
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about files that are refused by a line, or read all the same
     try:
         app()

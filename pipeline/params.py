@@ -67,15 +67,21 @@ class Declared(NamedTuple):
 
 
 def read_declared(stage: str) -> Declared:
-    """What dvc.yaml lists for a stage by DVC's name for it: `split`, or `stage_one@t1`, one of a `foreach`."""
+    """What dvc.yaml lists for a stage by DVC's name for it: `split`, or `stage_one@t1`, one of a `foreach`.
+
+    Raises UserError where params.yaml lacks what dvc.yaml refers to.
+    """
     given = read_mapping(PARAMS_FILE)
     name, _, key = stage.partition("@")
     entry = read_mapping(PIPELINE_FILE)["stages"][name]
-    values = given | {"key": key, "item": given["tasks"].get(key) if key else None}
 
     def value(match: re.Match[str]) -> str:
         outer, inner = match.groups()
-        return str(values[outer][inner] if inner else values[outer])
+        try:
+            values = given | {"key": key, "item": given["tasks"][key] if key else None}
+            return str(values[outer][inner] if inner else values[outer])
+        except (KeyError, TypeError):
+            raise UserError(f"{PARAMS_FILE}: {match[0]} in {PIPELINE_FILE} has no value for {stage}") from None
 
     names = [_INTERPOLATION.sub(value, dependency) for dependency in entry.get("do", entry)["deps"]]
     return Declared(

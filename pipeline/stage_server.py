@@ -131,6 +131,7 @@ def _run(connection: socket.socket) -> None:
     request = json.loads(connection.recv(struct.unpack("!I", size)[0], socket.MSG_WAITALL))
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
