@@ -32,7 +32,9 @@ ROOT = Path(__file__).parent.parent
 IDLE_SECONDS = 600.0  # a server that nobody asks leaves
 
 CLIENT = """#!{python} -SE
-import json, os, socket, struct, sys
+import json, os, signal, socket, struct, sys
+if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
 server = socket.socket(socket.AF_UNIX)
 try:
     if sys.argv[1:2] != ["-m"]:
