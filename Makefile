@@ -11,7 +11,7 @@ help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: $(VENV)/installed  ## install, run the pipeline, print the result
-	@dvc repro
+	@python -m pipeline.dvc repro
 	@python -m pipeline summary
 
 test: $(VENV)/installed-dev  ## install what tests need, and run them
