@@ -27,9 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from dvc_repository import Repository, make_repository, stage_environment
-from parameters import set_params
+from benchmarks.repositories import Repository, make_repository, set_params, stage_environment
 
 EPOCHS = 20  # of stage one
 STAGES = 14

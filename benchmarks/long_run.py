@@ -20,12 +20,9 @@ from rich.table import Table
 
 from benchmarks.input_path import peak_memory
 from benchmarks.kill import running_in
+from benchmarks.repositories import Repository, make_repository, set_params, stage_environment
 from pipeline import artifacts
 from pipeline.tasks import task_name
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from dvc_repository import Repository, make_repository, stage_environment
-from parameters import set_params
 
 EARLY = 5
 STAGES = ("stage_one", "features", "stage_two")
