@@ -1,8 +1,8 @@
-"""Whether the same parameters give the same bytes, whatever else differs: python -m benchmarks.determinism.
+"""Whether the same parameters give the same bytes, whatever else differs: python -m benchmarks.determinism [CHANGE...].
 
-A small copy of the project runs once as it is, then under each change: its stages one after the other, or by DVC's
-queue and its temporary experiments. Every artifact and report is compared. Where
-bytes differ, by how much: tensors relative to their largest value, metrics in points.
+A small copy of the project runs once as it is, with one thread, then under each change: its stages one after the
+other, or by DVC's queue and temporary experiments. Every artifact and report is compared. Where bytes differ, by how
+much: tensors relative to their largest value, metrics in points.
 """
 
 import importlib
@@ -144,11 +144,12 @@ def _relative(first: Path, second: Path) -> float:
     before, after = load_file(first), load_file(second)
     if any(before[name].shape != after[name].shape for name in before):
         return float("inf")  # other passes were needed
-    return max(
+    shares = [
         float((before[name].double() - after[name].double()).abs().max() / before[name].double().abs().max())
         for name in before
         if before[name].is_floating_point() and before[name].numel()
-    )
+    ]
+    return max(shares, default=0.0)
 
 
 def main() -> None:
@@ -165,13 +166,14 @@ def main() -> None:
         (root / "first").mkdir()
         first = run_pipeline(root / "project", root / "first", {}, "repro")
         count = len(contents(first))
-        for number, (name, (variables, how)) in enumerate(CHANGES.items()):
+        for number, name in enumerate(sys.argv[1:] or CHANGES):
+            variables, how = CHANGES[name]
             folder = root / str(number)
             folder.mkdir()
             difference = compare(first, run_pipeline(root / "project", folder, variables, how))
             row = (f"{difference.tensors:.1e}", f"{100 * difference.metrics:.2f}") if difference.files else ("", "")
             table.add_row(name, f"{len(difference.files) or 'none'} of {count}", *row)
-            console.print(f"{name}: {len(difference.files)} files differ, {row}", soft_wrap=True)
+            console.print(f"{name}: {row} {difference.files}", soft_wrap=True)
             sys.stdout.flush()
     console.print(table)
 
