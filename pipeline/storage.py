@@ -20,7 +20,7 @@ from pipeline.seal import check_seal
 
 LOCK_FILE = Path("dvc.lock")
 _OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
-_SEALED = ("artifacts", "data")  # folders in which every file carries its own digest
+_SEALED = ("artifacts", "data")  # folders in which every file carries its own digest; reports can only be compared
 
 
 def check_storage(cache: Path) -> Iterator[Finding]:
@@ -79,17 +79,15 @@ def _outputs_found(
 ) -> Iterator[Finding]:
     missing = [path for path in expected if path not in found]
     others = [path for path, digest in expected.items() if path in found and found[path] != digest]
-    damaged = [path for path in others if path.parts[0] in _SEALED and not _is_sealed(path)]
+    damaged = [path for path in others if path.parts[0] not in _SEALED or not _is_sealed(path)]
     changed = [path for path in others if path not in damaged and expected[path] is not None]
     if not (damaged or changed):
         note = f", {len(missing)} not here: `dvc repro` makes or `dvc pull` fetches them" if missing else ""
         yield Finding(True, f"outputs: {len(expected) - len(missing)}, as {LOCK_FILE} has them{note}")
     for path in damaged:
-        yield Finding(False, f"{path} is damaged", REPAIR, path, copies.get(expected[path] or ""))
-    for path in changed:
-        yield Finding(
-            False, f"{path} is not as {LOCK_FILE} has it", "`dvc repro`; if that changes nothing, delete it first"
-        )
+        yield Finding(False, f"{path} is damaged or changed by hand", REPAIR, path, copies.get(expected[path] or ""))
+    for path in changed:  # by a stage, since it is sealed
+        yield Finding(False, f"{path} is of another run than {LOCK_FILE} has", "`dvc repro`")
 
 
 def _is_sealed(path: Path) -> bool:

@@ -38,7 +38,7 @@ def wrong(findings: Iterable[Finding]) -> dict[str, Finding]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache as DVC lays it out, dvc.lock and the outputs: a table, a folder of two."""
+    """A cache as DVC lays it out, dvc.lock and the outputs: an artifact, a folder of two, a table without a seal."""
     monkeypatch.chdir(tmp_path)
     cache = Path("cache")
 
@@ -57,32 +57,38 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     folder = store(json.dumps(listed).encode(), ".dir")
     one = store(Path("artifacts/one.json").read_bytes())
-    outs = [{"path": "artifacts/one.json", "md5": one}, {"path": "artifacts/folder", "md5": folder}]
+    artifacts.save_plain_json(Path("reports/table.json"), [1])
+    table = store(Path("reports/table.json").read_bytes())
+    files = {"artifacts/one.json": one, "artifacts/folder": folder, "reports/table.json": table}
+    outs = [{"path": path, "md5": digest} for path, digest in files.items()]
     YAML().dump({"stages": {"made": {"outs": outs}}}, Path("dvc.lock"))
     return cache
 
 
-def stored(cache: Path, *, folder: bool = False) -> Path:
-    """The cache object of the folder's list, or of artifacts/one.json."""
-    locked = str(YAML(typ="safe").load(Path("dvc.lock"))["stages"]["made"]["outs"][int(folder)]["md5"])
+def stored(cache: Path, output: str) -> Path:
+    """The cache object of an output."""
+    outs = YAML(typ="safe").load(Path("dvc.lock"))["stages"]["made"]["outs"]
+    locked = {str(out["path"]): str(out["md5"]) for out in outs}[output]
     return cache / "files/md5" / locked[:2] / locked[2:]
 
 
 def test_nothing_is_wrong_with_what_is_intact_or_not_here(cache: Path) -> None:
     assert [finding.what for finding in check_storage(cache)] == [
-        "cache: 4 objects in cache, all intact",
-        "outputs: 3, as dvc.lock has them",
+        "cache: 5 objects in cache, all intact",
+        "outputs: 4, as dvc.lock has them",
     ]
     shutil.rmtree("artifacts")
+    shutil.rmtree("reports")
     assert not wrong(check_storage(cache))
     shutil.rmtree(cache)
     Path("dvc.lock").unlink()
     assert not wrong(check_storage(cache))
 
 
+@pytest.mark.parametrize("output", ["artifacts/one.json", "reports/table.json"])
 @pytest.mark.parametrize("from_cache", [True, False])
-def test_a_damaged_copy_is_restored_from_the_intact_one(cache: Path, *, from_cache: bool) -> None:
-    artifact, copy = Path("artifacts/one.json"), stored(cache)
+def test_a_damaged_copy_is_restored_from_the_intact_one(cache: Path, output: str, *, from_cache: bool) -> None:
+    artifact, copy = Path(output), stored(cache, output)
     content = copy.read_bytes()
     file = artifact if from_cache else copy
     damage(file)
@@ -97,24 +103,25 @@ def test_a_damaged_copy_is_restored_from_the_intact_one(cache: Path, *, from_cac
     assert sorted(path.name for path in file.parent.iterdir() if path.name.startswith(".")) == []
 
 
-def test_what_is_damaged_everywhere_is_removed(cache: Path) -> None:
-    damage(stored(cache))
-    damage(Path("artifacts/one.json"))
+@pytest.mark.parametrize("output", ["artifacts/one.json", "reports/table.json"])
+def test_what_is_damaged_everywhere_is_removed(cache: Path, output: str) -> None:
+    damage(stored(cache, output))
+    damage(Path(output))
     found = wrong(check_storage(cache))
     assert len(found) == 2
     for finding in found.values():
         repair(finding)
-    assert not stored(cache).exists()
-    assert not Path("artifacts/one.json").exists()
+    assert not stored(cache, output).exists()
+    assert not Path(output).exists()
     assert not wrong(check_storage(cache))
 
 
 def test_a_damaged_list_of_a_folder_and_a_file_under_another_name(cache: Path) -> None:
-    damage(stored(cache, folder=True))
+    damage(stored(cache, "artifacts/folder"))
     Path("artifacts/folder/two.json").rename("artifacts/folder/four.json")
     found = wrong(check_storage(cache))
     assert {finding.remove for finding in found.values()} == {
-        stored(cache, folder=True),
+        stored(cache, "artifacts/folder"),
         Path("artifacts/folder/four.json"),
     }
 
@@ -122,7 +129,7 @@ def test_a_damaged_list_of_a_folder_and_a_file_under_another_name(cache: Path) -
 def test_a_changed_file_that_is_whole_is_not_removed(cache: Path) -> None:
     artifacts.save_json(Path("artifacts/one.json"), {"name": "another"})
     (finding,) = wrong(check_storage(cache)).values()
-    assert finding.what == "artifacts/one.json is not as dvc.lock has it"
+    assert finding.what == "artifacts/one.json is of another run than dvc.lock has"
     assert finding.remove is None
 
 
