@@ -79,7 +79,7 @@ def _outputs_found(
 ) -> Iterator[Finding]:
     missing = [path for path in expected if path not in found]
     others = [path for path, digest in expected.items() if path in found and found[path] != digest]
-    damaged = [path for path in others if path.parts[0] not in _SEALED or not _is_sealed(path)]
+    damaged = [path for path in others if not _is_intact(path, expected[path])]
     changed = [path for path in others if path not in damaged and expected[path] is not None]
     if not (damaged or changed):
         note = f", {len(missing)} not here: `dvc repro` makes or `dvc pull` fetches them" if missing else ""
@@ -90,7 +90,10 @@ def _outputs_found(
         yield Finding(False, f"{path} is of another run than {LOCK_FILE} has", "`dvc repro`")
 
 
-def _is_sealed(path: Path) -> bool:
+def _is_intact(path: Path, expected: str | None) -> bool:
+    """Whether a file whose content is not as expected, or of which nothing is known, is whole all the same."""
+    if path.parts[0] not in _SEALED:
+        return expected is None
     try:
         check_seal(path)
     except ValueError:

@@ -60,6 +60,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     artifacts.save_plain_json(Path("reports/table.json"), [1])
     table = store(Path("reports/table.json").read_bytes())
     files = {"artifacts/one.json": one, "artifacts/folder": folder, "reports/table.json": table}
+    artifacts.save_bytes(Path("reports/figures/one.png"), b"figure")
+    files["reports/figures"] = "0" * 32 + ".dir"  # DVC keeps no list of a folder that git tracks
     outs = [{"path": path, "md5": digest} for path, digest in files.items()]
     YAML().dump({"stages": {"made": {"outs": outs}}}, Path("dvc.lock"))
     return cache
@@ -75,7 +77,7 @@ def stored(cache: Path, output: str) -> Path:
 def test_nothing_is_wrong_with_what_is_intact_or_not_here(cache: Path) -> None:
     assert [finding.what for finding in check_storage(cache)] == [
         "cache: 5 objects in cache, all intact",
-        "outputs: 4, as dvc.lock has them",
+        "outputs: 5, as dvc.lock has them",
     ]
     shutil.rmtree("artifacts")
     shutil.rmtree("reports")
