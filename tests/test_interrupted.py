@@ -148,6 +148,10 @@ def test_code_that_is_no_longer_what_the_run_began_with_is_named() -> None:
     with pytest.raises(UserError, match=r"^pipeline/key\.py changed since this run began: `dvc repro` begins again"):
         edit_during("keys")
     edit_during("split")
+    content = artifacts.code_file("split").read_bytes()
+    artifacts.code_file("split").write_bytes(content[:-9])
+    with pytest.raises(UserError, match=r"artifacts/code/split.json is damaged"):
+        edit_during("split")
 
 
 def edit_during(stage: str, *changes: str) -> None:
