@@ -42,8 +42,12 @@ def modules(start: Path, sources: Sources) -> set[Path]:
 
 def digests(stage: str, sources: Sources) -> dict[str, str]:
     """SHA-256 of every module that a stage runs, by its path."""
-    files = sorted(modules(Path(f"stages/{stage}.py"), sources))
-    return {file.as_posix(): hashlib.sha256(sources[file]).hexdigest() for file in files}
+    return {file.as_posix(): digest(sources[file]) for file in sorted(modules(Path(f"stages/{stage}.py"), sources))}
+
+
+def digest(source: bytes) -> str:
+    """SHA-256 of a module."""
+    return hashlib.sha256(source).hexdigest()
 
 
 def _imported_names(file: Path, sources: Sources) -> set[str]:

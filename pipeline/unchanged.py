@@ -4,7 +4,7 @@ DVC records what a stage depends on after its command has ended (treeverse/dvc#1
 old result under the new values, as up to date. And code must be what the stage `code` saw at the beginning of the run.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,13 +38,11 @@ def unchanged(stage: str) -> Iterator[None]:
         )
 
 
-def _edited(name: str, sources: Mapping[Path, bytes]) -> list[str]:
-    """Modules of a stage that are not those which the stage `code` has listed for it."""
+def _edited(name: str, sources: code.Sources) -> list[str]:
+    """Modules of a stage that are not as the stage `code` has listed them; one that imports more is not, either."""
     stage = name.partition("@")[0]
-    if stage == "code":
-        return []
-    listed, found = artifacts.load_json(artifacts.code_file(stage)), code.digests(stage, sources)
-    return sorted(module for module in listed.keys() | found.keys() if listed.get(module) != found.get(module))
+    listed = {} if stage == "code" else artifacts.load_json(artifacts.code_file(stage))
+    return [module for module, digest in listed.items() if code.digest(sources.get(Path(module), b"")) != digest]
 
 
 def _state(file: Path) -> object:
