@@ -33,8 +33,14 @@ def _watch() -> None:
 
 def _parents(started: psutil.Process) -> list[tuple[psutil.Process, int]]:
     """Who must keep which parent, from the process that DVC started up to DVC."""
-    parent = psutil.Process(started.ppid())
-    if os.getsid(parent.pid) != os.getsid(started.pid):
-        raise psutil.NoSuchProcess(parent.pid)  # who adopts orphans: DVC was gone before the first look
-    pairs = [(started, parent.pid)]
-    return [*pairs, (parent, parent.ppid())] if parent.name() in _SHELLS else pairs
+    pairs = [(started, _parent_of(started))]
+    shell = psutil.Process(pairs[0][1])
+    return [*pairs, (shell, _parent_of(shell))] if shell.name() in _SHELLS else pairs
+
+
+def _parent_of(process: psutil.Process) -> int:
+    """Raises NoSuchProcess where it is gone: who adopts orphans is in another session."""
+    parent = process.ppid()
+    if os.getsid(parent) != os.getsid(process.pid):
+        raise psutil.NoSuchProcess(parent)
+    return parent
