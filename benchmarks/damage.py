@@ -48,7 +48,10 @@ class Reader(NamedTuple):
 
 
 def readers() -> dict[Path, list[Reader]]:
-    """Every file that a stage of the repository in the working folder reads and another has made."""
+    """Every file that a stage of the repository in the working folder reads and another has made.
+
+    But for the digests of its code, which it compares with what it has imported, if it is DVC that runs it.
+    """
     found: dict[Path, list[Reader]] = {}
     given = params.read_mapping(params.PARAMS_FILE)
     for stage, spec in params.read_mapping(params.PIPELINE_FILE)["stages"].items():
@@ -56,7 +59,7 @@ def readers() -> dict[Path, list[Reader]]:
             for dependency in spec.get("do", spec)["deps"]:
                 path = Path(re.sub(r"\$\{([\w.]+)\}", lambda match: values[match[1]], dependency))  # noqa: B023
                 for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                    if file.is_file() and file.parts[0] in ("data", "artifacts", "reports"):
+                    if file.is_file() and file.parts[0] in ("data", "artifacts", "reports") and file.parts[1] != "code":
                         found.setdefault(file, []).append(Reader(stage, arguments))
     return found
 

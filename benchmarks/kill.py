@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks.repositories import Repository, make_repository, set_params, stage_environment
 
 EPOCHS = 20  # of stage one
-STAGES = 14
+STAGES = 15
 _IMPORTING = 3  # times as long takes a stage that imports torch for itself
 SECONDS_TO_END = 2.0
 RESULT = ("data/**/*", "artifacts/**/*", "reports/**/*", "dvc.lock")

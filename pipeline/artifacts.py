@@ -51,6 +51,11 @@ COMPARISON_JSON = Path("reports/comparison.json")
 COMPARISON_FIGURES = Path("reports/comparison")
 
 
+def code_file(stage: str) -> Path:
+    """Digests of the modules that a stage runs."""
+    return Path(f"artifacts/code/{stage}.json")
+
+
 def train_file(task: str) -> Path:
     """Training images of a task."""
     return Path(f"data/train/{task}.safetensors")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from pipeline import artifacts
+from pipeline import artifacts, code
 from pipeline.errors import UserError
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, Record, read_mapping
 
@@ -73,11 +73,11 @@ def read_sweep(path: Path) -> Sweep:
 
 def cells(sweep: Sweep) -> list[Cell]:
     """Every experiment of the grid, variant by variant: neighbours, which run at the same time, share no stage."""
-    params, code = read_mapping(PARAMS_FILE), code_digest()
+    params, of_code = read_mapping(PARAMS_FILE), code_digest()
     grid = []
     for variant, changes in sweep.variants.items():
         for seed in sweep.seeds:
-            whole = json.dumps([params | changes | {"seed": seed}, code], sort_keys=True)
+            whole = json.dumps([params | changes | {"seed": seed}, of_code], sort_keys=True)
             digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
             slug = re.sub(r"[^a-z0-9]+", "-", variant.lower()).strip("-")
             grid.append(Cell(f"{slug}-s{seed}-{digest}", variant, seed, changes))
@@ -85,16 +85,10 @@ def cells(sweep: Sweep) -> list[Cell]:
 
 
 def code_digest() -> str:
-    """Digest of every module that a stage up to evaluate depends on."""
-    stages = read_mapping(PIPELINE_FILE)["stages"]
-    modules = {
-        dependency
-        for name, stage in stages.items()
-        if name != "report"
-        for dependency in stage.get("do", stage)["deps"]
-        if dependency.endswith(".py")
-    }
-    return hashlib.sha256(b"".join(Path(module).read_bytes() for module in sorted(modules))).hexdigest()
+    """Digest of every module that a stage up to evaluate runs."""
+    stages, sources = read_mapping(PIPELINE_FILE)["stages"], code.read_sources()
+    of_stages = {stage: code.digests(stage, sources) for stage in sorted(stages) if stage != "report"}
+    return hashlib.sha256(json.dumps(of_stages).encode()).hexdigest()
 
 
 def revisions() -> dict[str, str]:

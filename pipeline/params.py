@@ -21,7 +21,6 @@ from pipeline.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
 PIPELINE_FILE = Path("dvc.yaml")
-CODE_ROOT = Path(__file__).parent.parent
 _INTERPOLATION = re.compile(r"\$\{(\w+)(?:\.(\w+))?\}")
 _MOST_VALUES = 100_000
 
@@ -85,8 +84,8 @@ def read_declared(stage: str) -> Declared:
 
     names = [_INTERPOLATION.sub(value, dependency) for dependency in entry.get("do", entry)["deps"]]
     return Declared(
-        params=read_values(entry.get("do", entry)["params"]),
-        files={name: CODE_ROOT / name if name.endswith(".py") else Path(name) for name in names},
+        params=read_values(entry.get("do", entry).get("params", [])),
+        files={name: Path(name) for name in names},
     )
 
 

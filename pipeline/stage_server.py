@@ -50,6 +50,8 @@ answer = server.recv(4)
 sys.exit(struct.unpack("!i", answer)[0] if answer else 137)
 """
 
+_LATER = ("torch._dynamo", "matplotlib.figure")  # of some stages: imported while nobody asks
+
 _KEPT: list[object] = []  # the server's own import of timm, whose operator definitions would vanish with it
 
 
@@ -98,19 +100,24 @@ def serve(address: str) -> None:
     listener.bind(address)
     listener.listen()  # who asks now waits, and meanwhile DVC starts
     _import_libraries()
-    listener.settimeout(5.0)
+    later = list(_LATER)
     children, asked = set[int](), time.monotonic()
     while children or time.monotonic() - asked < IDLE_SECONDS:
         children -= _ended(children)
-        with contextlib.suppress(TimeoutError):
+        listener.settimeout(0.1 if later else 5.0)
+        try:
             connection, _ = listener.accept()
-            asked = time.monotonic()
-            child = os.fork()
-            if child == 0:
-                listener.close()
-                _run(connection)
-            children.add(child)
-            connection.close()
+        except TimeoutError:
+            if later:
+                __import__(later.pop(0))
+            continue
+        asked = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            listener.close()
+            _run(connection)
+        children.add(child)
+        connection.close()
 
 
 def _ended(children: set[int]) -> set[int]:
@@ -121,7 +128,7 @@ def _import_libraries() -> None:
     from pipeline import timm_vit  # noqa: PLC0415  (timm beside a CPU-only torch)
 
     _KEPT.append(timm_vit)
-    for name in ("matplotlib.figure", "psutil", "pydantic", "rich.progress", "ruamel.yaml", "torch._dynamo", "typer"):
+    for name in ("psutil", "pydantic", "rich.progress", "ruamel.yaml", "typer"):
         __import__(name)
     for name in [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]:
         del sys.modules[name]

@@ -45,8 +45,8 @@ def refusal(act: Callable[[], object]) -> str:
 
 
 def prepare() -> None:
-    """The stages between download and the first task."""
-    for name in ("split", "queries", "keys", "objective"):
+    """The stages before the first task, but download."""
+    for name in ("code", "split", "queries", "keys", "objective"):
         run_stage(name)
 
 

