@@ -149,7 +149,7 @@ def check_leftovers() -> Iterator[Finding]:
 
 def _check_lock() -> Iterator[Finding]:
     try:
-        holders = list(_holders(json.loads(RWLOCK.read_text() or "{}")))
+        holders = list(_holders(json.loads(RWLOCK.read_text())))
     except ValueError:
         yield Finding(False, f"{RWLOCK} is damaged, DVC can't start", REPAIR, RWLOCK)
         return

@@ -60,10 +60,10 @@ def outputs(objects: Mapping[str, Path]) -> dict[Path, str | None]:
 
 def locked() -> list[tuple[Path, str]]:
     """Paths of outputs, and what dvc.lock says of them: an MD5, that of its list for a folder."""
-    stages = read_mapping(LOCK_FILE).get("stages", {}) if LOCK_FILE.exists() else {}
     try:
+        stages = read_mapping(LOCK_FILE).get("stages", {}) if LOCK_FILE.exists() else {}
         return [(Path(out["path"]), out["md5"]) for stage in stages.values() for out in stage.get("outs", [])]
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, UserError):
         raise UserError(f"{LOCK_FILE} is damaged: `git restore {LOCK_FILE}`, then `dvc repro`") from None
 
 
