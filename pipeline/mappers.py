@@ -7,8 +7,6 @@ task's queries [N, D], labels [N] and a generator to the new state; pipeline.sel
 from collections.abc import Callable
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn import functional
 
@@ -53,6 +51,8 @@ def _learn_class_prototypes(
 def _learn_kmeans(state: State, queries: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """Centres of k-means on the directions of a task's queries (NMC of arXiv 2011.04783)."""
     del labels
+    from sklearn.cluster import KMeans  # noqa: PLC0415  (a second that the other selectors do without)
+
     directions = functional.normalize(queries, dim=1)
     clusters = min(PROTOTYPES, len(directions.unique(dim=0)))
     model = KMeans(clusters, n_init=4, random_state=_seed(generator)).fit(directions.numpy())
@@ -62,6 +62,8 @@ def _learn_kmeans(state: State, queries: Tensor, labels: Tensor, generator: torc
 def _learn_mixture(state: State, queries: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """A mixture of Gaussians with diagonal covariances a task (GMMC of arXiv 2011.04783), on directions."""
     del labels
+    from sklearn.mixture import GaussianMixture  # noqa: PLC0415
+
     directions = functional.normalize(queries, dim=1).double()
     count = min(PROTOTYPES, len(directions.unique(dim=0)))
     samples = directions.repeat(max(1, 3 - len(directions)), 1).numpy()  # scikit-learn asks for two
