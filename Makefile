@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test check bench audit format clean
+.PHONY: help install repro test check bench faults audit format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,14 @@ bench: $(VENV)/installed-dev  ## measure how long the commands take, in a fresh 
 audit:  ## look up known vulnerabilities of the pinned packages, on PyPI; the tool has an environment of its own
 	@test -x .scratch/audit/bin/pip-audit || { $(PYTHON) -m venv .scratch/audit && .scratch/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; }
 	.scratch/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+faults: $(VENV)/installed-dev  ## hours: bad input, damage, full disks, kills, other machines' habits, fifty tasks
+	python -m benchmarks.bad_input
+	python -m benchmarks.corruption
+	python -m benchmarks.environment
+	python -m benchmarks.kill
+	python -m benchmarks.determinism
+	python -m benchmarks.long_run
 
 format: $(VENV)/installed-dev  ## rewrite the code in the common style
 	ruff format .

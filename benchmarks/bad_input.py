@@ -37,7 +37,7 @@ TASKS = 2
 SECONDS = 120.0  # a case that takes longer hangs: a good one takes two
 MEMORY = 8 * 2**30  # bytes of addresses
 STAGES: list[tuple[str, ...]] = [
-    *((name,) for name in ("download", "split", "queries", "keys", "objective")),
+    *((name,) for name in ("code", "download", "split", "queries", "keys", "objective")),
     *((name, f"t{task}") for name in ("stage_one", "features", "stage_two") for task in range(1, TASKS + 1)),
     *((name,) for name in ("rematch", "evaluate", "report")),
 ]

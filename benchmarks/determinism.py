@@ -53,7 +53,7 @@ CHANGES: dict[str, tuple[Mapping[str, str], str]] = {  # variables, and how the 
 
 
 STAGES: list[tuple[str, ...]] = [
-    *((name,) for name in ("download", "split", "queries", "keys", "objective")),
+    *((name,) for name in ("code", "download", "split", "queries", "keys", "objective")),
     *((name, task) for task in ("t1", "t2") for name in ("stage_one", "features", "stage_two")),
     *((name,) for name in ("rematch", "evaluate", "report")),
 ]

@@ -32,7 +32,7 @@ from pipeline.timm_vit import VisionTransformer, create_model
 ROOT = Path(__file__).parent.parent
 RESULT = Path("reports/benchmarks/input_path")
 COUNTS = (5_000, 50_000)
-STAGES = (["download"], ["split"], ["queries"], ["objective"], ["stage_one", "t1"])
+STAGES = (["code"], ["download"], ["split"], ["queries"], ["objective"], ["stage_one", "t1"])
 TINY = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 1, "mlp_ratio": 1.0}
 GOAL = 3.0  # times what the model consumes
 _REPEATS = 3

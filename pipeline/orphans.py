@@ -40,7 +40,7 @@ def _parents(started: psutil.Process) -> list[tuple[psutil.Process, int]]:
 
 def _parent_of(process: psutil.Process) -> int:
     """Raises NoSuchProcess where it is gone: who adopts orphans is in another session."""
-    parent = process.ppid()
+    parent: int = process.ppid()
     if os.getsid(parent) != os.getsid(process.pid):
         raise psutil.NoSuchProcess(parent)
     return parent

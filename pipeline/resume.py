@@ -30,10 +30,15 @@ _CHECKSUM = hashlib.sha256().digest_size  # bytes before the tensors
 
 
 def state_file(stage: str, device: torch.device) -> Path:
-    """Where the state of a stage (`stage_one@t1`) lies, given its parameters, the files it reads, torch and device."""
+    """Where the state of a stage (`stage_one@t1`) lies, given its parameters, the files it reads, torch and device.
+
+    Raises UserError where one of the files is missing.
+    """
     params, files = read_declared(stage)
     digest = hashlib.sha256(json.dumps([stage, params, torch.__version__, device.type], default=str).encode())
     for file in files.values():
+        if not file.exists():
+            raise UserError(f"{file} is missing: `dvc repro` makes it")
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return Path(os.environ.get("DVC_ROOT", ".")) / FOLDER / digest.hexdigest()
