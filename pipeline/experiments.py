@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from pydantic import Field, ValidationError
 
 from pipeline import artifacts, code
@@ -22,6 +23,7 @@ from pipeline.errors import UserError
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, Record, read_mapping
 
 Value = str | int | float | bool
+_RUNNING = Path(".dvc/tmp/exps/run")  # of DVC: what it knows of the process of an experiment
 
 
 class Sweep(Record):
@@ -125,6 +127,23 @@ def queue_states() -> dict[str, str]:
     """State of every experiment that the queue knows: Queued, Running, Success, Failed, ..."""
     rows = re.findall(r"^[0-9a-f]{7}\s+(\S+)\s.*?(\w+)\s*$", _dvc("queue", "status"), re.MULTILINE)
     return dict(rows)
+
+
+def give_up_abandoned() -> None:
+    """Have the queue see that an experiment has failed whose process is gone: it shows it as running for ever."""
+    running = re.findall(r"^([0-9a-f]{7})\s+(\S+)\s.*\bRunning\s*$", _dvc("queue", "status"), re.MULTILINE)
+    for task, name in running:
+        for process in _RUNNING.glob(f"{task}*/*.json"):
+            if not _is_alive(json.loads(process.read_text())["pid"]):
+                _dvc("queue", "kill", name)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether this is still the experiment's process: after a power cut, its number may be another's."""
+    try:
+        return "exec-run" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
 
 
 def forget(names: Iterable[str]) -> None:

@@ -29,9 +29,11 @@ def default_jobs() -> int:
 def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
     """Have every unfinished experiment of the grid run, and wait: the names of those that failed.
 
-    Those that an interrupted sweep left in the queue stay there; those that failed are tried again.
+    Those that an interrupted sweep left in the queue stay there; those that failed, or whose machine did, are tried
+    again.
     """
     wanted = {cell.name for cell in grid}
+    experiments.give_up_abandoned()
     finished = wanted & experiments.revisions().keys()
     states = experiments.queue_states()
     waiting = {name for name in wanted - finished if states.get(name) in ("Queued", "Running")}

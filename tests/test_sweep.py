@@ -1,14 +1,19 @@
 """A declared grid through DVC's queue: runs what is missing, never what has finished, and names what failed."""
 
+import contextlib
 import json
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from dvc_repository import Repository
 from imports import ROOT
 from parameters import set_params
 
+from benchmarks.kill import running_in
 from pipeline import code
 from pipeline.errors import UserError
 from pipeline.experiments import Sweep, cells, read_sweep
@@ -45,6 +50,23 @@ def test_a_grid_runs_once_fails_by_name_and_goes_on(repository: Repository) -> N
     assert "slower head" in repository.run("python", "-m", "pipeline", "compare", "grid.yaml") + repository.read(
         "reports/comparison.md"
     )
+
+
+def test_an_experiment_whose_machine_died_is_run_again(repository: Repository) -> None:
+    grid = repository.path / "grid.yaml"
+    grid.write_text("seeds: [0]\nreference: long\nvariants:\n  long: {epochs: 60}\n")
+    command = ["python", "-m", "pipeline", "sweep", "grid.yaml"]
+    sweep = subprocess.Popen(command, cwd=repository.path, env=repository.env, stdout=subprocess.DEVNULL)
+    while not any("stage_one@t1" in log.read_text() for log in repository.path.glob(".dvc/tmp/exps/run/*/*.out")):
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    for process in [*running_in(repository.path), psutil.Process(sweep.pid)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    sweep.wait()
+    output = repository.run(*command)
+    assert "1 experiments: 0 finished, 0 waiting, 1 new" in output
+    assert "1 of 1 experiments" in output
 
 
 @pytest.mark.usefixtures("tiny_repository")
