@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import psutil
@@ -22,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from pipeline import devices
 from pipeline.errors import REPAIR, UserError
 from pipeline.seal import BLANK, KEY, check_seal, seal
 
@@ -225,7 +227,11 @@ def _write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BufferedRandom]:
-    """Beside the target first, renamed last: the file appears whole or not at all."""
+    """Beside the target first, renamed last: the file appears whole or not at all. One device writes for all."""
+    if devices.rank() > 0:
+        with TemporaryFile() as nowhere:
+            yield nowhere
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.device import compute_precision, send
+from pipeline.devices import part_of_images, put_together
 from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.timm_vit import VisionTransformer, create_model
@@ -64,8 +65,10 @@ class Backbone:
         """CLS outputs [N, D], on the CPU, of N images: the query pass with no LayerNorms given, the tuned pass with a
         task's.
         """
-        outputs = [output.cpu() for output in self.outputs(images, layernorms)]
-        return torch.cat(outputs) if outputs else torch.empty(0, self.model.num_features)
+        part = part_of_images(len(images), INFERENCE_BATCH)
+        outputs = [output.cpu() for output in self.outputs(images[part], layernorms)]
+        features = torch.cat(outputs) if outputs else torch.empty(0, self.model.num_features)
+        return put_together(features, len(images), INFERENCE_BATCH)
 
     def outputs(self, images: Images, layernorms: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """CLS outputs [B, D] on the device, batch by batch."""

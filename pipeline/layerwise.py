@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.backbone import Backbone, LayerNorms
+from pipeline.backbone import INFERENCE_BATCH, Backbone, LayerNorms
+from pipeline.devices import part_of_images, put_together
 from pipeline.errors import UserError
 from pipeline.images import Images
 
@@ -119,12 +120,15 @@ def encode_layerwise(backbone: Backbone, images: Images, bank: Mapping[str, Tens
 
     bank: [T, D] each; a single row forces its task.
     """
-    chosen = []
+    chosen: list[Tensor] = []
+    part = part_of_images(len(images), INFERENCE_BATCH)
 
     def outputs() -> Iterator[Tensor]:
-        for output in backbone.outputs(images, bank):
+        for output in backbone.outputs(images[part], bank):
             chosen.append(torch.stack([norm.chosen for norm in layerwise_norms(backbone).values()]).mode(0).values)
             yield output
 
-    features = [output.cpu() for output in outputs()]
-    return torch.cat(features), torch.cat(chosen).cpu()
+    features = torch.cat([torch.empty(0, backbone.model.num_features), *(output.cpu() for output in outputs())])
+    tasks = torch.cat([torch.empty(0, dtype=torch.int64), *(batch.cpu() for batch in chosen)])
+    whole = [put_together(tensor, len(images), INFERENCE_BATCH) for tensor in (features, tasks)]
+    return whole[0], whole[1]

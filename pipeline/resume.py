@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pipeline import artifacts
+from pipeline import artifacts, devices
 from pipeline.errors import UserError
 from pipeline.params import read_declared
 from pipeline.progress import Progress
@@ -30,12 +30,13 @@ _CHECKSUM = hashlib.sha256().digest_size  # bytes before the tensors
 
 
 def state_file(stage: str, device: torch.device) -> Path:
-    """Where the state of a stage (`stage_one@t1`) lies, given its parameters, the files it reads, torch and device.
+    """Where the state of a stage (`stage_one@t1`) lies, given its parameters, the files it reads, torch and devices.
 
     Raises UserError where one of the files is missing.
     """
     params, files = read_declared(stage)
-    digest = hashlib.sha256(json.dumps([stage, params, torch.__version__, device.type], default=str).encode())
+    what = [stage, params, torch.__version__, device.type, devices.size()]
+    digest = hashlib.sha256(json.dumps(what, default=str).encode())
     for file in files.values():
         if not file.exists():
             raise UserError(f"{file} is missing: `dvc repro` makes it")
@@ -53,9 +54,16 @@ def epochs(state: Path, progress: Progress, training: Training, count: int) -> I
         training.restore(tensors)
         progress.resume(done, count)
     del tensors
+    devices.wait()  # nobody goes on, and removes it, before all have it
     for epoch in range(done, count):
         yield epoch
         _save(state, training.tensors() | {_EPOCHS: torch.tensor(epoch + 1)})
+
+
+def remove(state: Path) -> None:
+    """Remove the state of a training whose result is stored."""
+    if devices.rank() == 0:
+        state.unlink(missing_ok=True)
 
 
 def _save(state: Path, tensors: dict[str, Tensor]) -> None:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.augment import augment
+from pipeline.augment import draw_views
 from pipeline.backbone import Backbone, LayerNorms
 from pipeline.device import send
+from pipeline.devices import add_up, part_of_batch
 from pipeline.head import Head, new_head
 from pipeline.images import Images
 from pipeline.progress import Progress
@@ -60,16 +61,24 @@ def tune_layernorms(  # noqa: PLR0913
     optimiser = torch.optim.Adam(tuned, lr=schedule.lr, fused=device.type == "cuda")
     for epoch in epochs(Training(tuned, optimiser, generator), schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
-        for rows, pixels in zip(order, images.batches(order, backbone.image_size), strict=True):
-            inputs = augment(backbone.prepare(pixels), generator, min_crop=schedule.min_crop, flip=schedule.flip)
-            logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary_head)  # [B, classes]
-            loss = functional.cross_entropy(logits, send(labels[rows], device))
+        parts = [part_of_batch(len(rows)) for rows in order]
+        own = [rows[part] for rows, (part, _) in zip(order, parts, strict=True)]  # what this device computes
+        for rows, (part, share), mine, pixels in zip(
+            order, parts, own, images.batches(own, backbone.image_size), strict=True
+        ):
+            views = draw_views(len(rows), generator, min_crop=schedule.min_crop, flip=schedule.flip)
+            inputs = views.of(backbone.prepare(pixels), part)
+            logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary_head)  # [b, classes]
+            loss = functional.cross_entropy(logits, send(labels[mine], device))
             if similarity:
                 loss = loss - similarity()
+            loss = share * loss
             optimiser.zero_grad()
             loss.backward()
+            mean = loss.detach()
+            add_up([mean, *(tensor.grad for tensor in tuned if tensor.grad is not None)])
             optimiser.step()
-            progress.step(len(rows), loss)
+            progress.step(len(rows), mean)
         progress.end_epoch(epoch, schedule.epochs, remedy=f"lower lr ({schedule.lr:g})")
     weight, bias = (tensor.detach().cpu() for tensor in auxiliary_head)
     return {name: tensor.detach().cpu() for name, tensor in layernorms.items()}, Head(weight, bias)

@@ -11,6 +11,7 @@ from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import Task, run
 from pipeline.cumulative import newest_repeated, running_means
 from pipeline.device import compute_device
+from pipeline.devices import on_all_devices
 from pipeline.encoder import EntropyEncoder, LayerwiseEncoder, SelectingEncoder
 from pipeline.errors import UserError
 from pipeline.feature_table import FeatureTable
@@ -90,4 +91,4 @@ def main(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(on_all_devices(main))

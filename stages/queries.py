@@ -6,6 +6,7 @@ from pipeline import artifacts
 from pipeline.backbone import Backbone, Normalize, build_backbone
 from pipeline.command import run
 from pipeline.device import compute_device
+from pipeline.devices import on_all_devices
 from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.params import ImageSize, Record, read_params
@@ -57,4 +58,4 @@ def queries_of(backbone: Backbone, images: Images) -> Tensor:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(on_all_devices(main))

@@ -12,6 +12,7 @@ from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import Task, run
 from pipeline.cumulative import append_rows
 from pipeline.device import compute_device
+from pipeline.devices import on_all_devices
 from pipeline.images import Images
 from pipeline.layerwise import initial_attention, initial_keys, similarity, with_layerwise_norms
 from pipeline.params import Count, ImageSize, Rate, Record, Seed, read_params
@@ -80,8 +81,8 @@ def main(task: Task) -> None:
     artifacts.save_tensors(artifacts.auxiliary_heads_file(task), append_rows(before, rows))
     new = learned if objective["layerwise"] else {name: tensor[None] for name, tensor in learned.items()}
     artifacts.save_tensors(artifacts.layernorms_file(task), new if params.tuning == "full" else append_rows(bank, new))
-    state.unlink(missing_ok=True)
+    resume.remove(state)
 
 
 if __name__ == "__main__":
-    run(main)
+    run(on_all_devices(main))

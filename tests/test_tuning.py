@@ -8,7 +8,7 @@ from tiny import TINY, pretrained_layernorms, random_images, tiny_weights
 from torch import nn
 from torch.nn import functional
 
-from pipeline.augment import random_flip, random_resized_crop
+from pipeline.augment import Views, augment, draw_crops
 from pipeline.backbone import Backbone
 from pipeline.errors import UserError
 from pipeline.images import Images
@@ -93,12 +93,12 @@ def test_a_loss_that_is_not_finite_names_epoch_and_remedy(backbone: Backbone) ->
 
 def test_crops_keep_shape_and_stay_inside_the_image() -> None:
     inputs = torch.rand(50, 3, 16, 16)
-    crops = random_resized_crop(inputs, torch.Generator().manual_seed(0), min_area=0.1)
+    crops = augment(inputs, torch.Generator().manual_seed(0), min_crop=0.1, flip=False)
     assert crops.shape == inputs.shape
     assert crops.min() >= inputs.min()
     assert crops.max() <= inputs.max()
     ramp = torch.linspace(0, 1, 16).expand(500, 3, 16, 16)  # a crop of a ramp spans the share of the width it keeps
-    row = random_resized_crop(ramp, torch.Generator().manual_seed(0), min_area=0.25)[:, 0, 8]
+    row = augment(ramp, torch.Generator().manual_seed(0), min_crop=0.25, flip=False)[:, 0, 8]
     width = row[:, -1] - row[:, 0]
     assert 0.4 < width.min() < 0.6
     assert width.max() <= 1.0001
@@ -106,13 +106,13 @@ def test_crops_keep_shape_and_stay_inside_the_image() -> None:
 
 def test_a_crop_of_everything_is_the_image() -> None:
     inputs = torch.rand(2, 3, 16, 16)
-    square = random_resized_crop(inputs, torch.Generator().manual_seed(0), min_area=1.0)
+    square = Views(draw_crops(2, torch.Generator().manual_seed(0), min_area=1.0), None).of(inputs)
     assert (square - inputs).abs().mean() < 0.2  # only the aspect is random
 
 
 def test_flips_mirror_half_of_the_images_whole() -> None:
     inputs = torch.rand(400, 3, 4, 4)
-    flipped = random_flip(inputs, torch.Generator().manual_seed(0))
+    flipped = augment(inputs, torch.Generator().manual_seed(0), min_crop=1.0, flip=True)
     mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, inputs, strict=True)]
     same = [torch.equal(a, b) for a, b in zip(flipped, inputs, strict=True)]
     assert all(one != other for one, other in zip(mirrored, same, strict=True))

@@ -1,0 +1,140 @@
+"""Two processes on a CPU stand for two devices: the same features, the same LayerNorms but for rounding."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from imports import ROOT
+from stage_repository import prepare, refusal, run_stage
+from tiny import TINY_CONFIG, pretrained_layernorms, random_images, tiny_weights
+
+from pipeline import artifacts, devices
+from pipeline.backbone import INFERENCE_BATCH, Backbone, build_backbone
+from pipeline.devices import on_all_devices
+from pipeline.errors import UserError
+from pipeline.images import Images
+from pipeline.layerwise import encode_layerwise, initial_keys, similarity, with_layerwise_norms
+from pipeline.progress import Progress
+from pipeline.tuning import Schedule, tune_layernorms
+
+COUNTS = (2 * INFERENCE_BATCH + 100, 50, 0)  # of three batches, the last one short; of one batch; of none
+ROUNDING = 1e-5
+# The CLS token that enters the first norm is that of every image, and so is its key from the start: where there is
+# nothing to learn, Adam makes whole steps of what is rounded.
+CONSTANT = "blocks.0.norm1.key"
+
+
+def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, layerwise: bool) -> dict[str, torch.Tensor]:
+    learned, head = tune_layernorms(
+        backbone,
+        start=start,
+        images=Images.of_pixels(random_images(21)),  # batches of 5, 5, 5, 5 and 1
+        labels=torch.arange(21) % 4,
+        schedule=Schedule(batch_size=5, lr=0.002, epochs=2, min_crop=0.3, flip=True),
+        generator=torch.Generator().manual_seed(5),
+        progress=Progress("tuning", 0),
+        similarity=(lambda: similarity(backbone)) if layerwise else None,
+    )
+    return learned | {"head.weight": head.weight, "head.bias": head.bias}
+
+
+def compute(folder: str) -> None:
+    """What a stage does with a model, by every way there is."""
+    torch.set_num_threads(1)
+    backbone = build_backbone(
+        tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")
+    )
+    start = pretrained_layernorms(backbone)
+    norms = with_layerwise_norms(backbone, list(start), detach=False)
+    rows = {name: tensor[None] for name, tensor in start.items()}
+    rows |= initial_keys(norms, Images.of_pixels(random_images(30)), rows)
+    features = {}
+    for count in COUNTS:
+        images = Images.of_pixels(random_images(count, size=16))
+        features[f"{count} features"] = backbone.encode(images, start)
+        chosen = encode_layerwise(norms, images, rows)
+        features |= {f"{count} layerwise {index}": tensor for index, tensor in enumerate(chosen)}
+    artifacts.save_tensors(Path(folder, "features.safetensors"), features)
+    artifacts.save_tensors(Path(folder, "tuned.safetensors"), tuned(backbone, start, layerwise=False))
+    artifacts.save_tensors(Path(folder, "layerwise.safetensors"), tuned(norms, rows, layerwise=True))
+
+
+def fail(message: str) -> None:
+    devices.wait()
+    raise UserError(message)
+
+
+def test_two_devices_compute_what_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compute(str(tmp_path / "one"))
+    alone = capfd.readouterr().out
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setenv("DEVICES", "2")
+    on_all_devices(compute)(str(tmp_path / "two"))
+    assert capfd.readouterr().out.count("epoch 2/2") == alone.count("epoch 2/2"), "one of them prints"
+    assert (tmp_path / "one/features.safetensors").read_bytes() == (tmp_path / "two/features.safetensors").read_bytes()
+    for name in ("tuned.safetensors", "layerwise.safetensors"):
+        one, two = (artifacts.load_tensors(tmp_path / which / name) for which in ("one", "two"))
+        assert max(float((one[key] - two[key]).abs().max()) for key in one if key != CONSTANT) < ROUNDING
+    with pytest.raises(UserError, match="lower lr"):
+        on_all_devices(fail)("lower lr")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["-m", "stages.stage_one"], ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "stages.stage_one"]],
+)
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_stage_on_two_devices(command: list[str]) -> None:
+    prepare()
+    run_stage("stage_one", "t1")
+    alone = artifacts.load_tensors(artifacts.layernorms_file("t1"))
+    artifacts.layernorms_file("t1").unlink()
+    asked = {"DEVICE": "cpu", "PYTHONPATH": str(ROOT)} | ({"DEVICES": "2"} if "torch" not in command[1] else {})
+    done = subprocess.run(
+        [sys.executable, *command, "t1"], env=os.environ | asked, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.count("epoch 2/2") == 1
+    together = artifacts.load_tensors(artifacts.layernorms_file("t1"))
+    assert max(float((alone[name] - together[name]).abs().max()) for name in alone) < ROUNDING
+    assert not list(Path(".scratch/resume").glob("*")), "the state of a training that has ended"
+
+
+@given(st.integers(0, 2000), st.integers(1, 300), st.integers(1, 9))
+def test_the_parts_of_images_are_whole_batches_and_make_up_all(count: int, batch: int, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "size", lambda: size)
+        rows = list(range(count))
+        parts = []
+        weights = 0.0
+        for number in range(size):
+            patch.setattr(devices, "rank", lambda number=number: number)
+            part = devices.part_of_images(count, batch)
+            parts += rows[part]
+            assert part.start % batch == 0 or part.start == count
+            weights += devices.part_of_batch(max(count, 1))[1]
+        assert parts == rows
+        assert weights == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"DEVICES": "many"}, "DEVICES='many' is no number of devices"),
+        ({"DEVICES": "0"}, "DEVICES='0' is no number of devices"),
+        ({"DEVICES": "2", "DEVICE": "cuda:1"}, "CUDA_VISIBLE_DEVICES chooses among GPUs"),
+        ({"DEVICES": "999"}, "GPUs are there: DEVICES=1"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert words in refusal(lambda: on_all_devices(fail)("ran all the same"))
