@@ -22,7 +22,9 @@ check: $(VENV)/installed-dev  ## style, types: warnings are errors
 	ruff check .
 	mypy
 
-bench: $(VENV)/installed-dev  ## measure how long the commands take, in a fresh clone
+bench: $(VENV)/installed-dev  ## measure speed: against bare loops and the authors' schedule, and what a user waits for
+	python -m benchmarks.speed
+	python -m benchmarks.profile_step
 	python -m benchmarks.times
 
 audit:  ## look up known vulnerabilities of the pinned packages, on PyPI; the tool has an environment of its own

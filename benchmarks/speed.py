@@ -13,7 +13,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import against_authors, growth, step_costs
+from benchmarks import against_authors, growth, several_devices, step_costs
 from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS
 from benchmarks.clone import ROOT
 from benchmarks.ratios import Row
@@ -59,6 +59,7 @@ def main(
         fewer = {name: value for name, value in PARAMS.items() if name not in ("lr", "epochs")}
         rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, PARAMS["lr"], fewer | paths)
     rows += growth.rows()
+    rows += several_devices.rows()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     machine = f"{platform.machine()}, {os.cpu_count()} cores{gpu}"
     artifacts.save_plain_json(RESULT, {"machine": machine, "rows": rows})
