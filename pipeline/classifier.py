@@ -6,12 +6,10 @@ state and a head over all classes so far. No sample of an earlier task is ever r
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.adam import adam
 
 from pipeline import cls, gaussians, ridge
 from pipeline.errors import UserError
@@ -19,6 +17,7 @@ from pipeline.gaussians import Gaussians
 from pipeline.head import Head, new_head, random_features
 from pipeline.progress import Progress
 from pipeline.ridge import Ridge
+from pipeline.softmax import train_softmax
 
 State = Mapping[str, Tensor]
 
@@ -55,28 +54,21 @@ class Training:
 Learn = Callable[[State, TaskFeatures, Training], tuple[dict[str, Tensor], Head]]
 
 
-def train_softmax(views: Tensor, labels: Tensor, training: Training) -> Head:
+def new_softmax(views: Tensor, labels: Tensor, training: Training) -> Head:
     """Softmax regression over the classes of the labels (arXiv 2308.09610, stage two).
 
-    views: [V, N, D], one view an epoch in turn; labels: [N]. Cross-entropy, Adam at a constant rate.
+    views: [V, N, D], one view an epoch in turn; labels: [N].
     """
-    count, dim = views.shape[1:]
-    head = training.start or new_head(int(labels.max()) + 1, dim, training.generator)
-    weights = [tensor.clone().requires_grad_() for tensor in (head.weight, head.bias)]
-    first, second = ([torch.zeros_like(w) for w in weights] for _ in range(2))  # moments
-    steps = [torch.zeros(()) for _ in weights]
-    # The optimiser's function, not its class: the class imports a compiler for two seconds, this stage trains for one.
-    step = partial(adam, amsgrad=False, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, maximize=False)
-    for epoch in range(training.epochs):
-        view = views[epoch % len(views)]
-        for rows in torch.randperm(count, generator=training.generator).split(training.batch_size):
-            loss = functional.cross_entropy(functional.linear(view[rows], *weights), labels[rows])
-            with torch.no_grad():
-                step(weights, list(torch.autograd.grad(loss, weights)), first, second, [], steps, lr=training.lr)
-            training.progress.step(len(rows), loss)
-        training.progress.end_epoch(epoch, training.epochs, remedy=f"lower classifier_lr ({training.lr:g})")
-    weight, bias = (tensor.detach() for tensor in weights)
-    return Head(weight, bias)
+    return train_softmax(
+        training.start or new_head(int(labels.max()) + 1, views.shape[2], training.generator),
+        views,
+        labels,
+        batch_size=training.batch_size,
+        lr=training.lr,
+        epochs=training.epochs,
+        generator=training.generator,
+        progress=training.progress,
+    )
 
 
 def add_rows(state: State, new: Head) -> tuple[dict[str, Tensor], Head]:
@@ -89,7 +81,7 @@ def add_rows(state: State, new: Head) -> tuple[dict[str, Tensor], Head]:
 
 def _learn_softmax(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
     """The paper's: rows of the task's classes, cross-entropy over these classes only."""
-    return add_rows(state, train_softmax(features.views, features.labels, training))
+    return add_rows(state, new_softmax(features.views, features.labels, training))
 
 
 def learn_nearest_mean(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
@@ -132,7 +124,7 @@ def _learn_aligned(state: State, features: TaskFeatures, training: Training) -> 
     """One softmax head over all classes so far, trained anew on samples from their Gaussians."""
     after = gaussians.add_classes(_gaussians(state, features), features.own, features.labels)
     drawn, labels = gaussians.sample(after, PSEUDO_FEATURES, gaussians.SHRINKAGE, training.generator)
-    return after._asdict(), train_softmax(drawn[None], labels, replace(training, start=None))
+    return after._asdict(), new_softmax(drawn[None], labels, replace(training, start=None))
 
 
 def _learn_ridge(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:

@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline import gaussians, ridge
+from pipeline.head import Head
 from pipeline.key import closed_form_key
 from pipeline.ridge import Ridge
 from pipeline.selector import State, complement_code, gaussians_of, num_tasks
+from pipeline.softmax import train_softmax
 
 PROTOTYPES = 10  # of a task: k-means, mixture
 PSEUDO_QUERIES = 64  # of a class: perceptron
@@ -99,17 +101,11 @@ def _learn_perceptron(state: State, queries: Tensor, labels: Tensor, generator: 
     drawn, classes = gaussians.sample(gaussians_of(new), PSEUDO_QUERIES, gaussians.SHRINKAGE, generator)
     mean, deviation = drawn.mean(0), drawn.std(0)
     inputs, task = (drawn - mean) / deviation, new["task"][classes]
-    weight = torch.zeros(int(task.max()) + 1, inputs.shape[1], requires_grad=True)
-    bias = torch.zeros(len(weight), requires_grad=True)
-    optimiser = torch.optim.Adam([weight, bias], lr=0.01)
-    for _ in range(20):
-        for rows in torch.randperm(len(inputs), generator=generator).split(128):
-            loss = functional.cross_entropy(functional.linear(inputs[rows], weight, bias), task[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    scaled = weight.detach() / deviation
-    return new | {"weight": scaled, "bias": bias.detach() - scaled @ mean}
+    tasks = int(task.max()) + 1
+    start = Head(torch.zeros(tasks, inputs.shape[1]), torch.zeros(tasks))
+    head = train_softmax(start, inputs[None], task, batch_size=128, lr=0.01, epochs=20, generator=generator)
+    scaled = head.weight / deviation
+    return new | {"weight": scaled, "bias": head.bias - scaled @ mean}
 
 
 def _learn_fuzzy_art(state: State, queries: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ Python; when the stand-in is killed, so is the child; when its DVC is, the child
 """
 
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -50,7 +51,10 @@ answer = server.recv(4)
 sys.exit(struct.unpack("!i", answer)[0] if answer else 137)
 """
 
-_LATER = ("torch._dynamo", "matplotlib.figure")  # of some stages: imported while nobody asks
+_FIRST = ("torch", "psutil", "pydantic", "rich.progress", "ruamel.yaml", "typer")
+_SOON = "pipeline.timm_vit"  # not of all stages: imported when nobody asks
+_LATER = ("torch._dynamo", "matplotlib.figure")  # of few: imported while a stage takes its time, as others may then
+_LONG_SECONDS = 2.0  # for a stage, which will not end and let another ask while a library is imported
 
 _KEPT: list[object] = []  # the server's own import of timm, whose operator definitions would vanish with it
 
@@ -99,8 +103,9 @@ def serve(address: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()  # who asks now waits, and meanwhile DVC starts
-    _import_libraries()
-    later = list(_LATER)
+    for name in _FIRST:
+        importlib.import_module(name)
+    later = [_SOON, *_LATER]
     children, asked = set[int](), time.monotonic()
     while children or time.monotonic() - asked < IDLE_SECONDS:
         children -= _ended(children)
@@ -108,8 +113,8 @@ def serve(address: str) -> None:
         try:
             connection, _ = listener.accept()
         except TimeoutError:
-            if later:
-                __import__(later.pop(0))
+            if later and (later[0] == _SOON or (children and time.monotonic() - asked > _LONG_SECONDS)):
+                _import_later(later.pop(0))
             continue
         asked = time.monotonic()
         child = os.fork()
@@ -124,12 +129,9 @@ def _ended(children: set[int]) -> set[int]:
     return {child for child in children if os.waitpid(child, os.WNOHANG)[0]}
 
 
-def _import_libraries() -> None:
-    from pipeline import timm_vit  # noqa: PLC0415  (timm beside a CPU-only torch)
-
-    _KEPT.append(timm_vit)
-    for name in ("psutil", "pydantic", "rich.progress", "ruamel.yaml", "typer"):
-        __import__(name)
+def _import_later(module: str) -> None:
+    """Import a library, or a module of the project for the sake of the library behind it."""
+    _KEPT.append(importlib.import_module(module))
     for name in [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]:
         del sys.modules[name]
 

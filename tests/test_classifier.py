@@ -12,7 +12,7 @@ from pipeline.classifier import (
     add_rows,
     find_classifier,
     learn_nearest_mean,
-    train_softmax,
+    new_softmax,
 )
 from pipeline.errors import UserError
 from pipeline.evaluation import step_heads
@@ -30,7 +30,7 @@ def training(start: Head | None = None) -> Training:
 
 
 def train(views: torch.Tensor = FEATURES[None], start: Head | None = None) -> Head:
-    return train_softmax(views, LABELS, training(start))
+    return new_softmax(views, LABELS, training(start))
 
 
 def test_equals_a_plain_linear_layer_trained_alike() -> None:
