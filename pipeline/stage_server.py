@@ -53,8 +53,8 @@ sys.exit(struct.unpack("!i", answer)[0] if answer else 137)
 
 _FIRST = ("torch", "psutil", "pydantic", "rich.progress", "ruamel.yaml", "typer")
 _SOON = "pipeline.timm_vit"  # not of all stages: imported when nobody asks
-_LATER = ("torch._dynamo", "matplotlib.figure")  # of few: imported while a stage takes its time, as others may then
-_LONG_SECONDS = 2.0  # for a stage, which will not end and let another ask while a library is imported
+_LATER = ("matplotlib.figure", "torch._dynamo")  # of few: imported while a stage takes its time, as others may then
+_LONG_SECONDS = 3.5  # for a stage, which will not end and let another ask while a library is imported
 
 _KEPT: list[object] = []  # the server's own import of timm, whose operator definitions would vanish with it
 
