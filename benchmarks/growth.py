@@ -32,7 +32,7 @@ def rows() -> Iterator[Row]:
         importlib.import_module("stages.rematch").main()
         evaluation = seconds(importlib.import_module("stages.evaluate").main)
         passes = artifacts.load_json(artifacts.EVALUATION)["metrics"]["passes_per_image"]
-    run_dvc(folder, "commit", "-f", "-q", "--with-deps", "evaluate")  # what the stages made here is as if DVC had run them
+    run_dvc(folder, "commit", "-f", "-q", "--with-deps", "evaluate")  # as if DVC had run what was run here
     nothing = statistics.median(seconds(partial(run_dvc, folder, "repro", "-q", "evaluate")) for _ in range(3))
     for stage, goal in (("stage_one", "<= 1.2"), ("features", ""), ("stage_two", "")):
         of_marks = [statistics.median(took[stage][mark - WINDOW : mark]) for mark in MARKS]
