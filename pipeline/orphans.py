@@ -4,6 +4,7 @@ Nothing tells a child that its parent was killed, so a thread looks. DVC starts 
 become their last command; some (dash before 0.5.11, fish) wait beside it: then the shell must keep its parent, too.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -18,16 +19,17 @@ _SHELLS = frozenset({"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"})
 def end_with_dvc() -> None:
     """Watch from now on, if DVC runs this process as a stage. One started by hand may outlive its terminal."""
     if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_watch, daemon=True).start()
+        try:
+            parents = _parents(psutil.Process(int(os.environ.get(STAND_IN, os.getpid()))))
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            os._exit(1)
+        threading.Thread(target=_watch, args=(parents,), daemon=True).start()
 
 
-def _watch() -> None:
-    try:
-        parents = _parents(psutil.Process(int(os.environ.get(STAND_IN, os.getpid()))))
+def _watch(parents: list[tuple[psutil.Process, int]]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):  # the shell or the stand-in is gone
         while all(process.ppid() == parent for process, parent in parents):
             time.sleep(SECONDS_BETWEEN_LOOKS)
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        pass  # the shell or the stand-in is gone
     os._exit(1)
 
 
@@ -39,8 +41,13 @@ def _parents(started: psutil.Process) -> list[tuple[psutil.Process, int]]:
 
 
 def _parent_of(process: psutil.Process) -> int:
-    """Raises NoSuchProcess where it is gone: who adopts orphans is in another session."""
+    """Raises NoSuchProcess where it is gone.
+
+    Who adopts orphans is in another session, as a rule. In a container it may be in the same one: then it is the first
+    process, unless that is DVC itself.
+    """
     parent: int = process.ppid()
-    if os.getsid(parent) != os.getsid(process.pid):
+    adopted = parent == 1 and "dvc" not in " ".join(psutil.Process(1).cmdline())
+    if adopted or os.getsid(parent) != os.getsid(process.pid):
         raise psutil.NoSuchProcess(parent)
     return parent

@@ -1,11 +1,13 @@
 """The real `dvc`, killed and edited under: no stage outlives it, no old result is filed as new, no work is lost."""
 
+import ctypes
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -44,6 +46,17 @@ def orphaned(command: list[str], folder: Path, environment: dict[str, str]) -> p
     return process
 
 
+@pytest.fixture
+def _adopting() -> Iterator[None]:
+    """This process adopts orphans, as the first process of a container does that shares its session with them."""
+    set_child_subreaper = 36
+    adopt = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
+    adopt(set_child_subreaper, 1, 0, 0, 0)
+    yield
+    adopt(set_child_subreaper, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("_adopting")
 @pytest.mark.parametrize("served", [True, False])
 def test_a_stage_ends_when_its_dvc_is_killed(environment: dict[str, str], tmp_path: Path, served: bool) -> None:
     """Also where a shell stays between them; one started by hand goes on."""
