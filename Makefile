@@ -15,7 +15,7 @@ repro: $(VENV)/installed  ## install, run the pipeline, print the result
 	@python -m pipeline summary
 
 test: $(VENV)/installed-dev  ## install what tests need, and run them
-	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	python -m pytest -q -n 2 --dist worksteal
 
 check: $(VENV)/installed-dev  ## style, types: warnings are errors
 	ruff format --check .

@@ -155,9 +155,12 @@ def table() -> None:
         "experiment", *headers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in percent, and forgetting in points"
     )
     for row in experiments:
-        cells = [row.get(name, "") for name in _METRICS]  # "" while it has not run, "!" where DVC can't read it
+        # DVC shows a failed one with the metrics of the commit that it was to change.
+        finished = row.get("State", "") in ("", "Success")
+        cells = [row.get(name, "") if finished else "" for name in _METRICS]  # "!" where DVC can't read it
         results = ["" if cell in ("", "!") else percent(float(cell)) for cell in cells]
-        grid.add_row(*map(visible, (row["Experiment"] or row["rev"], *(row[name] for name in params), *results)))
+        name = (row["Experiment"] or row["rev"]) + ("" if finished else f" ({row['State'].lower()})")
+        grid.add_row(*map(visible, (name, *(row[param] for param in params), *results)))
     for column in grid.columns:
         column.overflow = "fold"  # in a narrow terminal, too, nothing is cut off
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(grid)

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +132,12 @@ def queue_states() -> dict[str, str]:
 
 def give_up_abandoned() -> None:
     """Have the queue see that an experiment has failed whose process is gone: it shows it as running for ever."""
-    running = re.findall(r"^([0-9a-f]{7})\s+(\S+)\s.*\bRunning\s*$", _dvc("queue", "status"), re.MULTILINE)
-    for task, name in running:
-        for process in _RUNNING.glob(f"{task}*/*.json"):
-            if not _is_alive(json.loads(process.read_text())["pid"]):
-                _dvc("queue", "kill", name)
+    processes = {file.parent.name[:7]: json.loads(file.read_text()) for file in _RUNNING.glob("*/*.json")}
+    gone = {task for task, known in processes.items() if known["returncode"] is None and not _is_alive(known["pid"])}
+    if gone:
+        running = re.findall(r"^([0-9a-f]{7})\s.*\bRunning\s*$", _dvc("queue", "status"), re.MULTILINE)
+        for task in gone.intersection(running):
+            _dvc("queue", "kill", task)
 
 
 def _is_alive(pid: int) -> bool:
@@ -157,8 +159,12 @@ def _dvc(*arguments: str) -> str:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{' '.join(Path(part).name for part in command[:6])} ... failed: {last}")
-    return done.stdout
+    # No pipes: the workers of the queue keep open what they inherit, for as long as they work.
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        done = subprocess.run(command, stdout=output, stderr=errors, check=False)
+        output.seek(0)
+        errors.seek(0)
+        if done.returncode:
+            last = (errors.read().strip().splitlines() or ["no message"])[-1]
+            raise UserError(f"{' '.join(Path(part).name for part in command[:6])} ... failed: {last}")
+        return output.read()

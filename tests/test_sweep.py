@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -28,11 +29,27 @@ variants:
 """
 
 
-def test_a_grid_runs_once_fails_by_name_and_goes_on(repository: Repository) -> None:
+def test_a_grid_outlives_its_machine_runs_once_fails_by_name_and_goes_on(repository: Repository) -> None:
     grid = repository.path / "grid.yaml"
     grid.write_text(GRID + "  broken: {classifier: oracle_of_delphi}\n")
-    output = repository.run("python", "-m", "pipeline", "sweep", "grid.yaml", "-j", "2", fails=True)
-    assert "3 experiments: 0 finished, 0 waiting, 3 new" in output
+    command = ["python", "-m", "pipeline", "sweep", "grid.yaml", "-j", "2"]
+    sweep = subprocess.Popen(command, cwd=repository.path, env=repository.env, stdout=subprocess.DEVNULL)
+    while not any(
+        "Running stage 'stage_two" in log.read_text() for log in repository.path.glob(".dvc/tmp/exps/run/*/*.out")
+    ):
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    for process in [*running_in(repository.path), psutil.Process(sweep.pid)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    sweep.wait()
+
+    output = repository.run(*command, fails=True)
+    counts = re.search(r"3 experiments: (\d) finished, (\d) waiting, (\d) new", output)
+    assert counts
+    finished, waiting, new = map(int, counts.groups())
+    assert finished + waiting + new == 3
+    assert new >= 1, "what was at work when the machine died"
     assert "error: 1 of 3 experiments failed: broken-s0-" in output
     rows = {row["name"]: row for row in json.loads(repository.read("reports/comparison.json"))["rows"]}
     assert set(rows) == {"as it is", "slower head"}
@@ -40,33 +57,22 @@ def test_a_grid_runs_once_fails_by_name_and_goes_on(repository: Repository) -> N
     assert rows["as it is"]["metrics"]["average_accuracy"]["mean"] == committed["average_accuracy"]
     assert rows["slower head"]["seconds"] > 0
     assert "Python" in rows["slower head"]["details"][0]["environment"]
-    assert "slower-head-s0-" in repository.run("python", "-m", "pipeline", "table")
+    table = repository.run("python", "-m", "pipeline", "table")
+    numbers = {line.split()[0]: re.findall(r"\d+\.\d+", line) for line in table.splitlines() if "-s0-" in line}
+    lr = {name.partition("-s0-")[0]: found[0] for name, found in numbers.items()}
+    assert lr == {"as-it-is": "0.005", "slower-head": "0.002", "broken": "0.005"}
+    assert [len(found) for name, found in numbers.items() if name.startswith("broken")] == [1], "it has no metrics"
+    assert re.search(r"broken-s0-\w+ \(failed\)", table)
     assert repository.read("params.yaml") == repository.run("git", "show", "HEAD:params.yaml")
 
     grid.write_text(GRID)
     repository.run("git", "commit", "-qam", "unrelated", "--allow-empty")
-    again = repository.run("python", "-m", "pipeline", "sweep", "grid.yaml")
+    again = repository.run(*command)
     assert "2 experiments: 2 finished, 0 waiting, 0 new" in again
+    assert "slower-head" not in repository.run("python", "-m", "pipeline", "table"), "it changed another commit"
     assert "slower head" in repository.run("python", "-m", "pipeline", "compare", "grid.yaml") + repository.read(
         "reports/comparison.md"
     )
-
-
-def test_an_experiment_whose_machine_died_is_run_again(repository: Repository) -> None:
-    grid = repository.path / "grid.yaml"
-    grid.write_text("seeds: [0]\nreference: long\nvariants:\n  long: {epochs: 60}\n")
-    command = ["python", "-m", "pipeline", "sweep", "grid.yaml"]
-    sweep = subprocess.Popen(command, cwd=repository.path, env=repository.env, stdout=subprocess.DEVNULL)
-    while not any("stage_one@t1" in log.read_text() for log in repository.path.glob(".dvc/tmp/exps/run/*/*.out")):
-        assert sweep.poll() is None
-        time.sleep(0.1)
-    for process in [*running_in(repository.path), psutil.Process(sweep.pid)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    sweep.wait()
-    output = repository.run(*command)
-    assert "1 experiments: 0 finished, 0 waiting, 1 new" in output
-    assert "1 of 1 experiments" in output
 
 
 @pytest.mark.usefixtures("tiny_repository")
