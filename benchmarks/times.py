@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 GOALS = {
     "dvc repro, empty cache": (["dvc", "repro"], 180),
     "dvc repro, nothing to do": (["dvc", "repro"], 4),
-    "tests": ([sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"], 180),
+    "tests": ([sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"], 180),
     "dvc exp run -S classifier_lr=0.002": (["dvc", "exp", "run", "-S", "classifier_lr=0.002"], None),
 }
 

@@ -64,9 +64,10 @@ def compute(folder: str) -> None:
     artifacts.save_tensors(Path(folder, "layerwise.safetensors"), tuned(norms, rows, layerwise=True))
 
 
-def fail(message: str) -> None:
+def compute_and_fail(folder: str) -> None:
+    compute(folder)
     devices.wait()
-    raise UserError(message)
+    raise UserError("lower lr")
 
 
 def test_two_devices_compute_what_one_does(
@@ -76,14 +77,13 @@ def test_two_devices_compute_what_one_does(
     alone = capfd.readouterr().out
     monkeypatch.setenv("DEVICE", "cpu")
     monkeypatch.setenv("DEVICES", "2")
-    on_all_devices(compute)(str(tmp_path / "two"))
+    with pytest.raises(UserError, match="lower lr"):
+        on_all_devices(compute_and_fail)(str(tmp_path / "two"))
     assert capfd.readouterr().out.count("epoch 2/2") == alone.count("epoch 2/2"), "one of them prints"
     assert (tmp_path / "one/features.safetensors").read_bytes() == (tmp_path / "two/features.safetensors").read_bytes()
     for name in ("tuned.safetensors", "layerwise.safetensors"):
         one, two = (artifacts.load_tensors(tmp_path / which / name) for which in ("one", "two"))
         assert max(float((one[key] - two[key]).abs().max()) for key in one if key != CONSTANT) < ROUNDING
-    with pytest.raises(UserError, match="lower lr"):
-        on_all_devices(fail)("lower lr")
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,4 @@ def test_devices_that_are_not_there_are_refused(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert words in refusal(lambda: on_all_devices(fail)("ran all the same"))
+    assert words in refusal(lambda: on_all_devices(compute_and_fail)(""))
