@@ -1,6 +1,5 @@
 """The pipeline against the authors' schedule: same data, model, batches and precision; wall clock and passes."""
 
-import importlib
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from torch import Tensor
 from benchmarks import authors_schedule
 from benchmarks.clone import clone, configure, run_dvc, run_plan
 from benchmarks.ratios import Row, row
+from benchmarks.stage_order import in_order, run_stage
 from pipeline import artifacts
 from pipeline.backbone import Backbone, build_backbone
 from pipeline.device import compute_device
@@ -47,10 +47,9 @@ def counted() -> Iterator[dict[str, int]]:
 def run_ours(num_tasks: int, epochs: int) -> float:
     """The pipeline from queries to evaluation in this process: its average accuracy. epochs: of stage one."""
     configure(Path(), epochs=epochs)
-    tasks = [task_name(task) for task in range(num_tasks)]
-    for stage in ("queries", "keys", "objective", "stage_one", "features", "stage_two", "rematch", "evaluate"):
-        for arguments in [[task] for task in tasks] if stage in ("stage_one", "features", "stage_two") else [[]]:
-            importlib.import_module(f"stages.{stage}").main(*arguments)
+    for stage, *task in in_order(num_tasks):
+        if stage not in ("code", "download", "split", "report"):
+            run_stage(stage, *task)
     return float(artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"])
 
 

@@ -28,6 +28,7 @@ from rich.table import Table
 from benchmarks.bad_data import data_sets, write_classes
 from benchmarks.bad_params import files, written
 from benchmarks.bad_weights import WEIGHTS
+from benchmarks.stage_order import in_order
 from pipeline.command import run
 from pipeline.params import read_mapping
 from pipeline.tasks import chain
@@ -36,11 +37,6 @@ ROOT = Path(__file__).parent.parent
 TASKS = 2
 SECONDS = 120.0  # a case that takes longer hangs: a good one takes two
 MEMORY = 8 * 2**30  # bytes of addresses
-STAGES: list[tuple[str, ...]] = [
-    *((name,) for name in ("code", "download", "split", "queries", "keys", "objective")),
-    *((name, f"t{task}") for name in ("stage_one", "features", "stage_two") for task in range(1, TASKS + 1)),
-    *((name,) for name in ("rematch", "evaluate", "report")),
-]
 QUIET = settings(  # the same cases always, whose first failure is shown and not made smaller for minutes
     derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
 )
@@ -101,7 +97,7 @@ def _become_stages(folder: Path) -> None:
     for number, name in ((1, ".stdout"), (2, ".stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
     code = 0
-    for name, *arguments in STAGES:
+    for name, *arguments in in_order(TASKS):
         Path(".stage").write_text(name)
         sys.argv = [name, *arguments]
         try:
@@ -180,7 +176,7 @@ def main() -> None:
     params, data = (counts + [500, 1000][len(counts) :])[:2]
     torch.set_num_threads(1)  # of the children, who inherit it
     os.environ["DEVICE"] = "cpu"
-    for name, *_ in STAGES:
+    for name, *_ in in_order(TASKS):
         importlib.import_module(f"stages.{name}")
     importlib.import_module("pipeline.timm_weights")
     console = Console(highlight=False, markup=False)

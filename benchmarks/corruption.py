@@ -33,9 +33,9 @@ from benchmarks.repositories import (
     make_repository,
     make_tiny_repository,
     run_all,
-    run_stage,
     stage_environment,
 )
+from benchmarks.stage_order import run_stage
 from pipeline import params
 from pipeline.storage import locked, outputs
 

@@ -5,7 +5,6 @@ other, or by DVC's queue and temporary experiments. Every artifact and report is
 much: tensors relative to their largest value, metrics in points.
 """
 
-import importlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from rich.table import Table
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
+from benchmarks.stage_order import in_order, run_stage
 from pipeline import stage_server
 
 ROOT = Path(__file__).parent.parent
@@ -50,13 +50,6 @@ CHANGES: dict[str, tuple[Mapping[str, str], str]] = {  # variables, and how the 
     "a processor without AVX-512": (instructions("avx2", "AVX2", "AVX2"), "repro"),
     "a processor without AVX": (instructions("default", "SSE41", "SSE4_2"), "repro"),
 }
-
-
-STAGES: list[tuple[str, ...]] = [
-    *((name,) for name in ("code", "download", "split", "queries", "keys", "objective")),
-    *((name, task) for task in ("t1", "t2") for name in ("stage_one", "features", "stage_two")),
-    *((name,) for name in ("rematch", "evaluate", "report")),
-]
 
 
 class Difference(NamedTuple):
@@ -109,8 +102,8 @@ def run_pipeline(project: Path, folder: Path, variables: Mapping[str, str], how:
 
 def run_stages() -> None:
     """Every stage in this process, for the sake of its imports, and in this folder."""
-    for name, *arguments in STAGES:
-        importlib.import_module(f"stages.{name}").main(*arguments)
+    for stage in in_order(2):
+        run_stage(*stage)
 
 
 def _run(command: list[str], folder: Path, variables: Mapping[str, str]) -> None:

@@ -21,11 +21,11 @@ from rich.table import Table
 from benchmarks.input_path import peak_memory
 from benchmarks.kill import running_in
 from benchmarks.repositories import Repository, make_repository, set_params, stage_environment
+from benchmarks.stage_order import OF_A_TASK
 from pipeline import artifacts
 from pipeline.tasks import task_name
 
 EARLY = 5
-STAGES = ("stage_one", "features", "stage_two")
 
 
 def repro_killed_at(repository: Repository, stage: str, delay: float) -> int:
@@ -54,8 +54,8 @@ def memory(repository: Repository, tasks: int) -> dict[str, list[float]]:
     peaks: dict[str, list[float]] = {}
     for last in (EARLY, tasks):
         set_params(repository.path / "params.yaml", num_tasks=last)
-        for stage in (*STAGES, "evaluate"):
-            arguments = [task_name(last - 1)] if stage in STAGES else []
+        for stage in (*OF_A_TASK, "evaluate"):
+            arguments = [task_name(last - 1)] if stage in OF_A_TASK else []
             command = [sys.executable, "-m", f"stages.{stage}", *arguments]
             peaks.setdefault(stage, []).append(peak_memory(command, repository.path))
     return peaks

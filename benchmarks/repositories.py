@@ -8,7 +8,7 @@ sys.path.append(str(ROOT / "tests"))
 
 from dvc_repository import Repository, make_repository, ran, stage_environment  # noqa: E402
 from parameters import set_params  # noqa: E402
-from stage_repository import digests, run_all, run_stage  # noqa: E402
+from stage_repository import digests, run_all  # noqa: E402
 from stage_repository import make_repository as make_tiny_repository  # noqa: E402
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "make_tiny_repository",
     "ran",
     "run_all",
-    "run_stage",
     "set_params",
     "stage_environment",
 ]

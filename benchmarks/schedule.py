@@ -7,7 +7,6 @@ Every schedule of `SCHEDULES` with every seed: the stages of the pipeline, calle
 last commit. Test images take no part: `evaluate_on: validation`. Writes reports/benchmarks/schedule*.{md,json}.
 """
 
-import importlib
 import io
 import os
 import platform
@@ -22,6 +21,7 @@ import typer
 
 from benchmarks.cifar100_vit_tiny import NUM_TASKS_CHOICE, PARAMS
 from benchmarks.clone import ROOT, clone, configure, run_dvc, run_plan
+from benchmarks.stage_order import run_stage
 from pipeline import artifacts
 from pipeline.report import table
 from pipeline.tasks import task_name
@@ -41,7 +41,7 @@ def run_stages(folder: Path, num_tasks: int) -> dict[str, float]:
     with chdir(folder), redirect_stdout(io.StringIO()):
 
         def run(stage: str, *arguments: str) -> None:
-            importlib.import_module(f"stages.{stage}").main(*arguments)
+            run_stage(stage, *arguments)
 
         started = time.perf_counter()
         for task in tasks:

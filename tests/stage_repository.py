@@ -1,7 +1,6 @@
 """The stages, called as functions, in a folder with a tiny ViT and a tiny data set."""
 
 import hashlib
-import importlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from parameters import PLAIN, set_params
 from tiny import TINY_CONFIG, random_images, tiny_weights
 from typer.testing import CliRunner
 
+from benchmarks.stage_order import BEFORE_TASKS, in_order, run_stage
 from pipeline import artifacts
 from pipeline.__main__ import app
 from pipeline.errors import UserError
@@ -31,10 +31,6 @@ def write_raw_data() -> None:
     artifacts.save_weights(artifacts.BACKBONE, tiny_weights(), TINY_CONFIG)
 
 
-def run_stage(name: str, *arguments: str) -> None:
-    importlib.import_module(f"stages.{name}").main(*arguments)
-
-
 def refusal(act: Callable[[], object]) -> str:
     """What the UserError says with which something ends, or nothing."""
     try:
@@ -46,19 +42,16 @@ def refusal(act: Callable[[], object]) -> str:
 
 def prepare() -> None:
     """The stages before the first task, but download."""
-    for name in ("code", "split", "queries", "keys", "objective"):
-        run_stage(name)
+    for stage in BEFORE_TASKS:
+        if stage != "download":
+            run_stage(stage)
 
 
 def run_all(tasks: int) -> None:
     """Every stage but download, in DVC's order."""
-    prepare()
-    for name in ("stage_one", "features", "stage_two"):
-        for task in range(1, tasks + 1):
-            run_stage(name, f"t{task}")
-    run_stage("rematch")
-    run_stage("evaluate")
-    run_stage("report")
+    for stage, *task in in_order(tasks):
+        if stage != "download":
+            run_stage(stage, *task)
 
 
 def digests(*folders: str) -> dict[str, str]:

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from imports import ROOT
 from parameters import set_params
-from stage_repository import refusal, run_stage
+from stage_repository import refusal
 from typer.testing import CliRunner
 
-from benchmarks.bad_input import QUIET, STAGES
+from benchmarks.bad_input import QUIET
 from benchmarks.bad_params import PIECES, files
+from benchmarks.stage_order import in_order, run_stage
 from pipeline.__main__ import app
 from pipeline.command import run
 from pipeline.correction import arc
@@ -30,7 +31,7 @@ LONG = 1100  # characters of an error, at most
 
 def run_stages() -> None:
     """Every stage but the first and the last, in order."""
-    for name, *arguments in STAGES[1:-1]:
+    for name, *arguments in in_order(2)[1:-1]:
         run_stage(name, *arguments)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stage_repository import digests, run_stage
+from stage_repository import digests
 
 from benchmarks.damage import HARMLESS, KINDS, NAMED, Damage, outcome, readers
+from benchmarks.stage_order import run_stage
 from pipeline import artifacts, params
 from pipeline.errors import UserError
 

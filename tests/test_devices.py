@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from imports import ROOT
-from stage_repository import prepare, refusal, run_stage
+from stage_repository import prepare, refusal
 from tiny import TINY_CONFIG, pretrained_layernorms, random_images, tiny_weights
 
+from benchmarks.stage_order import run_stage
 from pipeline import artifacts, devices
 from pipeline.backbone import INFERENCE_BATCH, Backbone, build_backbone
 from pipeline.devices import on_all_devices

@@ -18,9 +18,10 @@ from imports import ROOT
 from parameters import set_params
 from PIL import Image
 from ruamel.yaml import YAML
-from stage_repository import refusal, run_stage
+from stage_repository import refusal
 
 from benchmarks.bad_input import QUIET
+from benchmarks.stage_order import run_stage
 from pipeline import artifacts, figures
 from pipeline.archives import unpack
 from pipeline.comparison import page

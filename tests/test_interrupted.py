@@ -16,8 +16,9 @@ from dvc_repository import Repository
 from imports import ROOT
 from parameters import set_params
 from ruamel.yaml import YAML
-from stage_repository import prepare, run_stage
+from stage_repository import prepare
 
+from benchmarks.stage_order import run_stage
 from pipeline import artifacts
 from pipeline.errors import UserError
 from pipeline.orphans import SECONDS_BETWEEN_LOOKS

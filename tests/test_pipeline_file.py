@@ -11,6 +11,7 @@ import pytest
 from imports import ROOT
 from ruamel.yaml import YAML
 
+from benchmarks.stage_order import in_order
 from pipeline import artifacts
 from pipeline.code import digests, modules, read_sources
 from pipeline.params import Record
@@ -71,6 +72,18 @@ def test_lists_exactly_the_parameters_that_the_stage_reads(name: str) -> None:
 def test_runs_its_module_and_says_what_it_does(name: str) -> None:
     assert STAGES[name]["cmd"] == f"python -m stages.{name}"  # no ${key}: a shell would read what a user wrote
     assert STAGES[name]["desc"]
+
+
+def test_benchmarks_and_tests_call_every_stage_in_order() -> None:
+    names = [stage for stage, *_ in in_order(1)]
+    assert sorted(names) == sorted(STAGES)
+    outs = {
+        name: [path for out in STAGES[name].get("outs", []) for path in ([out] if isinstance(out, str) else out)]
+        for name in names
+    }
+    for at, name in enumerate(names):
+        later = [out for other in names[at:] for out in outs[other] if "${" not in out]
+        assert not [dep for dep in STAGES[name]["deps"] for out in later if dep == out or dep.startswith(out + "/")]
 
 
 def test_params_file_and_pipeline_name_the_same_parameters() -> None:

@@ -11,9 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parameters import set_params
-from stage_repository import digests, prepare, run_stage
+from stage_repository import digests, prepare
 from tiny import pretrained_layernorms, random_images
 
+from benchmarks.stage_order import run_stage
 from pipeline import artifacts, resume
 from pipeline.backbone import Backbone
 from pipeline.images import Images

@@ -7,9 +7,10 @@ import pytest
 import torch
 from parameters import set_params
 from safetensors.torch import load_file
-from stage_repository import CLASSES, TEST_PER_CLASS, TRAIN_PER_CLASS, digests, prepare, run_all, run_stage
+from stage_repository import CLASSES, TEST_PER_CLASS, TRAIN_PER_CLASS, digests, prepare, run_all
 from typer.testing import CliRunner
 
+from benchmarks.stage_order import run_stage
 from pipeline import artifacts
 from pipeline.__main__ import app
 from pipeline.errors import UserError

@@ -6,8 +6,9 @@ import pytest
 import torch
 from parameters import set_params
 from safetensors.torch import load_file
-from stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all, run_stage
+from stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all
 
+from benchmarks.stage_order import run_stage
 from pipeline import artifacts
 from pipeline.classifier import LEARN
 from pipeline.errors import UserError

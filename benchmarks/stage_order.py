@@ -1,0 +1,22 @@
+"""The stages in an order in which they can be called one after another, without DVC."""
+
+import importlib
+
+from pipeline.tasks import chain
+
+Call = tuple[str, ...]  # a stage, and the task where it has one
+
+BEFORE_TASKS = ("code", "download", "split", "queries", "keys", "objective")
+OF_A_TASK = ("stage_one", "features", "stage_two")
+AFTER_TASKS = ("rematch", "evaluate", "report")
+
+
+def in_order(num_tasks: int) -> list[Call]:
+    """Every stage of a pipeline of so many tasks."""
+    of_tasks = [(stage, task) for stage in OF_A_TASK for task in chain(num_tasks)]
+    return [*((stage,) for stage in BEFORE_TASKS), *of_tasks, *((stage,) for stage in AFTER_TASKS)]
+
+
+def run_stage(stage: str, *task: str) -> None:
+    """Run a stage in this process, in the working folder."""
+    importlib.import_module(f"stages.{stage}").main(*task)
