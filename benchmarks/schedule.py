@@ -39,19 +39,15 @@ def run_stages(folder: Path, num_tasks: int) -> dict[str, float]:
     """Stage one and what follows: average accuracy in percent, and the seconds of stage one."""
     tasks = [task_name(task) for task in range(num_tasks)]
     with chdir(folder), redirect_stdout(io.StringIO()):
-
-        def run(stage: str, *arguments: str) -> None:
-            run_stage(stage, *arguments)
-
         started = time.perf_counter()
         for task in tasks:
-            run("stage_one", task)
+            run_stage("stage_one", task)
         seconds = time.perf_counter() - started
         for stage in ("features", "stage_two"):
             for task in tasks:
-                run(stage, task)
+                run_stage(stage, task)
         for stage in ("rematch", "evaluate"):
-            run(stage)
+            run_stage(stage)
         return {
             "accuracy": 100 * artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"],
             "seconds": seconds,

@@ -213,3 +213,12 @@ def test_the_real_dvc_brings_damage_back_and_the_doctor_ends_it(repository: Repo
     assert found.count("artifacts/layernorms/t1.safetensors") == 3
     assert ran(repository.dvc("repro"))[:1] == ["stage_one@t1"]
     assert repository.digests(*EVERYTHING) == original
+
+
+def test_a_table_without_a_seal_never_comes_from_the_cache(repository: Repository) -> None:
+    metrics = repository.path / "reports/metrics.json"
+    original = metrics.read_bytes()
+    assert original not in repository.digests(".dvc/cache/files/md5/??/*").values()
+    metrics.unlink()
+    assert ran(repository.dvc("repro")) == ["evaluate"]
+    assert metrics.read_bytes() == original
