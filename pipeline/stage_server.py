@@ -51,10 +51,10 @@ answer = server.recv(4)
 sys.exit(struct.unpack("!i", answer)[0] if answer else 137)
 """
 
-_FIRST = ("torch", "psutil", "pydantic", "rich.progress", "ruamel.yaml", "typer")
+_FIRST = ("torch", "psutil", "pydantic.main", "pydantic.type_adapter", "rich.progress", "ruamel.yaml", "typer")
 _SOON = "pipeline.timm_vit"  # not of all stages: imported when nobody asks
-_LATER = ("matplotlib.figure", "torch._dynamo")  # of few: imported while a stage takes its time, as others may then
-_LONG_SECONDS = 3.5  # for a stage, which will not end and let another ask while a library is imported
+# Of few stages: imported when one has been at work for so many seconds, which may go on while a library is imported.
+_LATER = {"matplotlib.figure": 0.2, "torch._dynamo": 3.5}
 
 _KEPT: list[object] = []  # the server's own import of timm, whose operator definitions would vanish with it
 
@@ -113,7 +113,7 @@ def serve(address: str) -> None:
         try:
             connection, _ = listener.accept()
         except TimeoutError:
-            if later and (later[0] == _SOON or (children and time.monotonic() - asked > _LONG_SECONDS)):
+            if later and (later[0] == _SOON or (children and time.monotonic() - asked > _LATER[later[0]])):
                 _import_later(later.pop(0))
             continue
         asked = time.monotonic()

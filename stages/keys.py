@@ -11,12 +11,14 @@ from pipeline.mappers import LEARN, add_prototype
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.seeds import generator
 from pipeline.selector import ENTROPY, check_selector
+from pipeline.tasks import Chain
 
 
 class Params(Record):
     """How keys come about, and which selector learns."""
 
     seed: Seed
+    tasks: Chain
     selector: str
     key_method: Literal["closed_form", "sgd"]
     key_lr: Rate
@@ -29,7 +31,7 @@ def main() -> None:
     check_selector(params.selector)
     keys: list[torch.Tensor] = []
     state: dict[str, torch.Tensor] = {}
-    for task, name in enumerate(artifacts.load_json(artifacts.TASKS)):
+    for task, name in enumerate(params.tasks):
         queries = artifacts.load_tensors(artifacts.train_queries_file(name))["queries"]
         labels = artifacts.load_tensors(artifacts.train_file(name))["labels"]
         random = generator(params.seed, "keys", task)
