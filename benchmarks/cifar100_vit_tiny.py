@@ -18,8 +18,6 @@ reports/benchmarks/cifar100_vit_tiny_comparison.md and .json.
 """
 
 import json
-import os
-import platform
 import shutil
 import statistics
 import sys
@@ -31,6 +29,7 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks.clone import ROOT, clone, configure, run, run_dvc, run_plan
+from benchmarks.ratios import machine_name
 from pipeline import artifacts, metrics
 from pipeline.report import METHODS, table
 
@@ -192,7 +191,7 @@ def main(
         "seeds": list(results),
         "test_images": values[0]["test_images"],
         "seconds": [result["seconds"] for result in values],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine_name(),
     }
     for name in ("selection_accuracy", "passes_per_image"):
         report[f"{name}_mean"] = round(statistics.fmean(result["metrics"][name] for result in values), 4)

@@ -6,7 +6,6 @@ Speed: images a second of the input path alone, against what a model consumes, i
 """
 
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from benchmarks.ratios import machine_name
 from pipeline import artifacts
 from pipeline.backbone import Backbone, build_backbone
 from pipeline.backbones import PRETRAINED, fetch_backbone
@@ -156,7 +156,7 @@ def main() -> None:
         for stage, *_ in STAGES
     ]
     speed = speeds()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    machine = machine_name()
     header = ("peak memory (MB)", *(f"{count:,} images" for count in COUNTS))
     text = f"""\
 # From disk to model

@@ -1,9 +1,13 @@
 """Ratios: of two things measured in turn, the median over repetitions and the spread."""
 
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 REPETITIONS = 7
 Row = dict[str, Any]
@@ -26,3 +30,9 @@ def compared(name: str, goal: str, one: Callable[[], object], other: Callable[[]
 def row(name: str, ratio: float, goal: str, unit: str, spread: tuple[float, float] | None = None) -> Row:
     """A line of the table."""
     return {"name": name, "ratio": round(ratio, 3), "goal": goal, "unit": unit, "spread": spread}
+
+
+def machine_name() -> str:
+    """What was measured on, in words."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{platform.machine()}, {os.cpu_count()} cores{gpu}"

@@ -8,8 +8,6 @@ last commit. Test images take no part: `evaluate_on: validation`. Writes reports
 """
 
 import io
-import os
-import platform
 import statistics
 import time
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ import typer
 
 from benchmarks.cifar100_vit_tiny import NUM_TASKS_CHOICE, PARAMS
 from benchmarks.clone import ROOT, clone, configure, run_dvc, run_plan
+from benchmarks.ratios import machine_name
 from benchmarks.stage_order import run_stage
 from pipeline import artifacts
 from pipeline.report import table
@@ -115,7 +114,7 @@ def main(
         }
         for schedule, values, took in zip(SCHEDULES, accuracy, seconds, strict=True)
     ]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    machine = machine_name()
     report = {"rows": rows, "title": title, "seeds": [int(seed) for seed in seeds.split(",")], "machine": machine}
     result = ROOT / f"reports/benchmarks/{name}.json"
     artifacts.save_plain_json(result, report)

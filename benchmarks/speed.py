@@ -5,18 +5,15 @@ alike. Writes reports/benchmarks/speed.{md,json}. With IMAGES and WEIGHTS (see b
 comparison with the authors' schedule runs on them, too.
 """
 
-import os
-import platform
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from benchmarks import against_authors, growth, several_devices, step_costs
 from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS
 from benchmarks.clone import ROOT
-from benchmarks.ratios import Row
+from benchmarks.ratios import Row, machine_name
 from pipeline import artifacts
 from pipeline.report import table
 
@@ -60,8 +57,7 @@ def main(
         rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, PARAMS["lr"], fewer | paths)
     rows += growth.rows()
     rows += several_devices.rows()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    machine = f"{platform.machine()}, {os.cpu_count()} cores{gpu}"
+    machine = machine_name()
     artifacts.save_plain_json(RESULT, {"machine": machine, "rows": rows})
     artifacts.save_bytes(RESULT.with_suffix(".md"), page(machine, rows).encode())
     print(page(machine, rows))
