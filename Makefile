@@ -25,6 +25,7 @@ check: $(VENV)/installed-dev  ## style, types: warnings are errors
 bench: $(VENV)/installed-dev  ## measure speed: against bare loops and the authors' schedule, and what a user waits for
 	python -m benchmarks.speed
 	python -m benchmarks.profile_step
+	python -m benchmarks.switching
 	python -m benchmarks.times
 
 audit:  ## look up known vulnerabilities of the pinned packages on PyPI, but one that docs/decisions.md weighs

@@ -5,7 +5,6 @@ a user waits for after the installation.
 """
 
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.ratios import machine_name
 
 ROOT = Path(__file__).parent.parent
 GOALS = {
@@ -39,7 +40,7 @@ def measure(command: list[str], folder: Path) -> float:
 def main() -> None:
     """Measure and print."""
     console = Console(highlight=False)
-    table = Table("command", "seconds", "goal", title=f"{platform.machine()}, {os.cpu_count()} cores")
+    table = Table("command", "seconds", "goal", title=machine_name())
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)

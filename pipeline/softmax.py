@@ -26,7 +26,7 @@ def train_softmax(  # noqa: PLR0913
     """Cross-entropy lowered by Adam at a constant rate.
 
     views: [V, N, D], one view an epoch in turn; labels: [N], rows of `start`. progress: told of every step and epoch.
-    The gradient is written out, since autograd took half of such a small step: for logits z = W x + b and the one-hot
+    The gradient is written out, as autograd took a third of such a small step: for logits z = W x + b and the one-hot
     label y it is dL/dz = softmax(z) - y, so dL/dW = (softmax(z) - y) x' (Bishop, Pattern Recognition and Machine
     Learning, eq. 4.109).
     """

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,18 @@ def test_push_here_pull_there_compute_nothing(repository: Repository, tmp_path: 
     elsewhere.dvc("pull")
     assert not ran(elsewhere.dvc("repro"))
     assert elsewhere.digests("artifacts/**/*", "reports/**/*") == repository.digests("artifacts/**/*", "reports/**/*")
+
+
+def test_queued_experiments_run(repository: Repository) -> None:
+    repository.dvc("exp", "run", "--queue", "-S", "classifier_lr=0.01,0.02")
+    repository.dvc("queue", "start")
+    deadline = time.monotonic() + 300
+    while (status := repository.dvc("queue", "status")).count("Success") < 2:
+        assert "Failed" not in status
+        assert time.monotonic() < deadline, status
+        time.sleep(0.5)
+    table = repository.run("python", "-m", "pipeline", "table")
+    rows = [re.findall(r"[\w.-]+", line) for line in table.splitlines() if re.search(r"\d\.\d", line)]
+    assert {row[1] for row in rows} == {"0.005", "0.01", "0.02"}
+    assert "selection" in table
+    repository.dvc("queue", "stop", "--kill")
