@@ -42,6 +42,11 @@ def compute_precision(device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def precise(device: torch.device) -> torch.dtype:
+    """The finest floats of the device: double precision, which Apple's GPUs lack."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on the device; a GPU copies it while the program goes on."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

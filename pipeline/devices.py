@@ -118,7 +118,7 @@ def part_of_batch(count: int) -> tuple[slice, float]:
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replace every tensor by its sum over the devices, in one message."""
+    """Replace every tensor by its sum over the devices, in one message, in the finest precision among them."""
     if size() > 1:
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         distributed.all_reduce(flat)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from pipeline.augment import draw_views
 from pipeline.backbone import Backbone, LayerNorms
-from pipeline.device import send
+from pipeline.device import precise, send
 from pipeline.devices import add_up, part_of_batch
 from pipeline.head import Head, new_head
 from pipeline.images import Images
@@ -51,12 +51,13 @@ def tune_layernorms(  # noqa: PLR0913
     the batch just run to the keys being learned; it is raised while the cross-entropy is lowered (single-pass variant).
     epochs: those to be done, in order; one may give the training back what it had after the epoch before.
     Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
-    learns at the same rate. Nothing is fetched from the device within an epoch.
+    learns at the same rate, in double precision: its gradient, a sum over a batch's images, then rounds alike however
+    many devices share them. Nothing is fetched from the device within an epoch.
     """
     device = backbone.device
     layernorms = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
     head = new_head(int(labels.max()) + 1, backbone.model.num_features, generator)
-    auxiliary_head = [tensor.to(device).requires_grad_() for tensor in (head.weight, head.bias)]
+    auxiliary_head = [tensor.to(device, precise(device)).requires_grad_() for tensor in (head.weight, head.bias)]
     tuned = [*layernorms.values(), *auxiliary_head]
     optimiser = torch.optim.Adam(tuned, lr=schedule.lr, fused=device.type == "cuda")
     for epoch in epochs(Training(tuned, optimiser, generator), schedule.epochs):
@@ -68,7 +69,8 @@ def tune_layernorms(  # noqa: PLR0913
         ):
             views = draw_views(len(rows), generator, min_crop=schedule.min_crop, flip=schedule.flip)
             inputs = views.of(backbone.prepare(pixels), part)
-            logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary_head)  # [b, classes]
+            features = backbone.forward(inputs, layernorms).to(precise(device))
+            logits = functional.linear(features, *auxiliary_head)  # [b, classes]
             loss = functional.cross_entropy(logits, send(labels[mine], device))
             if similarity:
                 loss = loss - similarity()
@@ -80,5 +82,5 @@ def tune_layernorms(  # noqa: PLR0913
             optimiser.step()
             progress.step(len(rows), mean)
         progress.end_epoch(epoch, schedule.epochs, remedy=f"lower lr ({schedule.lr:g})")
-    weight, bias = (tensor.detach().cpu() for tensor in auxiliary_head)
+    weight, bias = (tensor.detach().float().cpu() for tensor in auxiliary_head)
     return {name: tensor.detach().cpu() for name, tensor in layernorms.items()}, Head(weight, bias)

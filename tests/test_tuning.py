@@ -41,6 +41,7 @@ def bare_loop(seed: int) -> dict[str, torch.Tensor]:
     head = nn.Linear(TINY["embed_dim"], 4)
     nn.init.trunc_normal_(head.weight, std=0.02, generator=generator)
     nn.init.zeros_(head.bias)
+    head.double()
     norms = {
         f"{module_name}.{name}": parameter.requires_grad_()
         for module_name, module in model.named_modules()
@@ -52,10 +53,10 @@ def bare_loop(seed: int) -> dict[str, torch.Tensor]:
         for rows in torch.randperm(20, generator=generator).split(SCHEDULE.batch_size):
             inputs = (IMAGES[rows].permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
             optimiser.zero_grad()
-            functional.cross_entropy(head(model(inputs)), LABELS[rows]).backward()
+            functional.cross_entropy(head(model(inputs).double()), LABELS[rows]).backward()
             optimiser.step()
     trained = norms | {f"auxiliary_head.{name}": parameter for name, parameter in head.named_parameters()}
-    return {name: parameter.detach() for name, parameter in trained.items()}
+    return {name: parameter.detach().float() for name, parameter in trained.items()}
 
 
 def test_equals_a_bare_loop_bit_for_bit(backbone: Backbone) -> None:
