@@ -49,13 +49,15 @@ def run(
     names: list[str],
     tasks: list[tuple[Images, Tensor]],
     tests: list[tuple[Images, Tensor]],
+    *,
+    seed: int,
 ) -> float:
     """Learn task after task, evaluating after each: the final average accuracy.
 
     names: of the parameters tuned; tasks: training images and labels, from 0 within the task; tests: of each task,
     labels from 0 over all classes.
     """
-    learner, generator = Learner(), torch.Generator().manual_seed(0)
+    learner, generator = Learner(), torch.Generator().manual_seed(seed)
     accuracy = 0.0
     for task, (images, labels) in enumerate(tasks):
         learner.keys.append(train_key(backbone, recipe, images, generator))

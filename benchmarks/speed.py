@@ -50,11 +50,10 @@ def main(
     rows: list[Row] = []
     for name in ("glyph_vit", "vit_tiny_patch16_224"):
         rows += [*step_costs.rows(name), *step_costs.memory_rows(name)]
-    rows += against_authors.rows("speed", "glyphs", 5, 0.01, {})
+    rows += against_authors.rows("speed", "glyphs", NUM_TASKS, {}, "best_domains")
     if images and weights:
         paths = {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
-        fewer = {name: value for name, value in PARAMS.items() if name not in ("lr", "epochs")}
-        rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, PARAMS["lr"], fewer | paths)
+        rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, PARAMS | paths, "best")
     rows += growth.rows()
     rows += several_devices.rows()
     machine = machine_name()

@@ -2,16 +2,19 @@
 
 import io
 import multiprocessing
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ratios import Row, compared, row
+from benchmarks.ratios import Row, compared, row, seconds
 from pipeline.backbone import INFERENCE_BATCH, Backbone, build_backbone
 from pipeline.backbones import PRETRAINED, fetch_backbone
 from pipeline.device import compute_device
@@ -34,6 +37,9 @@ class Workload:
     pixels: Tensor  # uint8 [N, H, W, 3]
     labels: Tensor
     names: list[str]  # of the LayerNorms
+
+
+Epoch = Callable[[Workload, list[str]], None]
 
 
 def workload(name: str) -> Workload:
@@ -136,19 +142,27 @@ def rows(name: str) -> Iterator[Row]:
     )
 
 
-def peak(name: str, what: str) -> float:
-    """MB that an epoch holds at its peak beyond what was there before. Run in a process of its own."""
-    work = workload(name)
-    names = work.names if what != "full" else tuned_names(work.backbone.model, "full", "all", "both")
-    epoch = bare_epoch if what == "bare" else stage_one
+def tensor_peak(work: Workload, names: list[str], epoch: Epoch) -> float:
+    """MB of tensors that are alive at the peak of an epoch, after one to warm up."""
+    epoch(work, names)
     if work.backbone.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         epoch(work, names)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        epoch(work, names)
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return float(max(accumulate(change for _, change in changes))) / 2**20
+
+
+def resident_peak(name: str, what: str) -> float:
+    """MB by which an epoch's peak exceeds what the process held before. Run in a process of its own."""
+    work = workload(name)
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    epoch(work, names)
+    bare_epoch(work, work.names) if what == "bare" else stage_one(work, work.names)
     return (status("VmHWM") - before) / 1024
 
 
@@ -160,7 +174,29 @@ def status(field: str) -> int:
 
 def memory_rows(name: str) -> Iterator[Row]:
     """Peak memory of stage one against the bare loop and against full fine-tuning."""
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        ours, bare, full = (pool.apply(peak, (name, what)) for what in ("ours", "bare", "full"))
-    yield row(f"peak memory of stage one / bare loop, {name}", ours / bare, "<= 1.05", "x memory")
-    yield row(f"peak memory of stage one / full fine-tuning, {name}", ours / full, "< 1", "x memory")
+    work = workload(name)
+    everything = tuned_names(work.backbone.model, "full", "all", "both")
+    ours, bare = (tensor_peak(work, work.names, epoch) for epoch in (stage_one, bare_epoch))
+    full = tensor_peak(work, everything, stage_one)
+    yield row(f"peak memory of tensors, stage one / bare loop, {name}", ours / bare, "<= 1.05", "x memory")
+    yield row(f"peak memory of tensors, stage one / full fine-tuning, {name}", ours / full, "< 1", "x memory")
+    if work.backbone.device.type == "cpu":
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            resident, of_bare = (pool.apply(resident_peak, (name, what)) for what in ("ours", "bare"))
+        yield row(f"peak resident memory, stage one / bare loop, {name}", resident / of_bare, "", "x memory")
+
+
+def compile_rows(name: str) -> Iterator[Row]:
+    """What torch.compile would gain stage one, and what it costs first."""
+    work = workload(name)
+    eager = work.backbone.model
+    compiled = replace(work, backbone=replace(work.backbone, model=torch.compile(eager)))
+    first = seconds(lambda: stage_one(compiled, work.names))
+    yield compared(
+        f"stage one compiled / as it is, {name}",
+        "",
+        lambda: stage_one(compiled, work.names),
+        lambda: stage_one(work, work.names),
+    )
+    epoch = statistics.median(seconds(lambda: stage_one(work, work.names)) for _ in range(3))
+    yield row(f"compiling stage one / an epoch of {len(work.labels)} images, {name}", first / epoch, "", "x time")

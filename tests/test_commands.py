@@ -96,7 +96,8 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
     assert CliRunner().invoke(app, ["preset", "glyphs", "--yes"]).exit_code == 0
     assert "as preset glyphs would have it" in CliRunner().invoke(app, ["preset", "glyphs"]).output
     with pytest.raises(
-        UserError, match="preset 'cifar' is unknown: choose one of best, best_domains, cifar100, glyphs, imagenet_r"
+        UserError,
+        match="preset 'cifar' is unknown: choose one of best, best_domains, cifar100, fast, glyphs, imagenet_r",
     ):
         raise CliRunner().invoke(app, ["preset", "cifar"]).exception or AssertionError
 
