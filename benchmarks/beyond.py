@@ -87,7 +87,7 @@ def learn(
     head = Head(torch.empty(0), torch.empty(0))
     for task, labels in enumerate(run.train_labels):
         training = Training(
-            batch_size=params["batch_size"],
+            batch_size=params["classifier_batch_size"],
             lr=params["classifier_lr"],
             epochs=params["classifier_epochs"],
             start=None,

@@ -49,6 +49,7 @@ PARAMS: dict[str, Any] = {
     "min_crop": 1.0,
     "flip": True,
     "classifier_lr": 0.005,
+    "classifier_batch_size": 64,
     "classifier_epochs": 15,
 }
 NUM_TASKS = 10

@@ -21,12 +21,12 @@ class Params(Record):
     backbone: str
     image_size: int
     normalize: str
-    batch_size: int
     tuning: str
     tuned_norms: str
     tuned_parameters: str
     layernorm_init: str
     lr: float
+    batch_size: int
     epochs: int
     min_crop: float
     flip: bool
@@ -40,6 +40,7 @@ class Params(Record):
     classifier_init: str
     classifier_views: int
     classifier_lr: float
+    classifier_batch_size: int
     classifier_epochs: int
     correction: str
 

@@ -19,12 +19,12 @@ class Params(Record):
     """Which classifier, and how to train it."""
 
     seed: Seed
-    batch_size: Count
     order: Literal["sequential", "joint"]
     training: Literal["two_stage", "single_stage"]
     classifier: str
     classifier_init: Literal["fresh", "auxiliary"]
     classifier_lr: Rate
+    classifier_batch_size: Count
     classifier_epochs: Count
 
 
@@ -49,7 +49,7 @@ def main(task: Task) -> None:
         with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
             random = generator(params.seed, "stage_two", index)
             training = Training(
-                params.batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
+                params.classifier_batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
             )
             if name == "auxiliary" or (name == "tuned" and params.training == "single_stage"):
                 state, head = add_rows(state, auxiliary)

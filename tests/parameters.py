@@ -36,6 +36,7 @@ PLAIN: dict[str, object] = {
     "classifier_init": "fresh",
     "classifier_views": 0,
     "classifier_lr": 0.005,
+    "classifier_batch_size": 64,
     "correction": "none",
     "arc_gamma": 1.0,
     "arc_temperature": 1.2,
