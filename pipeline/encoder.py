@@ -5,8 +5,9 @@ model; `EntropyEncoder` runs the models of all tasks, then chooses; in `Layerwis
 itself, in one pass.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,13 @@ from pipeline.progress import Progress
 from pipeline.selector import Selection, State, lowest_entropy, num_tasks, select_tasks
 
 
+class TrainFeatures(NamedTuple):
+    """Of a task's N training images, [N, D] each."""
+
+    selected: Tensor  # under the LayerNorms that are chosen for each
+    own: Tensor  # under those of the task itself
+
+
 @dataclass(frozen=True)
 class SelectingEncoder:
     """A task for each image, then one pass under its LayerNorms. Where a task tunes nothing, a feature is the query."""
@@ -32,17 +40,14 @@ class SelectingEncoder:
     selector: str
     progress: Progress
 
-    def train_features(self, images: Images, queries: Tensor) -> Tensor:
-        """[N, D] of the newest task's images, whose queries are given."""
-        return self._encode(images, queries, self._choose(queries, self._newest(len(queries))))
-
-    def own_features(self, images: Images, queries: Tensor, train_features: Tensor) -> Tensor:
-        """[N, D] of the newest task's images under its own LayerNorms; those selected anyway are not run again."""
+    def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
+        """Of the newest task's images, whose queries are given; those that its own LayerNorms get run once."""
         newest = self._newest(len(queries))
-        others = self._choose(queries, newest) != newest
-        features = train_features.clone()
-        features[others] = self._encode(images[others], queries[others], newest[others])
-        return features
+        tasks = self._choose(queries, newest)
+        selected = self._encode(images, queries, tasks)
+        others, own = tasks != newest, selected.clone()
+        own[others] = self._encode(images[others], queries[others], newest[others])
+        return TrainFeatures(selected, own)
 
     def previous_features(self, images: Images, queries: Tensor) -> Tensor:
         """[N, D] of the newest task's images under the LayerNorms of the task before; of the first, the queries."""
@@ -82,15 +87,11 @@ class EntropyEncoder:
     heads: Sequence[Head]  # the auxiliary head of each task
     progress: Progress
 
-    def train_features(self, images: Images, queries: Tensor) -> Tensor:
-        """[N, D] of the newest task's images."""
+    def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
+        """Of the newest task's images."""
         del queries
-        return self.encode(images)[0]
-
-    def own_features(self, images: Images, queries: Tensor, train_features: Tensor) -> Tensor:
-        """[N, D] of the newest task's images under its own LayerNorms."""
-        del queries, train_features
-        return self._under(images, len(self.heads) - 1)
+        features = self._under_all(images)
+        return TrainFeatures(features[self._surest(features), torch.arange(len(images))], features[-1])
 
     def view_features(self, inputs: Tensor) -> Tensor:
         """[B, D] of views of the newest task's images: [B, 3, S, S]."""
@@ -118,14 +119,18 @@ class EntropyEncoder:
 
     def encode(self, images: Images) -> tuple[Tensor, Tensor]:
         """Features [N, D] and tasks [N] of any images."""
-        features = [self._under(images, task) for task in range(len(self.heads))]
+        features = self._under_all(images)
         tasks = self._surest(features)
-        return torch.stack(features)[tasks, torch.arange(len(images))], tasks
+        return features[tasks, torch.arange(len(images))], tasks
 
-    def _under(self, images: Images, task: int) -> Tensor:
-        return encode_selected(self.backbone, images, torch.full((len(images),), task), self.bank, self.progress)
+    def _under_all(self, images: Images) -> Tensor:
+        """[T, N, D], under the LayerNorms of each task."""
+        of_task = [torch.full((len(images),), task) for task in range(len(self.heads))]
+        return torch.stack(
+            [encode_selected(self.backbone, images, tasks, self.bank, self.progress) for tasks in of_task]
+        )
 
-    def _surest(self, features: Sequence[Tensor]) -> Tensor:
+    def _surest(self, features: Iterable[Tensor]) -> Tensor:
         return lowest_entropy([head.logits(of_task) for head, of_task in zip(self.heads, features, strict=True)])
 
 
@@ -137,15 +142,10 @@ class LayerwiseEncoder:
         self.backbone = with_layerwise_norms(backbone, list(bank), detach=False)
         self.bank, self.progress = bank, progress
 
-    def train_features(self, images: Images, queries: Tensor) -> Tensor:
-        """[N, D] of the newest task's images."""
+    def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
+        """Of the newest task's images."""
         del queries
-        return self.encode(images)[0]
-
-    def own_features(self, images: Images, queries: Tensor, train_features: Tensor) -> Tensor:
-        """[N, D] of the newest task's images under its own LayerNorms."""
-        del queries, train_features
-        return encode_layerwise(self.backbone, images, self._newest())[0]
+        return TrainFeatures(self.encode(images)[0], encode_layerwise(self.backbone, images, self._newest())[0])
 
     def view_features(self, inputs: Tensor) -> Tensor:
         """[B, D] of views of them: [B, 3, S, S]."""

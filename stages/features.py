@@ -72,11 +72,8 @@ def main(task: Task) -> None:
         elif params.selection == "query" and params.selector == ENTROPY and bank:
             heads = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
             encoder = EntropyEncoder(backbone, bank, heads, progress)
-        selected = encoder.train_features(train, train_queries)
-        features = {
-            "train_features": selected[None],
-            "own_features": encoder.own_features(train, train_queries, selected),
-        }
+        of_train = encoder.train_features(train, train_queries)
+        features = {"train_features": of_train.selected[None], "own_features": of_train.own}
         if params.classifier_views:
             features["train_features"] = encode_views(
                 backbone, train, params.classifier_views, view, encoder.view_features
