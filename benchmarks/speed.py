@@ -50,10 +50,10 @@ def main(
     rows: list[Row] = []
     for name in ("glyph_vit", "vit_tiny_patch16_224"):
         rows += [*step_costs.rows(name), *step_costs.memory_rows(name)]
-    rows += against_authors.rows("speed", "glyphs", NUM_TASKS, {}, "best_domains")
+    rows += against_authors.rows("speed", "glyphs", NUM_TASKS, {})
     if images and weights:
         paths = {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
-        rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, PARAMS | paths, "best")
+        rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, PARAMS | paths)
     rows += growth.rows()
     rows += several_devices.rows()
     machine = machine_name()
