@@ -36,8 +36,8 @@ def page(machine: str, rows: list[Row]) -> str:
 # Speed
 
 {machine}. `python -m benchmarks.speed`: ratios of two things measured in turn, medians over repetitions, their spread.
-A forward-equivalent is a forward pass of an image; a step of stage one counts as two. Beside the authors' schedule: means over
-seeds, and their range.
+A forward-equivalent is a forward pass of an image; a step of stage one counts as two. Beside the authors' schedule:
+means over seeds, and their range.
 
 {table(("what", "ratio", "spread", "goal", "unit"), cells)}
 """
