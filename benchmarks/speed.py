@@ -51,6 +51,7 @@ def main(
     rows: list[Row] = []
     for name in ("glyph_vit", "vit_tiny_patch16_224"):
         rows += [*step_costs.rows(name), *step_costs.memory_rows(name), *step_costs.compile_rows(name)]
+    rows += step_costs.allocator_rows("vit_small_patch16_224")
     rows += against_authors.rows("speed", "glyphs", NUM_TASKS, {})
     if images and weights:
         paths = {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}

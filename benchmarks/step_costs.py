@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.ratios import Row, compared, row, seconds
+from pipeline import device as device_module
 from pipeline.backbone import INFERENCE_BATCH, Backbone, build_backbone
 from pipeline.backbones import PRETRAINED, fetch_backbone
 from pipeline.device import compute_device
@@ -43,13 +44,13 @@ Epoch = Callable[[Workload, list[str]], None]
 
 
 def workload(name: str) -> Workload:
-    """The embedded ViT at 32 pixels, or ViT-Ti/16 at 96 pixels from images of 32."""
+    """The embedded ViT at 32 pixels, ViT-Ti/16 at 96 pixels from images of 32, or ViT-S/16 at 224 pixels, a batch."""
     if name == "glyph_vit":
         weights, config = fetch_backbone(name, PRETRAINED)
     else:
         weights = create_model(name, num_classes=0).state_dict()
         config = {"timm": name, "mean": [0.5] * 3, "std": [0.5] * 3}
-    size, count = (32, 1024) if name == "glyph_vit" else (96, 384)
+    size, count = {"glyph_vit": (32, 1024), "vit_tiny_patch16_224": (96, 384), "vit_small_patch16_224": (224, 64)}[name]
     backbone = build_backbone(weights, config, image_size=size, normalize="pretrained", device=compute_device())
     pixels = torch.randint(256, (count, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     names = tuned_names(backbone.model, "layernorm", "all", "both")
@@ -184,6 +185,28 @@ def memory_rows(name: str) -> Iterator[Row]:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             resident, of_bare = (pool.apply(resident_peak, (name, what)) for what in ("ours", "bare"))
         yield row(f"peak resident memory, stage one / bare loop, {name}", resident / of_bare, "", "x memory")
+
+
+def step_seconds(name: str, *, keeping: bool) -> float:
+    """An epoch of stage one in a process of its own, which keeps the memory that it frees, or does as glibc does."""
+    if not keeping:
+        device_module.keep_freed_memory = lambda: None
+    work = workload(name)
+    return min(seconds(lambda: stage_one(work, work.names)) for _ in range(3))
+
+
+def allocator_rows(name: str) -> Iterator[Row]:
+    """What it gains a CPU that freed memory is kept for the next step."""
+    if compute_device().type == "cpu":
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            returned, kept = (
+                [pool.apply(step_seconds, (name,), {"keeping": keeping}) for _ in range(3)] for keeping in (False, True)
+            )
+        ratios = [one / other for one, other in zip(returned, kept, strict=True)]
+        spread = (min(ratios), max(ratios))
+        yield row(
+            f"stage one, freed memory returned / kept, {name}", statistics.median(ratios), "> 1", "x time", spread
+        )
 
 
 def compile_rows(name: str) -> Iterator[Row]:

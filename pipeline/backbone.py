@@ -52,12 +52,13 @@ class Backbone:
         if floats.shape[2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             floats = functional.interpolate(floats, size, mode="bilinear", antialias=True, align_corners=False)
-        return (floats - self.mean) / self.std
+        return floats.sub_(self.mean).div_(self.std)
 
     def forward(self, inputs: Tensor, layernorms: Mapping[str, Tensor]) -> Tensor:
         """CLS output [B, D] of the model with these LayerNorms in place of its own; {} leaves it pretrained."""
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            output: Tensor = functional_call(self.model, dict(layernorms), (inputs,))
+            # No ViT ties weights: to look for some took as long as a block of the embedded one.
+            output: Tensor = functional_call(self.model, dict(layernorms), (inputs,), tie_weights=False)
         return output.float()
 
     @torch.inference_mode()

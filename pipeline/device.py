@@ -1,5 +1,6 @@
 """Where tensors are computed, and what makes the numbers repeatable there."""
 
+import ctypes
 import os
 
 import torch
@@ -7,9 +8,12 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
 
 def compute_device() -> torch.device:
-    """The GPU where there is one, else the CPU; the environment variable DEVICE overrides. Makes torch deterministic.
+    """The GPU where there is one, else the CPU; the environment variable DEVICE overrides. Makes torch deterministic,
+    and has this process keep the memory that it frees.
 
     Not a DVC parameter: artifacts made on one machine stay valid on another. Raises UserError for a device that is not
     there.
@@ -18,12 +22,25 @@ def compute_device() -> torch.device:
     torch.use_deterministic_algorithms(True)
     # Fresh memory, which nothing reads here, need not be filled: that cost 3 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed_memory()
     name = os.environ.get("DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # an unknown name; a device that this torch or machine lacks
         reason = str(error).splitlines()[0]
         raise UserError(f"DEVICE={name!r} cannot be used: {reason}: unset it, or DEVICE=cpu") from None
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep for the next step what this one frees.
+
+    It would give every large piece back to the system, and get it again as pages to be cleared one by one: that took a
+    third of the time of a ViT-S at 224 pixels on two cores (docs/decisions.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt:
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
+        mallopt(_M_MMAP_MAX, 0)  # no piece is mapped by itself
 
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
