@@ -20,7 +20,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS
+from benchmarks.cifar100_vit_tiny import NUM_TASKS, params_of
 from benchmarks.clone import ROOT, clone, configure, run_dvc, run_plan
 from benchmarks.finished_run import FinishedRun, OneModel, load_run, size
 from pipeline import artifacts
@@ -224,8 +224,7 @@ def main(
     """Run every seed and write the table."""
     setting = Setting("glyphs, glyph_vit", "beyond_glyphs", 5, {})
     if images and weights:
-        paths = {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
-        setting = Setting("CIFAR-100, ViT-Ti/16 at 96 px", "beyond", NUM_TASKS, PARAMS | paths)
+        setting = Setting("CIFAR-100, ViT-Ti/16 at 96 px", "beyond", NUM_TASKS, params_of(images, weights))
     folder = clone(setting.name)
     configure(folder, **setting.changes, evaluate_on=evaluate_on)
     run_plan(folder, setting.num_tasks)

@@ -57,6 +57,11 @@ NUM_TASKS_CHOICE = 5  # the first tasks, where values of a parameter are compare
 _ROWS = ("frozen", "frozen_ncm", "single_stage", "c_ln", "oracle")
 
 
+def params_of(images: Path, weights: Path) -> dict[str, Any]:
+    """`PARAMS`, and where the images and the weights lie."""
+    return PARAMS | {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
+
+
 def measure(folder: Path, seed: int) -> dict[str, Any]:
     """One seed: its metrics, matrices and seconds."""
     configure(folder, seed=seed)
@@ -175,7 +180,7 @@ def main(
 ) -> None:
     """Run every seed and write the table, or compare variants, or values of one parameter."""
     folder = clone(RESULT.name)
-    configure(folder, **PARAMS, data_dir=str(images.resolve()), backbone_weights=str(weights.resolve()))
+    configure(folder, **params_of(images, weights))
     run_plan(folder, NUM_TASKS_CHOICE if choose_ else NUM_TASKS)
     if compare_:
         compare(folder)

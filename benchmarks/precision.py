@@ -14,10 +14,9 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
-from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS
+from benchmarks.cifar100_vit_tiny import NUM_TASKS, params_of
 from benchmarks.clone import ROOT, clone, configure, run_dvc, run_plan
 from benchmarks.ratios import machine_name
 from benchmarks.schedule import run_stages
@@ -84,7 +83,7 @@ def page(report: Mapping[str, Any]) -> str:
 Average accuracy on the test images after {NUM_TASKS} tasks, mean and deviation over seeds \
 {", ".join(map(str, report["seeds"]))}, with matrix products
 in float32 and in bfloat16 (`PRECISION=bf16`; tuned parameters, their gradients and features are float32 in both), and
-the time of stage one as a share of that in float32. {report["machine"]}, {report["device"]}.
+the time of stage one as a share of that in float32. {report["machine"]}.
 
 {table(header, cells)}
 """
@@ -99,10 +98,10 @@ def main(
     numbers = [int(seed) for seed in seeds.split(",")]
     found = list(rows("precision", "glyphs, glyph_vit", "best_domains", {}, numbers))
     if images and weights:
-        changes = PARAMS | {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
-        found += rows("precision_cifar100", "CIFAR-100, ViT-Ti/16 at 96 px", "best", changes, numbers)
-    device = "on a GPU" if torch.cuda.is_available() else "on the CPU"
-    report = {"rows": found, "seeds": numbers, "machine": machine_name(), "device": device}
+        found += rows(
+            "precision_cifar100", "CIFAR-100, ViT-Ti/16 at 96 px", "best", params_of(images, weights), numbers
+        )
+    report = {"rows": found, "seeds": numbers, "machine": machine_name()}
     artifacts.save_plain_json(RESULT, report)
     artifacts.save_bytes(RESULT.with_suffix(".md"), page(report).encode())
     print(page(report))

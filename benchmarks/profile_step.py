@@ -3,14 +3,11 @@
 Before: torch's deterministic mode as it comes, which fills every fresh tensor. After: as the pipeline sets it.
 """
 
-import os
-import platform
-
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.clone import ROOT
-from benchmarks.ratios import compared
+from benchmarks.ratios import compared, machine_name
 from benchmarks.step_costs import Workload, stage_one, workload
 from pipeline import artifacts
 from pipeline.report import table
@@ -58,7 +55,7 @@ Time before / after: {ratio["ratio"]:.2f} ({ratio["spread"][0]:.2f} to {ratio["s
 
 def main() -> None:
     """Profile both models, print, write."""
-    threads = f"{platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    threads = f"{machine_name()}, {torch.get_num_threads()} threads"
     intro = "Own time of the operations of an epoch of stage one, forward and backward; see benchmarks/profile_step.py."
     sections = "\n".join(section(name) for name in ("glyph_vit", "vit_tiny_patch16_224"))
     page = f"# Profile of stage one\n\n{intro} {threads}.\n\n{sections}"

@@ -25,7 +25,11 @@ def seconds(work: Callable[[], object]) -> float:
 def compared(name: str, goal: str, one: Callable[[], object], other: Callable[[], object]) -> Row:
     """Time of one as a multiple of the other's, pair by pair, after a round to warm up."""
     one(), other()
-    ratios = [seconds(one) / seconds(other) for _ in range(REPETITIONS)]
+    return over_pairs(name, goal, [seconds(one) / seconds(other) for _ in range(REPETITIONS)])
+
+
+def over_pairs(name: str, goal: str, ratios: list[float]) -> Row:
+    """The median of ratios of times, and their spread."""
     return row(name, statistics.median(ratios), goal, "x time", (min(ratios), max(ratios)))
 
 

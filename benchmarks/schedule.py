@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.cifar100_vit_tiny import NUM_TASKS_CHOICE, PARAMS
+from benchmarks.cifar100_vit_tiny import NUM_TASKS_CHOICE, params_of
 from benchmarks.clone import ROOT, clone, configure, run_dvc, run_plan
 from benchmarks.ratios import machine_name
 from benchmarks.stage_order import run_stage
@@ -105,7 +105,7 @@ def main(
     title, name, best, changes = "glyphs, glyph_vit", "schedule", "best_domains", {}
     if images and weights:
         title, name, best = "CIFAR-100, ViT-Ti/16 at 96 px", "schedule_cifar100", "best"
-        changes = PARAMS | {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
+        changes = params_of(images, weights)
     folder = clone(name)
     preset = read_mapping(ROOT / f"presets/{best}.yaml")
     default = read_mapping(ROOT / "params.yaml")

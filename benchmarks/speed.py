@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import against_authors, growth, several_devices, step_costs
-from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS
+from benchmarks.cifar100_vit_tiny import NUM_TASKS, params_of
 from benchmarks.clone import ROOT
 from benchmarks.ratios import Row, machine_name
 from pipeline import artifacts
@@ -54,8 +54,7 @@ def main(
     rows += step_costs.allocator_rows("vit_small_patch16_224")
     rows += against_authors.rows("speed", "glyphs", NUM_TASKS, {})
     if images and weights:
-        paths = {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
-        rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, PARAMS | paths)
+        rows += against_authors.rows("speed_cifar100", "CIFAR-100, ViT-Ti/16", NUM_TASKS, params_of(images, weights))
     rows += growth.rows()
     rows += several_devices.rows()
     machine = machine_name()

@@ -8,14 +8,14 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ratios import Row, compared, row, seconds
-from pipeline import device as device_module
+from benchmarks.ratios import Row, compared, over_pairs, row, seconds
 from pipeline.backbone import INFERENCE_BATCH, Backbone, build_backbone
 from pipeline.backbones import PRETRAINED, fetch_backbone
 from pipeline.device import compute_device
@@ -188,9 +188,9 @@ def memory_rows(name: str) -> Iterator[Row]:
 
 
 def step_seconds(name: str, *, keeping: bool) -> float:
-    """An epoch of stage one in a process of its own, which keeps the memory that it frees, or does as glibc does."""
+    """The fastest epoch of stage one in a process of its own, which keeps what it frees, or does as glibc does."""
     if not keeping:
-        device_module.keep_freed_memory = lambda: None
+        patch("pipeline.device.keep_freed_memory").start()
     work = workload(name)
     return min(seconds(lambda: stage_one(work, work.names)) for _ in range(3))
 
@@ -199,14 +199,11 @@ def allocator_rows(name: str) -> Iterator[Row]:
     """What it gains a CPU that freed memory is kept for the next step."""
     if compute_device().type == "cpu":
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            returned, kept = (
-                [pool.apply(step_seconds, (name,), {"keeping": keeping}) for _ in range(3)] for keeping in (False, True)
-            )
-        ratios = [one / other for one, other in zip(returned, kept, strict=True)]
-        spread = (min(ratios), max(ratios))
-        yield row(
-            f"stage one, freed memory returned / kept, {name}", statistics.median(ratios), "> 1", "x time", spread
-        )
+            pairs = [
+                [pool.apply(step_seconds, (name,), {"keeping": keeping}) for keeping in (False, True)] for _ in range(3)
+            ]
+        ratios = [returned / kept for returned, kept in pairs]
+        yield over_pairs(f"stage one, freed memory returned / kept, {name}", "> 1", ratios)
 
 
 def compile_rows(name: str) -> Iterator[Row]:
