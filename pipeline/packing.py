@@ -107,8 +107,13 @@ def content_numbers(images: Tensor | Sequence[Path]) -> Tensor:
 def _file_digest(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise BadImageError("is not a file")  # nor is a pipe, which would be waited for
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise BadImageError(f"cannot be read: {error.strerror}") from None
 
 
 def rows_of(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:

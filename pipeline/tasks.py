@@ -87,7 +87,7 @@ def class_order(names: Sequence[str], groups: Sequence[str], seed: int) -> list[
     )
 
 
-def shuffled_tasks(tasks: Sequence[Sequence[str]], seed: int) -> list[Sequence[str]]:
+def shuffled_tasks(tasks: Sequence[list[str]], seed: int) -> list[list[str]]:
     """Tasks in random order, each ranked by the first class that it names.
 
     So a task keeps its place among the others when tasks come or go, and when classes are appended to it.
