@@ -22,7 +22,8 @@ METRICS = ("average_accuracy", "forgetting", "selection_accuracy", "task_paramet
 
 def experiment(name: str, accuracy: float) -> Experiment:
     metrics = dict.fromkeys(METRICS, 0.25) | {"average_accuracy": accuracy, "gflop_at_inference": 1.5}
-    return Experiment(name, "abc", metrics | {"task_parameters": 40, "oracle_accuracy": 0.9, "test_images": 400}, [1.0, accuracy])
+    others = {"task_parameters": 40, "oracle_accuracy": 0.9, "test_images": 400}
+    return Experiment(name, "abc", metrics | others, [1.0, accuracy])
 
 
 RESULTS = {
