@@ -77,7 +77,7 @@ def test_page_names_variants_seeds_and_what_was_published() -> None:
     assert "| one seed | 80.0 | +6.0 |" in text
     assert "seeds 0, 1, 2." in text
     assert "`seed` moves what it moves." in text
-    assert "test images" not in text  # a count is no percentage
+    assert "| test images" not in text  # a count is no percentage
     assert "## Published numbers, not measured here" in text
     assert "86.95 ± 0.37 (6.98)" in text
     assert "two cores" in text
