@@ -15,6 +15,7 @@ from pipeline.selector import SCORES
 RIGHT: dict[str, list[object]] = {
     "classes_per_task": [1, 2],
     "task_classes": [[], [["class 0"], ["class 1", "class 2"]], [["class 0", "class 3"]]],
+    "task_order": ["given", "random"],
     "num_tasks": [1, 2],
     "seed": [0, 1, 2**62],
     "order": ["sequential", "joint"],
@@ -58,6 +59,7 @@ WRONG: dict[str, list[object]] = {
     "data_dir": ["nowhere", "/dev/null", "params.yaml", "a\0b", "\n"],
     "classes_per_task": [3, 10**9, 10**30, 0],
     "task_classes": [[["no such"]], [[]], [["class 0"] * 2], [["class 0"]], "class 0", [[1]]],
+    "task_order": ["sorted", True],
     "num_tasks": [3, 0, 10**12],
     "seed": [2**64, -1, 0.5],
     "evaluate_on": ["train"],

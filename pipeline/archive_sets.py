@@ -19,7 +19,8 @@ TINY_IMAGENET = Remote("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "9052
 def load_imagenet_r(scratch: Path) -> ImageSet:
     """ImageNet-R (Hendrycks et al. 2021): 30,000 renditions of 200 classes. No official split: a fifth is for testing.
 
-    The fifth is stratified and always the same. (The authors of arXiv 2308.09610 split at random, unstratified.)
+    About a fifth of each class, always the same: its content decides. (The authors of arXiv 2308.09610 split at random,
+    unstratified.)
     """
     unpack(fetch(IMAGENET_R, "imagenet_r"), scratch)
     root = scratch / "imagenet-r"

@@ -32,6 +32,7 @@ RAW_TRAIN = Path("data/raw/train.safetensors")
 RAW_TEST = Path("data/raw/test.safetensors")
 BACKBONE = Path("data/backbone.safetensors")
 TASKS = Path("data/tasks.json")
+IMAGE_COUNTS = Path("data/image_counts.json")  # of each task, for training and for testing
 TEST = Path("data/test.safetensors")  # images in the order of the tasks
 
 BACKBONE_FACTS = Path("artifacts/backbone.json")

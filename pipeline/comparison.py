@@ -10,7 +10,15 @@ from scipy import stats
 from pipeline.experiments import Experiment
 from pipeline.report import code, escape, table
 
-_COUNTS = ("passes_per_image", "passes_at_inference", "gflop_at_inference", "task_parameters", "bytes_per_task")
+_COUNTS = (
+    "passes_per_image",
+    "passes_at_inference",
+    "gflop_at_inference",
+    "task_parameters",
+    "bytes_per_task",
+    "training_images",
+    "test_images",
+)
 _HEADLINE = ("average_accuracy", "forgetting", "selection_accuracy")
 _CONFIDENCE = 0.95
 
@@ -98,6 +106,8 @@ def page(comparison: Mapping[str, Any]) -> str:
 Mean ± standard deviation over the seeds, accuracies in percent, forgetting in points. Difference: to
 {escape(comparison["reference"])}, seed by seed, with its 95 % confidence interval. Seconds: work of the stages that an
 experiment ran itself, without the start of processes; what variants share comes from DVC's cache and is not counted.
+
+{comparison.get("seed_moves", "")}
 
 {table(_HEADLINE_COLUMNS, [_headline(row) for row in results])}
 

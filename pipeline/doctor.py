@@ -94,7 +94,7 @@ def check_parameters() -> Finding:
             for name in sorted(given.keys() ^ known)
         ]
         if not others:
-            check_chain(given["tasks"], given["num_tasks"], available=len(given["tasks"]))
+            check_chain(given["tasks"], given["num_tasks"])
     except UserError as error:
         return Finding(False, f"parameters: {error}", remedy)
     return Finding(

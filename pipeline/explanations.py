@@ -1,6 +1,7 @@
-"""Why a choice of selection, selector and classifier does what it does: the report's paragraph on the method."""
+"""Why a choice of selection, selector and classifier does what it does, and what the seed moves: for the report."""
 
 import textwrap
+from collections.abc import Sequence
 
 _SELECTIONS = {
     "query": """For each image, the selector `{selector}` names a task from the frozen model's output; a second pass
@@ -40,5 +41,22 @@ def explain(*, selection: str, selector: str, classifier: str, training: str) ->
     head = "The head is the one that stage one trained, the task known."
     if training == "two_stage":
         head = _CLASSIFIERS[classifier]
-    text = f"{_SELECTIONS[selection].format(selector=selector)} {head}"
+    return _filled(f"{_SELECTIONS[selection].format(selector=selector)} {head}")
+
+
+def explain_seed(*, task_classes: Sequence[Sequence[str]], task_order: str, evaluate_on: str) -> str:
+    """What another seed would change: one sentence in Markdown, and what follows if the order of tasks stays."""
+    if not task_classes:
+        order = "which classes form which task, the order of the tasks, "
+    else:
+        order = "the order of the tasks, " if task_order == "random" else ""
+    held_out = "the held-out images, " if evaluate_on == "validation" else ""
+    fixed = """: not the order of the tasks, so several seeds vary less here than with `task_order: random`"""
+    return _filled(
+        f"""`seed` moves {order}{held_out}the initial heads, and the order and crops of the training
+        images{"" if order else fixed}."""
+    )
+
+
+def _filled(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 120)

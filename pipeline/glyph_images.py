@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.glyphs import TEST_FACES, TRAIN_FACES, bitmaps, blur, clouds, place, split_characters, uniform
+from pipeline.glyphs import TEST_FACES, TRAIN_FACES, bitmaps, blur, clouds, place, uniform
 from pipeline.image_set import ImageSet
 from pipeline.seeds import generator
 
@@ -127,19 +127,31 @@ RENDITIONS: tuple[Rendition, ...] = (
     wavy,
 )
 
+# The characters of each rendition. Written down, because one more character in the fonts would redraw them all if they
+# were drawn from a list. The pretraining of the embedded backbone never saw them (a test compares).
+CHARACTERS = (
+    "gტლɛɭΨɵEɗɴ",
+    "ƭձɣҘძɻɿΞΓƍ",
+    "бyϚჩȶრⱵτЄɐ",  # noqa: RUF001
+    "ƏԴæӋᴝւчлՋլ",
+    "ɬҪҥ5sნⱾ8ɧђ",
+    "єӄԼɑƂTȺяʎҬ",  # noqa: RUF001
+    "ƴμҭДՉʕΔħՈȥ",
+    "ƚɮSɹэʧɷф7Ƙ",
+    "ʡ2fɼƀկƜԵУⱶ",  # noqa: RUF001
+    "ՖƣʚYѢɫюǶⱯՂ",
+)
+
 
 def draw_glyphs() -> ImageSet:
     """Draw the whole data set: 100 classes, each a character in one rendition; always the same images."""
-    characters, _ = split_characters()
-    per_rendition = len(characters) // len(RENDITIONS)
     classes, groups = [], []
     images: dict[str, list[Tensor]] = {"train": [], "test": []}
-    for index, rendition in enumerate(RENDITIONS):
-        own = characters[index * per_rendition : (index + 1) * per_rendition]
+    for index, (rendition, own) in enumerate(zip(RENDITIONS, CHARACTERS, strict=True)):
         groups += [rendition.__name__] * len(own)
         classes += [f"{rendition.__name__} {character}" for character in own]
         for split, faces, count in (("train", TRAIN_FACES, TRAIN_PER_CLASS), ("test", TEST_FACES, TEST_PER_CLASS)):
-            images[split].append(_render(rendition, bitmaps(own, faces), count, generator(SEED, split, index)))
+            images[split].append(_render(rendition, bitmaps(list(own), faces), count, generator(SEED, split, index)))
     numbers = torch.arange(len(classes))
     return ImageSet(
         classes=classes,

@@ -7,21 +7,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, visible
+from pipeline.held_out import fifth
 from pipeline.image_files import SUFFIXES
 from pipeline.image_set import ImageSet
-from pipeline.seeds import generator
+from pipeline.packing import content_numbers
 
-TEST_SHARE = 0.2
 SEED = 0  # a data set is the same for every `seed` of params.yaml, which orders its classes
 
 Files = dict[str, list[Path]]  # class -> its images, both in alphabetical order
 
 
 def load_image_folder(folder: Path) -> ImageSet:
-    """`train/CLASS/*` and `test/CLASS/*`; or `CLASS/*`, of which a fifth of each class, at least one, is for testing.
+    """`train/CLASS/*` and `test/CLASS/*`; or `CLASS/*`, of which about a fifth of each class is for testing.
 
-    The fifth is drawn at random, always the same for the same file names. Raises UserError where there are no images.
+    Which images these are depends on the bytes of each file alone (pipeline.held_out). Raises UserError where there are
+    no class folders, or a file cannot be read.
     """
     if (folder / "train").is_dir():
         return image_set(class_files(folder / "train"), class_files(folder / "test"))
@@ -46,14 +47,19 @@ def class_files(folder: Path) -> Files:
 
 
 def stratified_split(files: Files) -> tuple[Files, Files]:
-    """A fifth of the images of each class, at least one, apart from the rest: (rest, fifth)."""
-    rest, fifth = {}, {}
+    """About a fifth of the images of each class, for testing, apart from the rest: (rest, fifth).
+
+    Raises UserError for a file that cannot be read.
+    """
+    rest, tests = {}, {}
     for name, paths in files.items():
-        order = torch.randperm(len(paths), generator=generator(SEED, "test split", name)).tolist()
-        count = max(1, round(TEST_SHARE * len(paths)))
-        fifth[name] = [paths[i] for i in sorted(order[:count])]
-        rest[name] = [paths[i] for i in sorted(order[count:])]
-    return rest, fifth
+        contents = content_numbers(paths).tolist()
+        if len(paths) > len(set(contents)) == 1:
+            print(f"class {visible(name)}: its {len(paths)} files are one image, for training and for testing")
+        is_test = fifth(contents, SEED, "test split")
+        rest[name] = [path for path, held_out in zip(paths, is_test, strict=True) if not held_out]
+        tests[name] = [path for path, held_out in zip(paths, is_test, strict=True) if held_out]
+    return rest, tests
 
 
 def listing_digest(paths: Sequence[Path]) -> str:

@@ -1,5 +1,6 @@
 """Turns a data set's images into what a packed file stores; selects and orders labelled images."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -19,8 +20,6 @@ PACKED_SIDE = 256  # the shorter side of an encoded image is at most this: 224 p
 _JPEG_QUALITY = 95
 _JPEG_SIDE = 65_500  # what the format can hold
 _AHEAD = 256  # images that wait for the disk
-
-VALIDATION_SHARE = 0.2
 
 
 def are_arrays(*splits: Tensor | Sequence[Path]) -> bool:
@@ -92,21 +91,33 @@ def _encode(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
+def content_numbers(images: Tensor | Sequence[Path]) -> Tensor:
+    """A number for each image, the same for the same bytes of its file or pixels, whatever it is called: int64 [N].
+
+    Raises UserError with the name of a file that cannot be read.
+    """
+    digests = (
+        (hashlib.sha256(image.numpy().tobytes()).digest() for image in images)
+        if isinstance(images, Tensor)
+        else _named(_file_digest, images)
+    )
+    return torch.tensor([int.from_bytes(digest[:8]) >> 1 for digest in digests], dtype=torch.int64)
+
+
+def _file_digest(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise BadImageError("is not a file")  # nor is a pipe, which would be waited for
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise BadImageError(f"cannot be read: {error.strerror}") from None
+
+
 def rows_of(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Which images are of these classes, class after class, and their labels as positions in `classes`."""
     rows = [(labels == c).nonzero().flatten() for c in classes]
     positions = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(r) for r in rows]))
     return torch.cat(rows), positions
-
-
-def hold_out(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A fifth of the images of each class, at least one, apart from the rest: indices (rest, held out).
-
-    Where hyper-parameters are chosen, they are chosen on the held-out part of the training images.
-    """
-    order = torch.randperm(len(labels), generator=generator)
-    is_held_out = torch.zeros(len(order), dtype=torch.bool)
-    for c in labels.unique().tolist():
-        rows = order[labels[order] == c]
-        is_held_out[rows[: max(1, round(VALIDATION_SHARE * len(rows)))]] = True
-    return (~is_held_out).nonzero().flatten(), is_held_out.nonzero().flatten()

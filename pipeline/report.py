@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import visible
-from pipeline.explanations import explain
+from pipeline.explanations import explain, explain_seed
 
 METHODS = {
     "c_ln": "C-LN",
@@ -76,6 +76,7 @@ def render(result: Result) -> str:
         if params["selection"] in ("query", "layerwise")
         else ""
     )
+    shown = {name: value for name, value in params.items() if name != "task_classes"}  # the table of tasks has them
     remarks = selected + _CORRECTIONS[params["correction"]]
     classes = [(name, ", ".join(map(escape, names))) for name, names in tasks.items()]
     return f"""\
@@ -90,6 +91,8 @@ LayerNorms are tuned, for each task its own, and the task of an image is not giv
 **C-LN is {abs(gain):.1f} points {"above" if gain >= 0 else "below"} the frozen backbone with the same head.**{remarks}
 
 {explain(**{name: params[name] for name in ("selection", "selector", "classifier", "training")})}
+
+{explain_seed(**{name: params[name] for name in ("task_classes", "task_order", "evaluate_on")})}
 
 Average accuracy: unweighted mean over the tasks after the last one, each image classified among all classes. Average
 incremental accuracy: its mean over the steps. Forgetting: best accuracy on a task before the last step minus the final
@@ -128,7 +131,7 @@ similar keys are confused.
 
 ## Parameters
 
-{table(("name", "value"), [(f"`{name}`", code(str(value))) for name, value in params.items()])}
+{table(("name", "value"), [(f"`{name}`", code(str(value))) for name, value in shown.items()])}
 """
 
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on where they are used, not on what ran before."""
+"""Random numbers that depend on where they are used, or for what, and not on what ran before."""
 
 import hashlib
 
@@ -12,3 +12,9 @@ def generator(seed: int, *scope: str | int) -> torch.Generator:
     """
     digest = hashlib.sha256("/".join(map(str, (seed, *scope))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+
+
+def rank(seed: int, purpose: str, item: str | int) -> float:
+    """A number in [0, 1) for this item alone: in an order by ranks, no item that comes or goes moves another."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{item}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6]) / 2**48

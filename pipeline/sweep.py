@@ -12,6 +12,7 @@ from pipeline import artifacts, comparison, experiments, stage_server
 from pipeline.device import compute_device
 from pipeline.errors import UserError
 from pipeline.experiments import Cell, Sweep
+from pipeline.explanations import explain_seed
 from pipeline.figures import bands, scatter
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.work_log import work_by_experiment
@@ -105,6 +106,7 @@ def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
         "seeds": sweep.seeds,
         "params": {name: params[name] for name in _SHOWN_PARAMS},
         "published": read_mapping(PUBLISHED),
+        "seed_moves": explain_seed(**{name: params[name] for name in ("task_classes", "task_order", "evaluate_on")}),
     }
     artifacts.save_plain_json(artifacts.COMPARISON_JSON, content)
     drawn = {row["name"]: row for row in rows}

@@ -4,9 +4,8 @@ import difflib
 import re
 from collections.abc import Sequence
 
-import torch
-
 from pipeline.errors import UserError
+from pipeline.seeds import rank
 
 Chain = dict[str, dict[str, str]]  # {"t1": {"prev": "t0"}, "t2": {"prev": "t1"}, ...}
 MOST_TASKS = 1000  # DVC takes hours to read a chain of more
@@ -29,31 +28,71 @@ def chain(num_tasks: int) -> Chain:
     return {f"t{t}": {"prev": f"t{t - 1}"} for t in range(1, num_tasks + 1)}
 
 
-def check_chain(tasks: Chain, num_tasks: int, available: int) -> None:
-    """Raises UserError unless `tasks` is a chain, covers `num_tasks` and the data set has classes for all of it."""
+def check_chain(tasks: Chain, num_tasks: int) -> None:
+    """Raises UserError unless `tasks` is a chain and covers `num_tasks`."""
     remedy = "`python -m pipeline plan N` writes num_tasks and tasks for N tasks"
     if tasks != chain(len(tasks)) or not tasks:
         raise UserError(f"params.yaml: tasks is not a chain t1: {{prev: t0}}, t2: {{prev: t1}}, ...: {remedy}")
     if num_tasks > len(tasks):
         raise UserError(f"params.yaml: num_tasks is {num_tasks}, but tasks ends at t{len(tasks)}: {remedy}")
-    if len(tasks) > available:
+
+
+def check_named(wanted: int, named: int) -> None:
+    """Raises UserError unless `task_classes` names classes for as many tasks as the chain has."""
+    if wanted > named:
         raise UserError(
-            f"params.yaml: tasks has {len(tasks)} tasks, the data set only classes for {available}: {remedy}"
+            f"params.yaml: tasks has {wanted} tasks, but task_classes names the classes of only {named}: name those of "
+            f"{wanted - named} more there, or run `python -m pipeline plan {named}`"
         )
 
 
-def class_order(groups: Sequence[str], generator: torch.Generator) -> list[int]:
+def check_classes(wanted: int, classes: int, classes_per_task: int) -> None:
+    """Raises UserError unless the data set has classes for as many tasks as the chain has."""
+    available = _count(classes, classes_per_task)
+    if wanted > available:
+        raise UserError(
+            f"params.yaml: tasks has {wanted} tasks, but the data set has classes for only {available} ({classes} "
+            f"classes, classes_per_task: {classes_per_task}): {_remedies(wanted, classes, classes_per_task)}"
+        )
+
+
+def _remedies(wanted: int, classes: int, classes_per_task: int) -> str:
+    """What makes data set and chain fit: fewer classes per task, a shorter chain, or both; or tasks given by name."""
+    fitting, available = classes // wanted, _count(classes, classes_per_task)
+    fewer = [fitting] if fitting > 1 else [n for n in (2, 3) if n < min(classes, classes_per_task)]
+    found = []
+    for n in fewer:
+        tasks = _count(classes, n)
+        shorter = f" and run `python -m pipeline plan {tasks}`" if tasks < wanted else ""
+        found.append(f"set classes_per_task to {n}{shorter}")
+    if available > 1 or not fewer:
+        found.append(f"run `python -m pipeline plan {available}`")
+    return ", or ".join([*found, "name the classes of each task in task_classes"])
+
+
+def _count(classes: int, classes_per_task: int) -> int:
+    return -(-classes // classes_per_task)
+
+
+def class_order(names: Sequence[str], groups: Sequence[str], seed: int) -> list[int]:
     """Classes in random order, those of a group together and the groups in random order.
 
-    groups: the group of each class. A data set whose classes come in domains has a group for each domain, so that tasks
-    of one domain follow one another; all others have a single group, and the order is a plain permutation.
+    names, groups: of each class. A data set whose classes come in domains has a group for each domain, so that tasks of
+    one domain follow one another; all others have a single group. A class is ranked by its own name, and so is a group:
+    two that were there before keep their order when others come or go.
     """
-    names = sorted(set(groups))
-    order: list[int] = []
-    for index in torch.randperm(len(names), generator=generator).tolist():
-        members = [c for c, group in enumerate(groups) if group == names[index]]
-        order += [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
-    return order
+    return sorted(
+        range(len(names)),
+        key=lambda c: (rank(seed, "order of groups", groups[c]), rank(seed, "order of classes", names[c]), c),
+    )
+
+
+def shuffled_tasks(tasks: Sequence[list[str]], seed: int) -> list[list[str]]:
+    """Tasks in random order, each ranked by the first class that it names.
+
+    So a task keeps its place among the others when tasks come or go, and when classes are appended to it.
+    """
+    return sorted(tasks, key=lambda classes: rank(seed, "order of tasks", classes[0]))
 
 
 def named_tasks(wanted: Sequence[Sequence[str]], classes: Sequence[str]) -> list[list[int]]:

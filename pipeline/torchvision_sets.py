@@ -85,7 +85,7 @@ def _dtd(scratch: Path) -> ImageSet:
 
 
 def _eurosat(scratch: Path) -> ImageSet:
-    """No official split: a fifth of each class is for testing, always the same."""
+    """No official split: about a fifth of each class is for testing, always the same."""
     unpack(fetch(_EUROSAT, "eurosat"), scratch)
     return image_set(*stratified_split(class_files(scratch / "2750")))
 

@@ -13,7 +13,7 @@ from pipeline.command import run
 from pipeline.datasets import fetch_dataset
 from pipeline.errors import REFUSALS, UserError
 from pipeline.image_folder import listing_digest
-from pipeline.packing import are_arrays, stored
+from pipeline.packing import are_arrays, content_numbers, stored
 from pipeline.params import Record, read_params
 
 
@@ -51,11 +51,12 @@ def main() -> None:
     with scratch_folder() as scratch:
         dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch)
         arrays = are_arrays(dataset.train_images, dataset.test_images)
-        for file, images, labels in (
-            (artifacts.RAW_TRAIN, dataset.train_images, dataset.train_labels),
-            (artifacts.RAW_TEST, dataset.test_images, dataset.test_labels),
+        contents = content_numbers(dataset.train_images)  # by which images are held out for validation
+        for file, images, fields in (
+            (artifacts.RAW_TRAIN, dataset.train_images, {"labels": dataset.train_labels, "contents": contents}),
+            (artifacts.RAW_TEST, dataset.test_images, {"labels": dataset.test_labels}),
         ):
-            artifacts.save_images(file, stored(images, arrays=arrays), {"labels": labels})
+            artifacts.save_images(file, stored(images, arrays=arrays), fields)
     listed: dict[str, object] = (
         {} if isinstance(dataset.test_images, Tensor) else {"test_files": listing_digest(dataset.test_images)}
     )

@@ -82,6 +82,7 @@ def main() -> None:
         tuned_passes += int(rematched["passes"].sum()) / len(test.tasks)
         at_inference += int(rematched["asked"][-1]) / len(test.tasks)
     facts = artifacts.load_json(artifacts.BACKBONE_FACTS)
+    counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
     bank = artifacts.load_tensors(artifacts.layernorms_file(last))
     kept = {name: rows[-1:] for name, rows in bank.items()} if params.selection in ONE_MODEL else bank
     stored = size(kept) + size(part(heads, "tuned.state."))
@@ -103,6 +104,8 @@ def main() -> None:
         "gflop_at_inference": at_inference * facts["flops_per_pass"] / 1e9,
         "bytes_per_task": stored / params.num_tasks,
         "task_parameters": sum(tensor[0].numel() for tensor in bank.values()),
+        "training_images": sum(count["training"] for count in counts),
+        "test_images": len(test.tasks),
     }
     rounded = {name: round(value, 6) for name, value in values.items()}
     artifacts.save_plain_json(artifacts.METRICS, rounded)

@@ -14,6 +14,8 @@ class Params(Record):
 
     dataset: str
     classes_per_task: int
+    task_classes: list[list[str]]
+    task_order: str
     num_tasks: int
     seed: int
     order: str

@@ -1,18 +1,32 @@
 """Cut the classes into tasks: one packed file of training images a task, one of all test images."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from pipeline import artifacts
 from pipeline.command import run
 from pipeline.errors import UserError
+from pipeline.held_out import hold_out
 from pipeline.images import Images
-from pipeline.packing import hold_out, rows_of
+from pipeline.packing import rows_of
 from pipeline.params import Count, Record, Seed, read_params
-from pipeline.seeds import generator
-from pipeline.tasks import Chain, check_chain, class_order, cut, named_tasks, task_name
+from pipeline.tasks import (
+    Chain,
+    check_chain,
+    check_classes,
+    check_named,
+    class_order,
+    cut,
+    named_tasks,
+    shuffled_tasks,
+    task_name,
+)
+
+Split = tuple[Images, Tensor]  # N images and their labels, int64 [N]
 
 
 class Params(Record):
@@ -21,6 +35,7 @@ class Params(Record):
     seed: Seed
     classes_per_task: Count
     task_classes: list[Annotated[list[str], Field(min_length=1)]]
+    task_order: Literal["given", "random"]
     num_tasks: Count
     tasks: Chain
     evaluate_on: Literal["test", "validation"]
@@ -31,28 +46,22 @@ def main() -> None:
     """Cut the data set into tasks."""
     params = read_params(Params)
     info = artifacts.load_json(artifacts.RAW_CLASSES)
-    if params.task_classes:
-        tasks = named_tasks(params.task_classes, info["classes"])
-    else:
-        tasks = cut(class_order(info["groups"], generator(params.seed, "split")), params.classes_per_task)
-    check_chain(params.tasks, params.num_tasks, available=len(tasks))
-    files = {"train": artifacts.load_tensors(artifacts.RAW_TRAIN), "test": artifacts.load_tensors(artifacts.RAW_TEST)}
-    train, test = ((Images.from_tensors(file), file["labels"]) for file in files.values())
-    if params.evaluate_on == "validation":
-        train, test = (
-            (train[0][rows], train[1][rows]) for rows in hold_out(train[1], generator(params.seed, "validation"))
-        )
-
-    for (_, labels), kind in ((train, "training"), (test, params.evaluate_on)):
-        counts = torch.bincount(labels, minlength=len(info["classes"]))[
-            [c for classes in tasks for c in classes]
-        ].tolist()
-        if 0 in counts:
-            name = [info["classes"][c] for classes in tasks for c in classes][counts.index(0)]
-            raise UserError(f"class {name!r} has no {kind} image: add some, or drop the class")
+    tasks = tasks_of(params, info["classes"], info["groups"])
+    train, test = load_splits(params)
+    counts = {
+        kind: torch.bincount(labels, minlength=len(info["classes"]))
+        for kind, (_, labels) in (("training", train), (params.evaluate_on, test))
+    }
+    for c in (c for classes in tasks for c in classes):
+        check_counts(info["classes"][c], {kind: int(of_class[c]) for kind, of_class in counts.items()})
 
     names = [[info["classes"][c] for c in classes] for classes in tasks]
     artifacts.save_json(artifacts.TASKS, {task_name(t): classes for t, classes in enumerate(names)})
+    of_tasks = {
+        task_name(t): {kind: int(of_class[classes].sum()) for kind, of_class in counts.items()}
+        for t, classes in enumerate(tasks)
+    }
+    artifacts.save_json(artifacts.IMAGE_COUNTS, of_tasks)
     for task, classes in enumerate(tasks):
         learned = [c for earlier in tasks[: task + 1] for c in earlier] if params.order == "joint" else classes
         rows, labels = rows_of(train[1], learned)
@@ -63,6 +72,37 @@ def main() -> None:
     artifacts.save_images(artifacts.TEST, test[0][rows].contents(), fields)
     sizes = ", ".join(str(len(classes)) for classes in tasks)
     print(f"{len(tasks)} tasks of {sizes} classes, evaluated on {params.evaluate_on} images")
+
+
+def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> list[list[int]]:
+    """The classes of each task, by number. Raises UserError where there are not enough for the chain."""
+    check_chain(params.tasks, params.num_tasks)
+    if params.task_classes:
+        wanted = params.task_classes
+        tasks = named_tasks(wanted if params.task_order == "given" else shuffled_tasks(wanted, params.seed), classes)
+        check_named(len(params.tasks), len(tasks))
+        return tasks
+    check_classes(len(params.tasks), len(classes), params.classes_per_task)
+    return cut(class_order(classes, groups, params.seed), params.classes_per_task)
+
+
+def load_splits(params: Params) -> tuple[Split, Split]:
+    """Images and labels for training, and those that the run is evaluated on."""
+    train = artifacts.load_tensors(artifacts.RAW_TRAIN)
+    images, labels = Images.from_tensors(train), train["labels"]
+    if params.evaluate_on == "validation":
+        rest, held_out = hold_out(labels, train["contents"], params.seed)
+        return (images[rest], labels[rest]), (images[held_out], labels[held_out])
+    test = artifacts.load_tensors(artifacts.RAW_TEST)
+    return (images, labels), (Images.from_tensors(test), test["labels"])
+
+
+def check_counts(name: str, counts: Mapping[str, int]) -> None:
+    """Raises UserError for a class that has nothing to learn from, or nothing to be tested on."""
+    for kind, count in counts.items():
+        if not count:
+            others = ", ".join(f"{number} {other}" for other, number in counts.items() if other != kind)
+            raise UserError(f"class {name!r} has no {kind} image (and {others}): add some, or drop the class")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ PLAIN: dict[str, object] = {
     "data_dir": "images",
     "classes_per_task": 10,
     "task_classes": [],
+    "task_order": "given",
     "seed": 0,
     "order": "sequential",
     "evaluate_on": "test",

@@ -15,6 +15,7 @@ from benchmarks.stage_order import BEFORE_TASKS, in_order, run_stage
 from pipeline import artifacts
 from pipeline.__main__ import app
 from pipeline.errors import UserError
+from pipeline.packing import content_numbers
 
 CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 10, 5
 
@@ -25,7 +26,8 @@ def write_raw_data() -> None:
     for file, count, seed in ((artifacts.RAW_TRAIN, TRAIN_PER_CLASS, 1), (artifacts.RAW_TEST, TEST_PER_CLASS, 2)):
         labels = torch.arange(CLASSES).repeat_interleave(count)
         images = 0.6 * colours[labels] + 0.4 * random_images(len(labels), seed).float()
-        artifacts.save_images(file, iter(images.to(torch.uint8)), {"labels": labels})
+        images = images.to(torch.uint8)
+        artifacts.save_images(file, iter(images), {"labels": labels, "contents": content_numbers(images)})
     names = [f"class {c}" for c in range(CLASSES)]
     artifacts.save_json(artifacts.RAW_CLASSES, {"classes": names, "groups": ["even", "odd"] * (CLASSES // 2)})
     artifacts.save_weights(artifacts.BACKBONE, tiny_weights(), TINY_CONFIG)

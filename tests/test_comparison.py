@@ -22,7 +22,8 @@ METRICS = ("average_accuracy", "forgetting", "selection_accuracy", "task_paramet
 
 def experiment(name: str, accuracy: float) -> Experiment:
     metrics = dict.fromkeys(METRICS, 0.25) | {"average_accuracy": accuracy, "gflop_at_inference": 1.5}
-    return Experiment(name, "abc", metrics | {"task_parameters": 40, "oracle_accuracy": 0.9}, [1.0, accuracy])
+    others = {"task_parameters": 40, "oracle_accuracy": 0.9, "test_images": 400}
+    return Experiment(name, "abc", metrics | others, [1.0, accuracy])
 
 
 RESULTS = {
@@ -44,6 +45,7 @@ def result() -> dict[str, object]:
         "seeds": [0, 1, 2],
         "params": PLAIN | {"num_tasks": 2},
         "published": published,
+        "seed_moves": "`seed` moves what it moves.",
     }
 
 
@@ -74,6 +76,8 @@ def test_page_names_variants_seeds_and_what_was_published() -> None:
     assert "| C\\-LN | 72.0 ± 2.0 | +0.0 [+0.0, +0.0] |" in text
     assert "| one seed | 80.0 | +6.0 |" in text
     assert "seeds 0, 1, 2." in text
+    assert "`seed` moves what it moves." in text
+    assert "| test images" not in text  # a count is no percentage
     assert "## Published numbers, not measured here" in text
     assert "86.95 ± 0.37 (6.98)" in text
     assert "two cores" in text

@@ -39,6 +39,23 @@ def test_benchmark_and_pretraining_share_no_character_and_no_look(characters: tu
     assert digest == "6339d1550a1d9a9efd89cc1b17218a947ae798d8cf859d312ce59db434312734"
 
 
+def test_the_benchmark_draws_the_characters_that_the_pretraining_never_saw(
+    characters: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written down, each with its rendition: no other font can redraw them."""
+    assert sorted("".join(glyph_images.CHARACTERS)) == sorted(characters[0])
+    assert {len(own) for own in glyph_images.CHARACTERS} == {10}
+    assert len(glyph_images.CHARACTERS) == len(RENDITIONS)
+    monkeypatch.setattr(glyphs, "distinct_characters", lambda: ["x", *characters[0], *characters[1]])
+    monkeypatch.setattr(glyph_images, "TRAIN_PER_CLASS", 1)
+    monkeypatch.setattr(glyph_images, "TEST_PER_CLASS", 1)
+    assert glyph_images.draw_glyphs().classes == [
+        f"{rendition.__name__} {character}"
+        for rendition, own in zip(RENDITIONS, glyph_images.CHARACTERS, strict=True)
+        for character in own
+    ]
+
+
 def test_training_and_test_faces_differ() -> None:
     assert not set(glyphs.TRAIN_FACES) & set(glyphs.TEST_FACES)
     assert len(glyphs.TRAIN_FACES) + len(glyphs.TEST_FACES) == 12

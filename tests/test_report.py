@@ -63,6 +63,25 @@ def test_a_loss_is_called_one_and_validation_is_named() -> None:
     assert "held-out training images (validation)" in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "moved"),
+    [
+        ({}, "which classes form which task, the order of the tasks, the initial heads, and"),
+        (
+            {"task_classes": [["a"]], "task_order": "random"},
+            "`seed` moves the order of the tasks, the initial heads, and",
+        ),
+        ({"task_classes": [["a"]]}, "`seed` moves the initial heads, and"),
+        ({"evaluate_on": "validation"}, "the order of the tasks, the held-out images, the initial heads, and"),
+    ],
+)
+def test_says_what_the_seed_moves(changes: dict[str, object], moved: str) -> None:
+    text = " ".join(render(replace(RESULT, params={**RESULT.params, **changes})).split())
+    assert moved in text
+    assert ("not the order of the tasks, so several seeds vary less" in text) == (changes == {"task_classes": [["a"]]})
+    assert "| `task_classes` |" not in text
+
+
 def test_names_of_classes_stay_names() -> None:
     assert r"d\|\<b\>e\</b\>" in render(RESULT)
     assert escape("line\nbreak\x1b[0m") == "line\N{REPLACEMENT CHARACTER}break\N{REPLACEMENT CHARACTER}\\[0m"

@@ -8,12 +8,15 @@ import torch
 from parameters import set_params
 from safetensors.torch import load_file
 from stage_repository import CLASSES, TEST_PER_CLASS, TRAIN_PER_CLASS, digests, prepare, run_all
+from tiny import random_images
 from typer.testing import CliRunner
 
 from benchmarks.stage_order import run_stage
 from pipeline import artifacts
 from pipeline.__main__ import app
 from pipeline.errors import UserError
+from pipeline.images import Images
+from pipeline.packing import content_numbers, stored
 
 
 @pytest.mark.usefixtures("tiny_finished")
@@ -34,6 +37,8 @@ def test_metrics_are_the_promised_ones_and_consistent() -> None:
         "gflop_at_inference",
         "bytes_per_task",
         "task_parameters",
+        "training_images",
+        "test_images",
     ]
     assert all(isinstance(value, (float, int)) for value in metrics.values())
     assert metrics["passes_at_inference"] == 2
@@ -43,7 +48,8 @@ def test_metrics_are_the_promised_ones_and_consistent() -> None:
     assert metrics["average_accuracy"] == pytest.approx(sum(evaluation["matrices"]["c_ln"][-1]) / 3, abs=1e-6)
     assert [len(row) for row in evaluation["matrices"]["c_ln"]] == [1, 2, 3]
     images = evaluation["test_images"]
-    assert images == 3 * 2 * TEST_PER_CLASS
+    assert images == metrics["test_images"] == 3 * 2 * TEST_PER_CLASS
+    assert metrics["training_images"] == 3 * 2 * TRAIN_PER_CLASS
     assert metrics["passes_per_image"] == pytest.approx(1 + sum(evaluation["tuned_passes"]) / images, abs=1e-6)
     assert 2 <= metrics["passes_per_image"] <= 1 + (3 + 1) / 2
     assert sum(map(sum, evaluation["selection"])) == images
@@ -126,7 +132,45 @@ def test_validation_images_come_from_the_training_images() -> None:
     held_out = {image.numpy().tobytes() for image in load_file(artifacts.TEST)["images"]}
     assert kept | held_out == raw
     assert not kept & held_out
-    assert len(held_out) == CLASSES * TRAIN_PER_CLASS // 5
+    counts = artifacts.load_json(artifacts.IMAGE_COUNTS)
+    assert sum(count["validation"] for count in counts.values()) == len(held_out)
+    assert sum(count["training"] for count in counts.values()) == len(kept)
+    assert CLASSES <= len(held_out) < 2 * CLASSES * TRAIN_PER_CLASS // 5
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_one_more_image_leaves_every_other_on_its_side_also_where_images_are_no_longer_arrays() -> None:
+    """And so does another class, with another order of tasks."""
+    set_params(Path("params.yaml"), evaluate_on="validation")
+    run_stage("split")
+    before = {image.numpy().tobytes() for image in load_file(artifacts.TEST)["images"]}
+    raw, info = load_file(artifacts.RAW_TRAIN), artifacts.load_json(artifacts.RAW_CLASSES)
+    new = random_images(2, seed=77)
+    images = torch.cat([new[:1], raw["images"], new[1:]])
+    labels = torch.cat([raw["labels"][:1], raw["labels"], torch.tensor([CLASSES])])
+    fields = {"labels": labels, "contents": torch.cat([content_numbers(new[:1]), raw["contents"], torch.tensor([7])])}
+    artifacts.save_images(artifacts.RAW_TRAIN, stored(images, arrays=False), fields)
+    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": [*info["classes"], "x"], "groups": [*info["groups"], "odd"]})
+    set_params(Path("params.yaml"), task_classes=[[name] for name in info["classes"]])
+    run_stage("split")
+    after = {image.numpy().tobytes() for image in Images.from_tensors(load_file(artifacts.TEST)).pixels(16)}
+    assert after - {new[0].numpy().tobytes()} == before
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_the_seed_orders_named_tasks_only_if_it_is_told_to() -> None:
+    tasks = [["class 5"], ["class 0", "class 7", "class 2"], ["class 1", "class 3"]]
+    orders: dict[str, list[list[list[str]]]] = {"given": [], "random": []}
+    for order, found in orders.items():
+        for seed in range(6):
+            set_params(Path("params.yaml"), task_classes=tasks, task_order=order, seed=seed)
+            run_stage("split")
+            found.append(list(artifacts.load_json(artifacts.TASKS).values()))
+            counts = artifacts.load_json(artifacts.IMAGE_COUNTS)
+            assert [count["test"] for count in counts.values()] == [TEST_PER_CLASS * len(task) for task in found[-1]]
+    assert orders["given"] == [tasks] * 6
+    assert all(sorted(found) == sorted(tasks) for found in orders["random"])
+    assert len({str(found) for found in orders["random"]}) > 2
 
 
 @pytest.mark.usefixtures("tiny_repository")
@@ -134,13 +178,17 @@ def test_validation_images_come_from_the_training_images() -> None:
     ("changes", "message"),
     [
         ({"num_tasks": 99}, "num_tasks is 99, but tasks ends at t3"),
-        ({"classes_per_task": 4}, "tasks has 3 tasks, the data set only classes for 2"),
+        (
+            {"classes_per_task": 4},
+            r"has classes for only 2 \(8 classes, classes_per_task: 4\): set classes_per_task to 2,",
+        ),
         ({"tasks": {1: {"prev": "t0"}}}, r"tasks\.1: input should be a valid string"),
         ({"tasks": {"t1": {"prev": "t0"}, "t2": {"prev": "t2"}}}, "not a chain"),
         ({"task_classes": [["class 0"], ["clas 1"]]}, "no class 'clas 1': did you mean 'class 1'"),
         ({"task_classes": [["class 0"], ["class 0"]]}, "class 'class 0' comes twice"),
         ({"task_classes": [["class 0"], []]}, r"task_classes\.1: list should have at least 1 item"),
-        ({"task_classes": [["class 0"]]}, "tasks has 3 tasks, the data set only classes for 1"),
+        ({"task_classes": [["class 0"]]}, "task_classes names the classes of only 1: name those of 2 more there"),
+        ({"task_order": "sorted"}, "task_order: input should be 'given' or 'random'"),
         ({"evaluate_on": "train"}, "evaluate_on: input should be 'test' or 'validation'"),
     ],
 )

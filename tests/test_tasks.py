@@ -1,35 +1,101 @@
 """Class order, cutting, the chain of tasks, and what is said of a wrong chain."""
 
+import re
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.packing import hold_out, rows_of
+from pipeline.packing import rows_of
 from pipeline.seeds import generator
-from pipeline.tasks import Chain, chain, check_chain, class_order, cut, task_index, task_name
+from pipeline.tasks import (
+    Chain,
+    chain,
+    check_chain,
+    check_classes,
+    check_named,
+    class_order,
+    cut,
+    shuffled_tasks,
+    task_index,
+    task_name,
+)
 
 
 def test_chain() -> None:
     assert chain(3) == {"t1": {"prev": "t0"}, "t2": {"prev": "t1"}, "t3": {"prev": "t2"}}
-    check_chain(chain(3), num_tasks=2, available=3)
+    check_chain(chain(3), num_tasks=2)
+    check_classes(3, classes=5, classes_per_task=2)
+    check_named(3, 3)
 
 
 @pytest.mark.parametrize(
-    ("tasks", "num_tasks", "available", "message"),
+    ("tasks", "num_tasks", "message"),
     [
-        (chain(3), 4, 9, "num_tasks is 4, but tasks ends at t3"),
-        (chain(3), 3, 2, "tasks has 3 tasks, the data set only classes for 2"),
-        ({}, 1, 9, "tasks is not a chain"),
-        ({"t1": {"prev": "t0"}, "t3": {"prev": "t2"}}, 1, 9, "tasks is not a chain"),
-        ({"t1": {"prev": "t0"}, "t2": {"prev": "t0"}}, 1, 9, "tasks is not a chain"),
+        (chain(3), 4, "num_tasks is 4, but tasks ends at t3"),
+        ({}, 1, "tasks is not a chain"),
+        ({"t1": {"prev": "t0"}, "t3": {"prev": "t2"}}, 1, "tasks is not a chain"),
+        ({"t1": {"prev": "t0"}, "t2": {"prev": "t0"}}, 1, "tasks is not a chain"),
     ],
 )
-def test_a_wrong_chain_is_named_with_the_remedy(tasks: Chain, num_tasks: int, available: int, message: str) -> None:
+def test_a_wrong_chain_is_named_with_the_remedy(tasks: Chain, num_tasks: int, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
-        check_chain(tasks, num_tasks, available)
+        check_chain(tasks, num_tasks)
     assert "python -m pipeline plan" in str(raised.value)
+
+
+PER_TASK, PLAN, NAMES = (
+    "set classes_per_task to",
+    "run `python -m pipeline plan",
+    "name the classes of each task in task_",
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "classes", "per_task", "available", "remedies"),
+    [
+        (5, 6, 10, 1, f"{PER_TASK} 2 and {PLAN} 3`, or {PER_TASK} 3 and {PLAN} 2`, or {NAMES}classes"),
+        (5, 6, 4, 2, f"{PER_TASK} 2 and {PLAN} 3`, or {PER_TASK} 3 and {PLAN} 2`, or {PLAN} 2`, or {NAMES}classes"),
+        (5, 6, 2, 3, f"{PLAN} 3`, or {NAMES}classes"),
+        (5, 100, 50, 2, f"{PER_TASK} 20, or {PLAN} 2`, or {NAMES}classes"),
+        (5, 100, 100, 1, f"{PER_TASK} 20, or {NAMES}classes"),
+        (5, 3, 10, 1, f"{PER_TASK} 2 and {PLAN} 2`, or {NAMES}classes"),
+        (5, 1, 10, 1, f"{PLAN} 1`, or {NAMES}classes"),
+    ],
+)
+def test_too_few_classes_name_the_cause_and_what_would_fit(
+    wanted: int, classes: int, per_task: int, available: int, remedies: str
+) -> None:
+    with pytest.raises(UserError) as raised:
+        check_classes(wanted, classes, per_task)
+    assert str(raised.value) == (
+        f"params.yaml: tasks has {wanted} tasks, but the data set has classes for only {available} "
+        f"({classes} classes, classes_per_task: {per_task}): {remedies}"
+    )
+
+
+@given(st.integers(2, 9), st.integers(1, 30), st.integers(1, 40))
+def test_what_is_advised_fits(wanted: int, classes: int, per_task: int) -> None:
+    try:
+        check_classes(wanted, classes, per_task)
+    except UserError as error:
+        for advice in str(error).rpartition("): ")[2].split(", or "):
+            now = int((re.findall(r"classes_per_task to (\d+)", advice) or [per_task])[0])
+            then = int((re.findall(r"plan (\d+)", advice) or [wanted])[0])
+            if "task_classes" not in advice:
+                check_classes(then, classes, now)
+    else:
+        assert (wanted - 1) * per_task < classes
+
+
+def test_too_few_named_tasks() -> None:
+    with pytest.raises(
+        UserError, match=r"tasks has 3 tasks, but task_classes names the classes of only 1: name those of 2"
+    ):
+        check_named(3, 1)
 
 
 def test_task_names() -> None:
@@ -40,23 +106,49 @@ def test_task_names() -> None:
             task_index(name)
 
 
-@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=20), st.integers(0, 99), st.integers(1, 7))
-def test_every_class_is_in_one_task_and_groups_stay_together(groups: list[str], seed: int, per_task: int) -> None:
-    order = class_order(groups, generator(seed))
+NAMES_AND_GROUPS = st.dictionaries(st.text(max_size=4), st.sampled_from("abc"), min_size=1, max_size=20)
+
+
+def in_order(groups: dict[str, str], seed: int) -> list[str]:
+    return [list(groups)[c] for c in class_order(list(groups), list(groups.values()), seed)]
+
+
+@given(NAMES_AND_GROUPS, st.integers(0, 99), st.integers(1, 7))
+def test_every_class_is_in_one_task_and_groups_stay_together(groups: dict[str, str], seed: int, per_task: int) -> None:
+    order = class_order(list(groups), list(groups.values()), seed)
     assert sorted(order) == list(range(len(groups)))
-    runs = [
-        name for index, name in enumerate(groups[c] for c in order) if index == 0 or name != groups[order[index - 1]]
-    ]
-    assert len(runs) == len(set(groups))
+    of_class = [list(groups.values())[c] for c in order]
+    assert sum(group != before for group, before in pairwise(["", *of_class])) == len(set(of_class))
     tasks = cut(order, per_task)
     assert [c for task in tasks for c in task] == order
     assert all(len(task) == per_task for task in tasks[:-1])
     assert 1 <= len(tasks[-1]) <= per_task
 
 
-def test_the_order_depends_on_the_seed() -> None:
-    orders = {tuple(class_order(["x"] * 20, generator(seed))) for seed in range(5)}
-    assert len(orders) == 5
+@given(NAMES_AND_GROUPS, st.text(max_size=4), st.sampled_from("abcd"), st.integers(0, 99))
+def test_a_class_that_comes_or_goes_leaves_the_others_in_their_order(
+    groups: dict[str, str], name: str, group: str, seed: int
+) -> None:
+    without = {other: of for other, of in groups.items() if other != name}
+    more = in_order({name: group, **without}, seed)
+    assert [other for other in more if other != name] == in_order(without, seed)
+
+
+@given(st.lists(st.text(max_size=4), min_size=3, max_size=9, unique=True), st.integers(0, 99))
+def test_a_task_that_comes_or_grows_leaves_the_others_in_their_order(names: list[str], seed: int) -> None:
+    *tasks, last = [[name] for name in names]
+    order = shuffled_tasks(tasks, seed)
+    assert sorted(order) == sorted(tasks)
+    assert [task for task in shuffled_tasks([*tasks, last], seed) if task != last] == order
+    assert [task[:1] for task in shuffled_tasks([[*tasks[0], *last], *tasks[1:]], seed)] == order
+
+
+def test_the_orders_depend_on_the_seed() -> None:
+    names = [str(c) for c in range(20)]
+    assert len({tuple(class_order(names, [""] * 20, seed)) for seed in range(5)}) == 5
+    assert len({str(shuffled_tasks([[name] for name in names], seed)) for seed in range(5)}) == 5
+    groups = [str(c % 10) for c in range(20)]
+    assert len({tuple(groups[c] for c in class_order(names, groups, seed)) for seed in range(5)}) == 5
 
 
 def test_streams_differ_by_seed_stage_and_task_and_repeat() -> None:
@@ -71,14 +163,6 @@ def test_streams_differ_by_seed_stage_and_task_and_repeat() -> None:
     draws = [torch.rand(4, generator=generator(*scope)) for scope in scopes]
     assert len({tuple(draw.tolist()) for draw in draws}) == len(scopes)
     assert torch.equal(draws[0], torch.rand(4, generator=generator(*scopes[0])))
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 99))
-def test_held_out_images_are_a_fifth_of_each_class_and_apart(labels: list[int], seed: int) -> None:
-    rest, held_out = hold_out(torch.tensor(labels), generator(seed))
-    assert sorted([*rest.tolist(), *held_out.tolist()]) == list(range(len(labels)))
-    for label in set(labels):
-        assert (torch.tensor(labels)[held_out] == label).sum() == max(1, round(0.2 * labels.count(label)))
 
 
 def test_taking_classes_orders_and_renumbers() -> None:
