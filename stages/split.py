@@ -1,6 +1,7 @@
 """Cut the classes into tasks: one packed file of training images a task, one of all test images."""
 
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 import torch
 from pydantic import Field
@@ -31,8 +32,9 @@ def main() -> None:
     """Cut the data set into tasks."""
     params = read_params(Params)
     info = artifacts.load_json(artifacts.RAW_CLASSES)
-    if params.task_classes:
-        tasks = named_tasks(params.task_classes, info["classes"])
+    composed = [[normalize("NFC", name) for name in names] for names in params.task_classes]
+    if composed:
+        tasks = named_tasks(composed, info["classes"])
     else:
         tasks = cut(class_order(info["groups"], generator(params.seed, "split")), params.classes_per_task)
     check_chain(params.tasks, params.num_tasks, available=len(tasks))
