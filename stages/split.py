@@ -28,13 +28,17 @@ class Params(Record):
     order: Literal["sequential", "joint"]
 
 
+def _as_known(wanted: list[list[str]], classes: list[str]) -> list[list[str]]:
+    """Names as the classes bear them: composed, where they are written in decomposed Unicode."""
+    return [[name if name in classes else normalize("NFC", name) for name in names] for names in wanted]
+
+
 def main() -> None:
     """Cut the data set into tasks."""
     params = read_params(Params)
     info = artifacts.load_json(artifacts.RAW_CLASSES)
-    composed = [[normalize("NFC", name) for name in names] for names in params.task_classes]
-    if composed:
-        tasks = named_tasks(composed, info["classes"])
+    if params.task_classes:
+        tasks = named_tasks(_as_known(params.task_classes, info["classes"]), info["classes"])
     else:
         tasks = cut(class_order(info["groups"], generator(params.seed, "split")), params.classes_per_task)
     check_chain(params.tasks, params.num_tasks, available=len(tasks))
