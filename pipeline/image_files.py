@@ -97,7 +97,7 @@ def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError:
         raise BadImageError(_what_it_is(file)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, zlib.error) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, RuntimeError, struct.error, zlib.error) as error:
         raise BadImageError(f"cannot be read: {error}") from None
     except (Image.DecompressionBombError, OverflowError, ImageCms.PyCMSError) as error:
         raise BadImageError(f"cannot be read: {error}") from None

@@ -10,6 +10,7 @@ from parameters import set_params
 from PIL import Image
 from stage_repository import refusal, run_all
 
+from pipeline import doctor
 from pipeline.datasets import fetch_dataset
 
 
@@ -84,6 +85,21 @@ def test_images_within_outputs_or_around_them_are_refused(folder: str) -> None:
     if folder != "linked":
         write(Path(folder))
     assert read(folder).startswith(f"data_dir {folder}: the pipeline writes ")
+
+
+@pytest.mark.usefixtures("project")
+def test_the_doctor_says_what_dvc_does_not_notice_and_removes_no_image() -> None:
+    write(Path("data/pets"))
+    write(Path("elsewhere"))
+    hidden = Path("data/pets/cat/.photo.123456789")
+    hidden.write_bytes(b"a user's")
+    for dataset, findings in (("glyphs", 0), ("image_folder", 1)):
+        Path("params.yaml").write_text(f"dataset: {dataset}\ndata_dir: data/pets\n")
+        assert [finding.ok for finding in doctor.check_images()] == [True] * findings
+    assert hidden not in {finding.remove for finding in doctor.check_leftovers()}
+    Path("data/pets/bird").symlink_to(Path("elsewhere").absolute())
+    (finding,) = doctor.check_images()
+    assert "images: data/pets/bird is a link to a folder" in finding.what
 
 
 @pytest.mark.usefixtures("project")

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from stage_repository import refusal
 
+from pipeline import artifacts
 from pipeline.image_files import open_upright, pixels, read_image
 from pipeline.images import Images
 from pipeline.packing import stored, value_ranges
 from pipeline.value_range import to_8_bits, widened
+from stages import predict
 
 SIDE = 80
 
@@ -110,3 +112,15 @@ def test_predict_scales_as_the_data_set_was_and_refuses_what_it_did_not_hold(tmp
     assert "0.tif holds float values, as no image of the data set does" in refusal(
         lambda: read_image(other, 32, ranges)
     )
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_predict_finds_the_range_beside_the_names_of_the_classes(tmp_path: Path) -> None:
+    (path,) = write(tmp_path / "b", 1, 1, np.float32)
+    assert "0.tif holds float values" in refusal(lambda: predict.main([path], top=1))
+    facts = artifacts.load_json(artifacts.RAW_CLASSES)
+    artifacts.save_json(artifacts.RAW_CLASSES, facts | {"ranges": {"float": (0.0, 1.0)}})
+    assert refusal(lambda: predict.main([path], top=1)) == ""
+    artifacts.RAW_CLASSES.unlink()
+    Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "8 bits.png")
+    assert refusal(lambda: predict.main([tmp_path / "8 bits.png"], top=1)) == ""
