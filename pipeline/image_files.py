@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.value_range import KNOWN, Range, Ranges, extremes, kind, to_8_bits
+from pipeline.value_range import DEEP_COLOUR, KNOWN, Range, Ranges, extremes, kind, to_8_bits
 
 # Files may be any of these whatever their ending, or what their ending says; their first bytes tell them apart.
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -52,7 +52,7 @@ def open_upright(file: Path | BinaryIO, *, at_least: int | None = None, ranges: 
             image.draft("RGB", (at_least, at_least))
         of = kind(image)
         upright = ImageOps.exif_transpose(image)
-        return _rgb(upright) if of is None else _grey(upright, of, {**KNOWN, **(ranges or {})})
+        return _rgb(upright) if of in (None, DEEP_COLOUR) else _grey(upright, of, {**KNOWN, **(ranges or {})})
 
 
 def upright_size(path: Path, *, up_to: int) -> tuple[int, int]:
@@ -79,7 +79,7 @@ def value_extremes(path: Path) -> tuple[str, Range] | None:
     """The kind of an image of more than 8 bits, and its least and greatest value; None for any other."""
     with _opened(path) as image:
         of = kind(image)
-        return None if of is None else (of, _finite(np.asarray(image)))
+        return None if of is None else (of, _finite(np.asarray(image.convert("RGB") if of == DEEP_COLOUR else image)))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.image_files import BadImageError, is_plain, open_upright, pixels, upright_size, value_extremes
-from pipeline.value_range import Range, Ranges, is_nearly_uniform, widened
+from pipeline.value_range import Range, Ranges, is_dark_colour, is_nearly_uniform, widened
 
 ARRAY_PIXELS = 64 * 64  # images of one size up to this are stored as arrays
 PACKED_SIDE = 256  # the shorter side of an encoded image is at most this: 224 pixels, a little enlarged
@@ -49,6 +49,12 @@ def value_ranges(*splits: Tensor | Sequence[Path]) -> tuple[dict[str, Range], li
         for of in sorted({of for _, of, _ in found} - ranges.keys()):
             values = [value for _, kind, value in found if kind == of]
             ranges[of] = widened(min(low for low, _ in values), max(high for _, high in values))
+            if is_dark_colour(of, ranges[of]):
+                first = next(path for path, kind, _ in found if kind == of)
+                raise UserError(
+                    f"{first} and all other images of 16-bit colour use so few of these bits that they would be black: "
+                    "save them as 8-bit"
+                )
         flat = [path for path, of, value in found if is_nearly_uniform(value, ranges[of])]
         if flat:
             notes.append(

@@ -16,6 +16,7 @@ Range = tuple[float, float]  # what becomes 0, and what becomes 255
 Ranges = Mapping[str, Range]  # by kind
 
 SIXTEEN_BITS = "16-bit"
+DEEP_COLOUR = "16-bit colour"  # of which Pillow only reads the upper 8 bits
 KNOWN: Ranges = {SIXTEEN_BITS: (0.0, 65536.0)}
 _STEPS = 16  # a range is this many steps wide at most, at least half as many
 _NEARLY_UNIFORM = 1 / 64  # of the range: four of 256 greys
@@ -25,9 +26,11 @@ def kind(image: Image.Image) -> str | None:
     """Which images share a range with this one, whose pixels are not yet read; None for one of 8 bits or fewer."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # scaled by its own maximum
         return SIXTEEN_BITS
+    tiles = getattr(image, "tile", [])
+    layout = str(tiles[0].args) if tiles else ""
+    if image.mode in ("LA", "RGB", "RGBA") and ";16" in layout:
+        return DEEP_COLOUR
     if image.mode == "I":
-        tiles = getattr(image, "tile", [])
-        layout = str(tiles[0].args) if tiles else ""
         return "signed 16-bit" if "I;16" in layout else "32-bit"
     return "float" if image.mode == "F" else None
 
@@ -53,6 +56,11 @@ def widened(low: float, high: float) -> Range:
 def is_nearly_uniform(values: Range, scale: Range) -> bool:
     """Whether an image with these extremes would have hardly more than one grey under a range."""
     return values[1] - values[0] < (scale[1] - scale[0]) * _NEARLY_UNIFORM
+
+
+def is_dark_colour(of: str, scale: Range) -> bool:
+    """Whether colours of 16 bits use so few of them that hardly any are left: 12 bits become 4."""
+    return of == DEEP_COLOUR and scale[1] <= 32
 
 
 def to_8_bits(values: Values, scale: Range) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

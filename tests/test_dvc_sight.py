@@ -8,7 +8,7 @@ from dvc_repository import Repository, ran
 from imports import ROOT
 from parameters import set_params
 from PIL import Image
-from stage_repository import refusal, run_all
+from stage_repository import refusal
 
 from pipeline import doctor
 from pipeline.datasets import fetch_dataset
@@ -113,16 +113,15 @@ def clean() -> None:
     subprocess.run(["make", "-sf", ROOT / "Makefile", "clean"], check=True)
 
 
-@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.usefixtures("tiny_finished")
 def test_make_clean_removes_all_that_stages_wrote() -> None:
-    run_all(3)
     assert Path("artifacts/heads/t3.safetensors").exists()
     clean()
     assert not Path("data").exists()
     assert not Path("artifacts").exists()
 
 
-@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.usefixtures("tiny_finished")
 def test_make_clean_removes_nothing_else() -> None:
     places = ["data", "data/raw", "data/train", "artifacts", "artifacts/heads", "artifacts/queries/train", "elsewhere"]
     for place in places:
@@ -130,7 +129,6 @@ def test_make_clean_removes_nothing_else() -> None:
         Path(place, "vit.safetensors").write_bytes(b"weights")
         Path(place, "labels.json").write_bytes(b"{}")
     kept = {path for path in Path().rglob("*") if path.name in ("vit.safetensors", "0.png", "1.png", "2.png")}
-    run_all(3)
     clean()
     assert len(kept) == 7 * len(places)
     assert all(path.exists() for path in kept)

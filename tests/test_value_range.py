@@ -1,5 +1,7 @@
 """More than 8 bits: one range for a data set, whatever its images hold, and the same rule for training and predict."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +126,27 @@ def test_predict_finds_the_range_beside_the_names_of_the_classes(tmp_path: Path)
     artifacts.RAW_CLASSES.unlink()
     Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "8 bits.png")
     assert refusal(lambda: predict.main([tmp_path / "8 bits.png"], top=1)) == ""
+
+
+def sixteen_bit_colour(path: Path, top: int) -> None:
+    """A PNG, which Pillow reads but does not write."""
+    values = (np.random.default_rng(0).random((SIDE, SIDE, 3)) * top).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    content = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def test_colours_of_16_bits_keep_the_upper_8_or_are_refused_by_name(tmp_path: Path) -> None:
+    sixteen_bit_colour(tmp_path / "full.png", 65535)
+    sixteen_bit_colour(tmp_path / "dark.png", 4095)
+    paths = [tmp_path / "full.png", tmp_path / "dark.png"]
+    ranges, _ = value_ranges(paths)
+    assert 120 < pixels(open_upright(paths[0], ranges=ranges)).float().mean() < 135
+    assert "dark.png and all other images of 16-bit colour" in refusal(lambda: value_ranges(paths[1:]))
