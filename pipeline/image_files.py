@@ -15,7 +15,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import REFUSALS, UserError
 from pipeline.value_range import DEEP_COLOUR, KNOWN, Range, Ranges, extremes, kind, to_8_bits
 
 # Files may be any of these whatever their ending, or what their ending says; their first bytes tell them apart.
@@ -71,7 +71,7 @@ def is_image(path: Path) -> bool:
     try:
         with _opened(path):
             return True
-    except (BadImageError, FileNotFoundError):
+    except (BadImageError, OSError):
         return False
 
 
@@ -98,6 +98,8 @@ def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise BadImageError(_what_it_is(file)) from None
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, RuntimeError, struct.error, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            raise  # no fault of the image
         raise BadImageError(f"cannot be read: {error}") from None
     except (Image.DecompressionBombError, OverflowError, ImageCms.PyCMSError) as error:
         raise BadImageError(f"cannot be read: {error}") from None
