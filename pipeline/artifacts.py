@@ -121,7 +121,12 @@ def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[st
     with _replacing(path) as file:
         file.seek(before)
         for index, image in enumerate(images):
-            shape = () if isinstance(image, bytes) else tuple(image.shape)
+            last, shape = shape, () if isinstance(image, bytes) else tuple(image.shape)
+            if index and shape != last:
+                raise UserError(
+                    f"{path}: image {index} is {shape}, the one before {last}: did images change while they were read? "
+                    "`dvc repro` begins again"
+                )
             size = file.write(image if isinstance(image, bytes) else image.numpy().tobytes())
             integers["offsets"][index + 1] = integers["offsets"][index] + size
         total = int(integers["offsets"][-1])

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.archive_sets import load_cub200, load_imagenet_r, load_tiny_imagenet
+from pipeline.dvc_sight import check_apart_from_outputs, check_noticed
 from pipeline.errors import UserError
 from pipeline.glyph_images import draw_glyphs
 from pipeline.image_folder import load_image_folder
@@ -33,7 +34,10 @@ IMAGE_FOLDER = "image_folder"
 def fetch_dataset(name: str, *, data_dir: Path, scratch: Path) -> ImageSet:
     """The images of a data set, or of the folder `data_dir`. Raises UserError for an unknown name."""
     if name == IMAGE_FOLDER:
-        return load_image_folder(data_dir)
+        check_apart_from_outputs(data_dir)
+        images = load_image_folder(data_dir)
+        check_noticed(data_dir, [*images.train_images, *images.test_images])
+        return images
     if name not in DATASETS:
         known = ", ".join((*DATASETS, IMAGE_FOLDER))
         raise UserError(f"params.yaml: dataset {name!r} is unknown: choose one of {known}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from pipeline.datasets import IMAGE_FOLDER, fetch_dataset
 from pipeline.device import compute_device
 from pipeline.errors import REPAIR, UserError
 from pipeline.findings import Finding
@@ -27,7 +28,8 @@ RWLOCK = Path(".dvc/tmp/rwlock")
 OUTPUTS = (Path("data"), Path("artifacts"), Path("reports"))
 _SHOWN = ("dvc", "torch", "torchvision", "timm")
 _ROOM = 2**30  # bytes that should be free
-_UNFINISHED = re.compile(r"\..+\.(\d+)")  # pipeline.artifacts writes .NAME.PID before NAME
+# pipeline.artifacts writes .NAME.PID before NAME; a user's images may lie in the same folders.
+_UNFINISHED = re.compile(r"\..+\.(?:csv|json|md|png|safetensors)\.(\d+)")
 
 
 def examine() -> Iterator[Finding]:
@@ -36,6 +38,7 @@ def examine() -> Iterator[Finding]:
     yield check_versions()
     yield check_parameters()
     yield check_device()
+    yield from check_images()
     yield from check_leftovers()
     cache = cache_folder()
     yield from check_room(cache)
@@ -108,6 +111,21 @@ def check_device() -> Finding:
         return Finding(True, f"device: {compute_device()}")
     except UserError as error:
         return Finding(False, f"device: {error}", "unset DEVICE")
+
+
+def check_images() -> Iterator[Finding]:
+    """A user's folder of images: DVC notices no link to a folder, and no folder that it ignores, that came later."""
+    params = read_mapping(PARAMS_FILE)
+    if params.get("dataset") != IMAGE_FOLDER:
+        return
+    folder = Path(str(params.get("data_dir")))
+    try:
+        images = fetch_dataset(IMAGE_FOLDER, data_dir=folder, scratch=Path())
+    except UserError as error:
+        yield Finding(False, f"images: {error}", "images/README.md says how they may lie")
+        return
+    counts = f"{len(images.train_labels)} for training, {len(images.test_labels)} for testing"
+    yield Finding(True, "; ".join([f"images: {len(images.classes)} classes, {counts}", *images.notes]))
 
 
 def cache_folder() -> Path:

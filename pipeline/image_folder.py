@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,13 +10,24 @@ from torch import Tensor
 
 from pipeline.errors import UserError, visible
 from pipeline.held_out import fifth
-from pipeline.image_files import SUFFIXES
+from pipeline.image_listing import class_name, describe_depth, describe_left_out, list_folders, list_images, no_link
 from pipeline.image_set import ImageSet
 from pipeline.packing import content_numbers
 
 SEED = 0  # a data set is the same for every `seed` of params.yaml, which orders its classes
 
+_TEST = ("test", "val", "valid", "validation")
+_EXPECTED = "expected train/CLASS/* and test/CLASS/*, or CLASS/*, in data_dir"
+
 Files = dict[str, list[Path]]  # class -> its images, both in alphabetical order
+
+
+@dataclass(frozen=True)
+class Found:
+    """The classes of a folder, and lines on what a user should know of how it was read."""
+
+    files: Files
+    notes: list[str]
 
 
 def load_image_folder(folder: Path) -> ImageSet:
@@ -24,26 +36,79 @@ def load_image_folder(folder: Path) -> ImageSet:
     Which images these are depends on the bytes of each file alone (pipeline.held_out). Raises UserError where there are
     no class folders, or a file cannot be read.
     """
-    if (folder / "train").is_dir():
-        return image_set(class_files(folder / "train"), class_files(folder / "test"))
-    return image_set(*stratified_split(class_files(folder)))
+    splits = find_splits(folder)
+    if splits is None:
+        found = find_classes(folder)
+        _check_is_not_wrapped(folder, found.files)
+        return image_set(*stratified_split(found.files), notes=found.notes)
+    train, test = (find_classes(no_link(split)) for split in splits)
+    others = [path.name for path in list_folders(folder) if path not in splits]
+    notes = [f"{folder}: left out {', '.join(others)}: no training or test images"] if others else []
+    if splits[1].name.casefold() != "test":
+        notes.append(f"{folder}: tested on {splits[1].name}, since there is no test")
+    return image_set(train.files, test.files, notes=[*train.notes, *test.notes, *notes])
+
+
+def find_splits(folder: Path) -> tuple[Path, Path] | None:
+    """The folders of training and test images, None where those in `folder` are classes; upper or lower case.
+
+    A folder called `train` is a class like any other if it holds images and stands beside others. Where there is no
+    `test`, one for validation does for testing. Raises UserError where one split is there without the other.
+    """
+    folders = list_folders(folder)
+    train = _called(folders, "train")
+    tests = [path for name in _TEST for path in _called(folders, name)]
+    ready = [path for path in tests if list_folders(path)]
+    others = [path for path in folders if path not in (*train, *tests)]
+    if not train:
+        if tests and not others and not any(list_images(path, deep=False).images for path in tests):
+            raise UserError(f"{folder} has {tests[0].name}/, but no train/: {_EXPECTED}")
+        return None
+    holds_images = bool(list_images(train[0], deep=False).images)
+    if others and holds_images and not (ready and list_folders(train[0])):
+        return None
+    return train[0], (ready or tests or [folder / "test"])[0]
+
+
+def _called(folders: Sequence[Path], name: str) -> list[Path]:
+    """Those of a name in upper or lower case, as it is written first."""
+    return sorted((path for path in folders if path.name.casefold() == name), key=lambda path: path.name != name)
+
+
+def find_classes(folder: Path) -> Found:
+    """The classes in a folder. Raises UserError where it has no folders."""
+    folders = list_folders(folder)
+    if not folders:
+        raise UserError(f"{folder} has no class folders: {_EXPECTED}")
+    listings = [(path, list_images(no_link(path))) for path in folders]
+    files: Files = {}
+    for path, listing in listings:
+        files[class_name(path)] = sorted([*files.get(class_name(path), []), *listing.images])
+    beside = list_images(folder, deep=False)
+    notes = describe_left_out(folder, [path for _, listing in listings for path in listing.left_out])
+    notes += describe_depth(folder, listings)
+    if beside.images:
+        notes.append(f"{folder}: left out {len(beside.images)} images that lie in no class folder")
+    if lost := [path.name for path in beside.left_out if path.is_symlink() and not path.exists()]:
+        notes.append(f"{folder}: left out {', '.join(lost)}: links to nothing")
+    return Found(files, notes)
 
 
 def class_files(folder: Path) -> Files:
-    """The images in each subfolder; other files are ignored. Raises UserError where there are no subfolders."""
-    classes = (
-        sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".") if folder.is_dir() else []
-    )
-    if not classes:
-        raise UserError(
-            f"{folder} has no class folders: expected train/CLASS/* and test/CLASS/*, or CLASS/*, in data_dir"
-        )
-    for path in classes:
-        if path.name.encode(errors="replace").decode() != path.name:
-            raise UserError(f"{path}: the name of this class is not UTF-8: rename the folder")
-    return {
-        c.name: sorted(p for p in c.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".") for c in classes
-    }
+    """The images of each class folder. Raises UserError where there are no such folders."""
+    return find_classes(folder).files
+
+
+def _check_is_not_wrapped(folder: Path, files: Files) -> None:
+    """Raises UserError for a folder with one folder inside, which holds those of the classes, as archives unpack."""
+    folders = list_folders(folder)
+    if len(folders) == 1 and any(files.values()):
+        only, inside = folders[0], list_folders(folders[0])
+        if inside and not list_images(only, deep=False).images:
+            raise UserError(
+                f"{folder} holds one folder, {only.name}, whose images lie in folders inside, as {inside[0].name}: "
+                f"if these are the classes, `data_dir: {only}`; if {only.name} is a class, move its images up into it"
+            )
 
 
 def stratified_split(files: Files) -> tuple[Files, Files]:
@@ -69,7 +134,9 @@ def listing_digest(paths: Sequence[Path]) -> str:
     ).hexdigest()
 
 
-def image_set(train: Mapping[str, Sequence[Path]], test: Mapping[str, Sequence[Path]]) -> ImageSet:
+def image_set(
+    train: Mapping[str, Sequence[Path]], test: Mapping[str, Sequence[Path]], *, notes: Sequence[str] = ()
+) -> ImageSet:
     """A data set of files, without groups; a class that only one split has is in both, without images."""
     classes = sorted(train.keys() | test.keys())
 
@@ -79,4 +146,4 @@ def image_set(train: Mapping[str, Sequence[Path]], test: Mapping[str, Sequence[P
         return [path for paths in of_class for path in paths], labels
 
     (train_images, train_labels), (test_images, test_labels) = listed(train), listed(test)
-    return ImageSet(classes, [""] * len(classes), train_images, train_labels, test_images, test_labels)
+    return ImageSet(classes, [""] * len(classes), train_images, train_labels, test_images, test_labels, notes)

@@ -23,6 +23,7 @@ class ImageSet:
     train_labels: Tensor  # int64 [N], indices into classes
     test_images: Tensor | Sequence[Path]
     test_labels: Tensor
+    notes: Sequence[str] = ()  # what a user should know of how it was read, a line each
 
     def __post_init__(self) -> None:
         """Raises UserError for what is no such data set, whichever archive or function it came from."""

@@ -13,7 +13,7 @@ from io import BytesIO
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import REPAIR, UserError
 from pipeline.image_files import BadImageError, open_upright, square
 
 
@@ -80,4 +80,4 @@ class Images:
         try:
             return square(open_upright(BytesIO(self._encoded(row, offsets)), at_least=size), size)
         except BadImageError as error:
-            raise UserError(f"image {row} of a packed file {error}: delete data/, then `dvc repro`") from None
+            raise UserError(f"image {row} of a packed file {error}: {REPAIR}") from None

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.image_files import BadImageError, image_size, is_plain, open_upright, pixels
+from pipeline.image_files import BadImageError, is_plain, open_upright, pixels, upright_size, value_extremes
+from pipeline.value_range import Range, Ranges, is_dark_colour, is_nearly_uniform, widened
 
 ARRAY_PIXELS = 64 * 64  # images of one size up to this are stored as arrays
 PACKED_SIDE = 256  # the shorter side of an encoded image is at most this: 224 pixels, a little enlarged
@@ -23,27 +24,58 @@ _AHEAD = 256  # images that wait for the disk
 
 
 def are_arrays(*splits: Tensor | Sequence[Path]) -> bool:
-    """Whether images are so small, and all of one size, that arrays are the better store. Raises UserError."""
+    """Whether images are so small, and upright all of one size, that arrays are the better store. Raises UserError."""
     sizes: set[tuple[int, int]] = set()
     for images in splits:
-        sizes |= {(images.shape[2], images.shape[1])} if isinstance(images, Tensor) else set(_named(image_size, images))
-        if len(sizes) > 1:
-            return False
-    return all(width * height <= ARRAY_PIXELS for width, height in sizes)
+        found = {(images.shape[2], images.shape[1])} if isinstance(images, Tensor) else _named(_size, images)
+        for width, height in found:
+            sizes.add((width, height))
+            if len(sizes) > 1 or width * height > ARRAY_PIXELS:
+                return False
+    return True
 
 
-def stored(images: Tensor | Sequence[Path], *, arrays: bool) -> Iterator[bytes | Tensor]:
+def value_ranges(*splits: Tensor | Sequence[Path]) -> tuple[dict[str, Range], list[str]]:
+    """How images of more than 8 bits are scaled, by kind, and a line where some become nearly uniform by it.
+
+    splits: training images and then others; of a kind that training has, only training images count. Raises UserError.
+    """
+    ranges: dict[str, Range] = {}
+    notes = []
+    for images in splits:
+        paths = () if isinstance(images, Tensor) else images
+        found = [(path, *deep) for path, deep in zip(paths, _named(value_extremes, paths), strict=True) if deep]
+        for of in sorted({of for _, of, _ in found} - ranges.keys()):
+            values = [value for _, kind, value in found if kind == of]
+            ranges[of] = widened(min(low for low, _ in values), max(high for _, high in values))
+            if is_dark_colour(of, ranges[of]):
+                first = next(path for path, kind, _ in found if kind == of)
+                raise UserError(
+                    f"{first} and all other images of 16-bit colour use so few of these bits that they would be black: "
+                    "save them as 8-bit"
+                )
+        flat = [path for path, of, value in found if is_nearly_uniform(value, ranges[of])]
+        if flat:
+            notes.append(
+                f"{len(flat)} images of more than 8 bits use less than 1/64 of the range of their kind, as {flat[0]}, "
+                "and become nearly uniform: if theirs is another scale, save them as 8-bit"
+            )
+    return ranges, notes
+
+
+def stored(images: Tensor | Sequence[Path], *, arrays: bool, ranges: Ranges | None = None) -> Iterator[bytes | Tensor]:
     """Each image as a packed file has it, in order: uint8 [H, W, 3], or the bytes of an image file.
 
     Files that are upright 8-bit RGB of at most PACKED_SIDE pixels stay as they are, byte for byte. Larger ones are
-    scaled down, others converted without loss. Raises UserError with the name of a file that is no image.
+    scaled down, others converted without loss; more than 8 bits become 8 by `ranges`. Raises UserError with the name of
+    a file that is no image.
     """
     if isinstance(images, Tensor):
         yield from (image if arrays else _encode(Image.fromarray(image.numpy())) for image in images)
     elif arrays:
-        yield from _named(_array, images)
+        yield from _named(lambda path: pixels(open_upright(path, ranges=ranges)), images)
     else:
-        yield from _named(_file_bytes, images)
+        yield from _named(lambda path: _file_bytes(path, ranges), images)
 
 
 Answer = TypeVar("Answer")
@@ -66,15 +98,14 @@ def _named(read: Callable[[Path], Answer], paths: Iterable[Path]) -> Iterator[An
             yield from pool.map(attempt, some)
 
 
-def _array(path: Path) -> Tensor:
-    return pixels(open_upright(path))
+def _size(path: Path) -> tuple[int, int]:
+    return upright_size(path, up_to=ARRAY_PIXELS)
 
 
-def _file_bytes(path: Path) -> bytes:
-    content = path.read_bytes()
-    image = open_upright(BytesIO(content))  # decoded to the last byte: a truncated file is found here
-    if is_plain(BytesIO(content)) and min(image.size) <= PACKED_SIDE:
-        return content
+def _file_bytes(path: Path, ranges: Ranges | None) -> bytes:
+    image = open_upright(path, ranges=ranges)  # decoded to the last byte: a truncated file is found here
+    if min(image.size) <= PACKED_SIDE and is_plain(path):
+        return path.read_bytes()
     return _encode(image)
 
 

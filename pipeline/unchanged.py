@@ -11,6 +11,10 @@ from pathlib import Path
 from pipeline import artifacts, code
 from pipeline.errors import UserError
 from pipeline.params import read_declared, read_values
+from pipeline.system_files import is_of_system
+
+_ABSENT = object()
+_SHOWN = 3  # files of a folder
 
 
 @contextmanager
@@ -30,7 +34,8 @@ def unchanged(stage: str) -> Iterator[None]:
     yield
     params = read_values(declared.params)
     changed = [f"{what} in params.yaml" for what, value in declared.params.items() if params[what] != value]
-    changed += [what for what, file in declared.files.items() if _state(file) != before[what]]
+    for what, file in declared.files.items():
+        changed += _differences(what, before[what], _state(file))
     changed += _edited(name, code.read_sources())
     if changed:
         raise UserError(
@@ -45,11 +50,26 @@ def _edited(name: str, sources: code.Sources) -> list[str]:
     return [module for module, digest in listed.items() if code.digest(sources.get(Path(module), b"")) != digest]
 
 
+def _differences(what: str, before: object, after: object) -> list[str]:
+    """What of a dependency changed: the file itself, or those in a folder, by name."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return [what] if before != after else []
+    names = sorted(name for name in before | after if before.get(name, _ABSENT) != after.get(name, _ABSENT))
+    more = [f"{len(names) - _SHOWN} more in {what}"] if len(names) > _SHOWN else []
+    return [f"{what.rstrip('/')}/{name}" for name in names[:_SHOWN]] + more
+
+
+def _is_unread(name: str) -> bool:
+    """Whether no stage reads a file in a folder: compiled code, and what file browsers and other systems put there."""
+    return name.endswith(".pyc") or any(is_of_system(part) for part in name.split("/"))
+
+
 def _state(file: Path) -> object:
     """What tells one version of a file or folder from the next: its size and time."""
     if not file.exists():
         return None
     if file.is_dir():
-        return {inner: _state(inner) for inner in file.rglob("*") if not inner.is_dir() and inner.suffix != ".pyc"}
+        found = ((inner.relative_to(file).as_posix(), inner) for inner in file.rglob("*"))
+        return {name: _state(inner) for name, inner in found if not inner.is_dir() and not _is_unread(name)}
     status = file.stat()
     return status.st_size, status.st_mtime_ns, status.st_ino

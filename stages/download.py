@@ -11,9 +11,9 @@ from pipeline import artifacts
 from pipeline.backbones import fetch_backbone
 from pipeline.command import run
 from pipeline.datasets import fetch_dataset
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import REFUSALS, UserError, visible
 from pipeline.image_folder import listing_digest
-from pipeline.packing import are_arrays, content_numbers, stored
+from pipeline.packing import are_arrays, content_numbers, stored, value_ranges
 from pipeline.params import Record, read_params
 
 
@@ -51,16 +51,21 @@ def main() -> None:
     with scratch_folder() as scratch:
         dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch)
         arrays = are_arrays(dataset.train_images, dataset.test_images)
+        ranges, notes = value_ranges(dataset.train_images, dataset.test_images)
         contents = content_numbers(dataset.train_images)  # by which images are held out for validation
         for file, images, fields in (
             (artifacts.RAW_TRAIN, dataset.train_images, {"labels": dataset.train_labels, "contents": contents}),
             (artifacts.RAW_TEST, dataset.test_images, {"labels": dataset.test_labels}),
         ):
-            artifacts.save_images(file, stored(images, arrays=arrays), fields)
-    listed: dict[str, object] = (
-        {} if isinstance(dataset.test_images, Tensor) else {"test_files": listing_digest(dataset.test_images)}
-    )
-    artifacts.save_json(artifacts.RAW_CLASSES, {"classes": dataset.classes, "groups": dataset.groups, **listed})
+            artifacts.save_images(file, stored(images, arrays=arrays, ranges=ranges), fields)
+    facts: dict[str, object] = {"classes": dataset.classes, "groups": dataset.groups}
+    if not isinstance(dataset.test_images, Tensor):
+        facts["test_files"] = listing_digest(dataset.test_images)
+    if ranges:
+        facts["ranges"] = ranges  # predict scales by them, too
+    artifacts.save_json(artifacts.RAW_CLASSES, facts)
+    for note in (*dataset.notes, *notes):
+        print(visible(note))
     print(
         f"{params.dataset}: {len(dataset.classes)} classes, {len(dataset.train_labels)} training and "
         f"{len(dataset.test_labels)} test images; backbone {params.backbone}"

@@ -67,7 +67,8 @@ def main(
 ) -> None:
     """Print the most probable classes of each IMAGE and the task whose LayerNorms were selected."""
     params = read_params(Params)
-    pixels = torch.stack([read_image(path, params.image_size) for path in images])
+    ranges = artifacts.load_json(artifacts.RAW_CLASSES).get("ranges") if artifacts.RAW_CLASSES.exists() else None
+    pixels = torch.stack([read_image(path, params.image_size, ranges) for path in images])
     learner = load_learner(params)
     classes = [visible(name) for names in artifacts.load_json(artifacts.TASKS).values() for name in names]
     tasks, probabilities = learner.predict(Images.of_pixels(pixels))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 import torch
 from pydantic import Field
@@ -42,6 +43,11 @@ class Params(Record):
     order: Literal["sequential", "joint"]
 
 
+def _as_known(wanted: Sequence[Sequence[str]], classes: Sequence[str]) -> list[list[str]]:
+    """Names as the classes bear them: composed, where they are written in decomposed Unicode."""
+    return [[name if name in classes else normalize("NFC", name) for name in names] for names in wanted]
+
+
 def main() -> None:
     """Cut the data set into tasks."""
     params = read_params(Params)
@@ -78,7 +84,7 @@ def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> l
     """The classes of each task, by number. Raises UserError where there are not enough for the chain."""
     check_chain(params.tasks, params.num_tasks)
     if params.task_classes:
-        wanted = params.task_classes
+        wanted = _as_known(params.task_classes, classes)
         tasks = named_tasks(wanted if params.task_order == "given" else shuffled_tasks(wanted, params.seed), classes)
         check_named(len(params.tasks), len(tasks))
         return tasks

@@ -15,7 +15,7 @@ from pipeline.classifier import TaskFeatures, Training
 from pipeline.datasets import fetch_dataset
 from pipeline.errors import UserError
 from pipeline.image_set import ImageSet
-from pipeline.packing import are_arrays, stored
+from pipeline.packing import are_arrays, stored, value_ranges
 from pipeline.progress import Progress
 from pipeline.selector import SCORES
 
@@ -28,8 +28,8 @@ READ = {name for name in DATA if name.startswith(("images in", "names", "the sam
     "an image a class",
     "a single class",
     "classes for one task",
-    "no train folder",
     "folders within folders",
+    "a folder named as an image",
     "a file name that is not UTF-8",
     "png cut at 90%",  # all pixels are there
     "a pixel",
@@ -48,8 +48,9 @@ def test_a_data_set_is_read_or_its_culprit_named(name: str, tmp_path: Path) -> N
     def read() -> None:
         images = fetch_dataset("image_folder", data_dir=folder, scratch=tmp_path)
         arrays = are_arrays(images.train_images, images.test_images)
+        ranges, _ = value_ranges(images.train_images, images.test_images)
         for split, labels in ((images.train_images, images.train_labels), (images.test_images, images.test_labels)):
-            assert len(list(stored(split, arrays=arrays))) == len(labels)
+            assert len(list(stored(split, arrays=arrays, ranges=ranges))) == len(labels)
 
     message = refusal(read)
     assert (message == "") == (name in READ), message

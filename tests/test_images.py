@@ -15,7 +15,7 @@ from tiny import random_images
 
 from pipeline import artifacts
 from pipeline.errors import UserError
-from pipeline.image_files import BadImageError, image_size, open_upright, pixels
+from pipeline.image_files import BadImageError, open_upright, pixels, upright_size
 from pipeline.images import Images
 from pipeline.packing import PACKED_SIDE, are_arrays, stored
 
@@ -119,10 +119,92 @@ def test_every_kind_of_file_becomes_upright_rgb(
     image = open_upright(tmp_path / name)
     assert (image.mode, image.size) == ("RGB", size)
     assert corner is None or image.getpixel((0, 0)) == corner
-    assert image_size(tmp_path / name) in (size, size[::-1])
+    assert upright_size(tmp_path / name, up_to=10_000) == size
     (content,) = stored([tmp_path / name], arrays=False)
     assert isinstance(content, bytes)
     assert open_upright(BytesIO(content)).size == size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("suffix", "exact"), [("png", True), ("jpg", False), ("tif", True), ("webp", False)])
+def test_small_images_of_one_size_are_upright_however_they_are_turned(
+    tmp_path: Path, orientation: int, suffix: str, exact: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth(48, 32).save(tmp_path / f"0.{suffix}")
+    smooth(48, 32).save(tmp_path / f"1.{suffix}", exif=exif)
+    paths = [tmp_path / f"{index}.{suffix}" for index in range(2)]
+    expected = [open_upright(path) for path in paths]
+    assert expected[1].size == ((32, 48) if orientation > 4 else (48, 32))
+    assert are_arrays(paths) == (orientation <= 4)
+    for image, mapped in zip(expected, packed(tmp_path, paths).contents(), strict=True):
+        stored_image = mapped if isinstance(mapped, torch.Tensor) else pixels(open_upright(BytesIO(mapped)))
+        assert stored_image.shape == pixels(image).shape
+        assert torch.equal(stored_image, pixels(image)) or not exact
+
+
+def test_two_sizes_of_equal_area_or_count_are_no_array(tmp_path: Path) -> None:
+    paths = []
+    for index, size in enumerate([(48, 32), (32, 48), (48, 32), (32, 48), (64, 24), (64, 24)]):
+        paths.append(tmp_path / f"{index}.png")
+        smooth(*size).save(paths[-1])
+    assert not are_arrays(paths)
+    assert [image.size for image in map(open_upright, paths)] == [
+        open_upright(BytesIO(content)).size
+        for content in packed(tmp_path, paths).contents()
+        if isinstance(content, bytes)
+    ]
+    assert not are_arrays(paths[:1], paths[1:2])
+
+
+@pytest.mark.parametrize("second", [torch.zeros(32, 48, 3, dtype=torch.uint8), b"bytes"])
+def test_images_of_unequal_shape_are_not_written(tmp_path: Path, second: torch.Tensor | bytes) -> None:
+    images = [torch.zeros(48, 32, 3, dtype=torch.uint8), second]
+    with pytest.raises(UserError, match=r"image 1 is \(.*\), the one before \(48, 32, 3\): did images change"):
+        artifacts.save_images(tmp_path / "packed.safetensors", images, {"labels": torch.arange(2)})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp", "avif"])
+def test_of_several_frames_the_first_counts(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (80, 80), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / f"0.{suffix}", save_all=True, append_images=frames[1:])
+    red, green, blue = pixels(open_upright(tmp_path / f"0.{suffix}")).float().mean((0, 1)).tolist()
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B"])
+def test_every_mode_of_eight_bits_or_sixteen_is_read(tmp_path: Path, mode: str) -> None:
+    """As a file holds it: Pillow's own TIFF, or PNG where that has no such mode."""
+    grey = Image.new("L", (80, 80), 200)
+    if mode.startswith("I;16"):
+        image = Image.fromarray(np.full((80, 80), 200 * 256, ">u2" if mode.endswith("B") else "<u2"))
+    elif mode == "LAB":
+        image = Image.merge("LAB", [grey, Image.new("L", (80, 80), 128), Image.new("L", (80, 80), 128)])
+    else:
+        image = grey.convert("RGB" if mode == "P" else mode).convert(mode)
+    image.save(tmp_path / ("0.png" if mode == "P" else "0.tif"))
+    (path,) = tmp_path.iterdir()
+    found = pixels(open_upright(path)).float()
+    assert found.shape == (80, 80, 3)
+    assert 190 < found.mean() < (256 if mode == "1" else 210)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is HEIC, for which Pillow needs a package: `pip install pillow-heif`"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image that Pillow can read"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jpg", "eps", "tga"])
+def test_what_is_no_image_here_is_called_by_its_name(tmp_path: Path, content: bytes, message: str, suffix: str) -> None:
+    (tmp_path / f"0.{suffix}").write_bytes(content)
+    with pytest.raises(BadImageError, match=message):
+        open_upright(tmp_path / f"0.{suffix}")
 
 
 def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:

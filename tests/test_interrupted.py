@@ -148,10 +148,27 @@ def test_what_changed_is_named() -> None:
     heads = str(artifacts.auxiliary_heads_file("t1"))
     with pytest.raises(UserError, match=f"^lr in params.yaml, {heads} changed while stage_one@t2 ran"):
         edit_during("stage_one@t2", "lr", heads)
-    with pytest.raises(UserError, match=r"^data/train changed while queries ran"):
+    with pytest.raises(UserError, match=r"^data/train/t1.safetensors changed while queries ran"):
         edit_during("../dvc.yaml:queries", "data/train/t1.safetensors")
     edit_during("stage_one@t2", "classifier_lr", "data/train/t1.safetensors")
     edit_during("", "lr")
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_files_that_appear_in_a_folder_are_named_and_those_of_file_browsers_let_be() -> None:
+    prepare()
+
+    def appear(*names: str) -> None:
+        with unchanged("queries"):
+            for name in names:
+                Path("data/train", name).parent.mkdir(exist_ok=True)
+                Path("data/train", name).write_bytes(b"new")
+
+    appear("Thumbs.db", ".DS_Store", "._t1", "desktop.ini", ".hidden/any")
+    with pytest.raises(UserError, match=r"^data/train/a/new changed while queries ran"):
+        appear("a/new")
+    with pytest.raises(UserError, match=r"^data/train/0, data/train/1, data/train/2, 2 more in data/train changed"):
+        appear(*"01234")
 
 
 @pytest.mark.usefixtures("tiny_repository")

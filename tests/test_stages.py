@@ -1,6 +1,7 @@
 """The stages in a temporary repository, with a tiny ViT and a tiny data set: what they read, write and never change."""
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,14 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("DEVICE", device)
         with pytest.raises(UserError, match=f"DEVICE='{device}' cannot be used"):
             run_stage("queries")
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_classes_in_params_yaml_may_be_written_decomposed() -> None:
+    facts = artifacts.load_json(artifacts.RAW_CLASSES)
+    composed, ohm = unicodedata.normalize("NFC", "épée"), "\N{OHM SIGN}"  # which composes to another character
+    artifacts.save_json(artifacts.RAW_CLASSES, facts | {"classes": [composed, ohm, *facts["classes"][2:]]})
+    wanted = [[unicodedata.normalize("NFD", "épée")], [ohm], ["class 2"]]
+    set_params(Path("params.yaml"), task_classes=wanted)
+    run_stage("split")
+    assert list(artifacts.load_json(artifacts.TASKS).values()) == [[composed], [ohm], ["class 2"]]

@@ -1,0 +1,43 @@
+"""Where a folder of images may lie: DVC notices what changes in it, and nothing that the pipeline does ends it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.params import PIPELINE_FILE, read_mapping
+
+
+def check_apart_from_outputs(folder: Path) -> None:
+    """Raises UserError for a folder in one that stages write, or around what they write: DVC empties those."""
+    here = folder.resolve()
+    for stage in read_mapping(PIPELINE_FILE)["stages"].values():
+        for entry in stage.get("do", stage).get("outs", []):
+            name = entry if isinstance(entry, str) else next(iter(entry))
+            out = Path(name.partition("$")[0]).resolve()
+            if out.is_relative_to(here) or (here.is_relative_to(out) and "$" not in name):
+                raise UserError(
+                    f"data_dir {folder}: the pipeline writes {name}, and may empty it: move your images elsewhere"
+                )
+
+
+def check_noticed(folder: Path, read: Sequence[Path]) -> None:
+    """Raises UserError unless DVC hashes every file that was read in a folder: what it leaves out is named."""
+    root = next((path for path in (Path.cwd(), *Path.cwd().parents) if (path / ".dvc").is_dir()), None)
+    if root is None:
+        return
+    from dvc.fs import localfs  # noqa: PLC0415  (half a second that other data sets do without)
+    from dvc.ignore import DvcIgnoreFilter  # noqa: PLC0415
+
+    ignore = DvcIgnoreFilter(localfs, str(root))
+    seen = set(ignore.find(localfs, os.path.normpath(folder.absolute())))
+    unseen = next((path for path in read if os.path.normpath(path.absolute()) not in seen), None)
+    if unseen is None:
+        return
+    upward = [unseen, *unseen.parents]
+    ignored = next(path for path in reversed(upward) if ignore.check_ignore(str(path)).match)
+    rules = ", ".join(rule.file_info or rule.patterns for rule in ignore.check_ignore(str(ignored)).pattern_infos)
+    raise UserError(
+        f"{ignored} is left out where DVC looks for changes ({rules}), so new images in it would never be used: "
+        "move or rename it, or change that line"
+    )

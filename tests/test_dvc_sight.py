@@ -1,0 +1,156 @@
+"""Where images may lie: DVC notices all that is read, `make clean` and stages leave all that is not theirs."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from dvc_repository import Repository, ran
+from imports import ROOT
+from parameters import set_params
+from PIL import Image
+from stage_repository import refusal
+
+from pipeline import doctor
+from pipeline.datasets import fetch_dataset
+
+
+def write(folder: Path, count: int = 3, classes: tuple[str, ...] = ("cat", "dog")) -> None:
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(folder / name / f"{index}.png")
+
+
+def read(folder: str) -> str:
+    return refusal(lambda: fetch_dataset("image_folder", data_dir=Path(folder), scratch=Path()))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that DVC takes for a repository of this project; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path(".dvc").mkdir()
+    for name in ("dvc.yaml", ".dvcignore"):
+        Path(name).write_bytes((ROOT / name).read_bytes())
+    return tmp_path
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("folder", "named"),
+    [
+        ("downloads/pets", "downloads is left out where DVC looks for changes (.dvcignore:"),
+        (".scratch/pets", ".scratch is left out"),
+        (".venv/pets", ".venv is left out"),
+        (".dvc/pets", ".dvc is left out"),
+        (".git/pets", ".git is left out"),
+        ("__pycache__/pets", "__pycache__ is left out"),
+    ],
+)
+def test_a_folder_that_dvc_ignores_is_refused_by_name(folder: str, named: str) -> None:
+    write(Path(folder))
+    assert named in read(folder)
+    assert named in read(str(Path(folder).absolute()))
+
+
+@pytest.mark.usefixtures("project")
+def test_a_class_that_dvc_ignores_is_refused_by_name() -> None:
+    write(Path("images"), classes=("downloads", "cat"))
+    assert read("images") == ""
+    write(Path("images"), classes=("__pycache__",))
+    assert "images/__pycache__ is left out where DVC looks for changes (.dvcignore:" in read("images")
+
+
+@pytest.mark.usefixtures("project")
+def test_a_repository_of_its_own_is_refused_by_name() -> None:
+    write(Path("pets"))
+    Path("pets/.dvc").mkdir()
+    assert "pets is left out where DVC looks for changes" in read("pets")
+
+
+@pytest.mark.usefixtures("project")
+def test_a_folder_elsewhere_may_be_called_anything(tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "downloads/pets")
+    assert read(str(elsewhere / "downloads/pets")) == ""
+    Path("linked").symlink_to(elsewhere / "downloads/pets")
+    assert read("linked") == ""
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("folder", ["data/raw", "data/raw/pets", "data", ".", "artifacts", "data/train/x", "linked"])
+def test_images_within_outputs_or_around_them_are_refused(folder: str) -> None:
+    Path("data/raw/pets").mkdir(parents=True)
+    Path("linked").symlink_to("data/raw/pets")
+    if folder != "linked":
+        write(Path(folder))
+    assert read(folder).startswith(f"data_dir {folder}: the pipeline writes ")
+
+
+@pytest.mark.usefixtures("project")
+def test_the_doctor_says_what_dvc_does_not_notice_and_removes_no_image() -> None:
+    write(Path("data/pets"))
+    write(Path("elsewhere"))
+    hidden = Path("data/pets/cat/.photo.123456789")
+    hidden.write_bytes(b"a user's")
+    for dataset, findings in (("glyphs", 0), ("image_folder", 1)):
+        Path("params.yaml").write_text(f"dataset: {dataset}\ndata_dir: data/pets\n")
+        assert [finding.ok for finding in doctor.check_images()] == [True] * findings
+    assert hidden not in {finding.remove for finding in doctor.check_leftovers()}
+    Path("data/pets/bird").symlink_to(Path("elsewhere").absolute())
+    (finding,) = doctor.check_images()
+    assert "images: data/pets/bird is a link to a folder" in finding.what
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("folder", ["data/pets", "artifacts/pets", "reports/pets", "./images/"])
+def test_images_beside_outputs_are_read(folder: str) -> None:
+    write(Path(folder))
+    assert read(folder) == ""
+
+
+def clean() -> None:
+    subprocess.run(["make", "-sf", ROOT / "Makefile", "clean"], check=True)
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_make_clean_removes_all_that_stages_wrote() -> None:
+    assert Path("artifacts/heads/t3.safetensors").exists()
+    clean()
+    assert not Path("data").exists()
+    assert not Path("artifacts").exists()
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_make_clean_removes_nothing_else() -> None:
+    places = ["data", "data/raw", "data/train", "artifacts", "artifacts/heads", "artifacts/queries/train", "elsewhere"]
+    for place in places:
+        write(Path(place, "pets"))
+        Path(place, "vit.safetensors").write_bytes(b"weights")
+        Path(place, "labels.json").write_bytes(b"{}")
+    kept = {path for path in Path().rglob("*") if path.name in ("vit.safetensors", "0.png", "1.png", "2.png")}
+    clean()
+    assert len(kept) == 7 * len(places)
+    assert all(path.exists() for path in kept)
+    assert not Path("artifacts/heads/t3.safetensors").exists()
+
+
+def test_new_images_are_noticed_and_links_refused_by_the_real_dvc(repository: Repository) -> None:
+    """Links to files are hashed by what they point to; those to folders are not, so they are refused."""
+    store = repository.path.parent / "store"
+    write(store)
+    write(repository.path / "images", classes=("dog",))
+    (repository.path / "images/cat").mkdir()
+    for index in range(3):
+        (repository.path / f"images/cat/{index}.png").symlink_to(store / f"cat/{index}.png")
+    set_params(repository.path / "params.yaml", dataset="image_folder")
+    assert ran(repository.dvc("repro", "download")) == ["download"]
+    assert ran(repository.dvc("repro", "download")) == []
+    Image.new("RGB", (8, 8), "white").save(store / "cat/0.png")
+    assert ran(repository.dvc("repro", "download")) == ["download"]
+    (repository.path / "images/cat/Thumbs.db").write_bytes(b"thumbs")
+    assert ran(repository.dvc("repro", "download")) == []
+    (repository.path / "images/cat/more").symlink_to(store / "cat")
+    write(repository.path / "images", 4, ("dog",))
+    output = repository.dvc("repro", "download", fails=True)
+    assert "error: images/cat/more is a link to a folder" in output
