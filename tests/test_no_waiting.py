@@ -29,7 +29,7 @@ class Copies(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Nothing is found yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.waited_for: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
