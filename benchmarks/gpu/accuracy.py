@@ -3,7 +3,7 @@
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from pipeline import artifacts
 from pipeline.params import read_mapping
 
 TITLE = "Whole pipelines"
-SEEDS = (0, 1, 2)
 PAPER, BEST = "the paper's configuration", "presets/best"
 
 Result = Mapping[str, float]  # accuracy in percent and seconds, of the paper's configuration and with the preset
@@ -31,16 +30,20 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
         folder = Path(temporary)
         embedded, real = default(setup, folder), cifar100(setup)
         found: dict[int, Result] = {}
-        here = setup.device
-        yield Measurement(embedded.title, partial(accuracies, embedded, folder / "one", here, found), embedded.why_not)
-        yield Measurement(real.title, partial(accuracies, real, folder / "other", here, {}), real.why_not)
+        here, seeds = setup.device, setup.size((0, 1, 2), (0, 1))
+        yield Measurement(
+            embedded.title, partial(accuracies, embedded, folder / "one", here, found, seeds), embedded.why_not
+        )
+        yield Measurement(real.title, partial(accuracies, real, folder / "other", here, {}, seeds), real.why_not)
         on_cpu = partial(differences, embedded, folder / "cpu", here, found)
         yield Measurement(f"{embedded.title}, {here} - cpu", on_cpu, embedded.why_not)
 
 
-def accuracies(benchmark: Benchmark, folder: Path, device: str, results: dict[int, Result]) -> Iterator[Row]:
+def accuracies(
+    benchmark: Benchmark, folder: Path, device: str, results: dict[int, Result], seeds: Sequence[int]
+) -> Iterator[Row]:
     """After each seed, over the seeds so far."""
-    for seed in SEEDS:
+    for seed in seeds:
         results[seed] = result_of_seed(benchmark, folder, device, seed)
         for which in (PAPER, BEST):
             yield over_seeds(f"accuracy of {which}, {benchmark.title}", "%", {s: r[which] for s, r in results.items()})

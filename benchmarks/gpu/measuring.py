@@ -50,10 +50,11 @@ def figure(
     spread: tuple[float, float] | None = None,
     note: str = "",
 ) -> Row:
-    """A row of a part's table. A later one of the same name takes its place."""
+    """A row of a part's table. A later one of the same name and unit takes its place."""
     return {"name": name, "value": value, "unit": unit, "goal": goal, "spread": spread, "note": note}
 
 
 def of_ratio(row: Mapping[str, Any]) -> Row:
     """A row of the other benchmarks (benchmarks.ratios) as one of these."""
-    return figure(row["name"], row["ratio"], row["unit"], goal=row["goal"], spread=row["spread"])
+    spread = row["spread"] and (round(row["spread"][0], 3), round(row["spread"][1], 3))
+    return figure(row["name"], row["ratio"], row["unit"], goal=row["goal"], spread=spread)

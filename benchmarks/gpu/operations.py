@@ -58,4 +58,5 @@ def operations(work: Callable[[], object]) -> list[Operation]:
 
 def differing(one: Sequence[Operation], other: Sequence[Operation]) -> list[str]:
     """Names of the operations whose results differ between two runs; the first is to blame for the rest."""
-    return [a.name for a, b in zip(one, other, strict=True) if a != b]
+    names = [a.name for a, b in zip(one, other, strict=False) if a != b]
+    return names if len(one) == len(other) else [*names, f"{len(one)} operations, then {len(other)}"]

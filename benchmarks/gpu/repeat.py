@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir
@@ -14,7 +15,7 @@ from benchmarks.gpu.data import Benchmark, default
 from benchmarks.gpu.measuring import Measurement, Setup, figure
 from benchmarks.gpu.operations import differing, operations
 from benchmarks.ratios import Row
-from benchmarks.stage_order import in_order, run_stage
+from benchmarks.stage_order import LEARNING, in_order, run_stage
 from benchmarks.step_costs import Workload, stage_one, workload
 
 TITLE = "Two runs with one seed"
@@ -35,15 +36,22 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
 
 
 def two_runs(setup: Setup, benchmark: Benchmark, folder: Path) -> Iterator[Row]:
-    """Two folders, the same parameters: which of their files differ."""
+    """Two folders, the same parameters and images: which of their files differ.
+
+    Nothing is computed here, since a process whose threads have computed can't be forked.
+    """
     params: dict[str, Any] = {**SMALLER, **benchmark.params, "num_tasks": NUM_TASKS}
-    for name in ("one", "other"):
-        plain_project.make(folder / name, **params)
+    one, other = folder / "one", folder / "other"
+    plain_project.make(one, **params)
+    for stage in ("code", "download", "split"):
+        in_a_process(setup, one, stage)
+    shutil.copytree(one, other)
+    for where in (one, other):
         for stage, *task in in_order(NUM_TASKS):
-            if stage != "report":  # which computes nothing
-                in_a_process(setup, folder / name, stage, *task)
-    difference = compare(folder / "one", folder / "other")
-    yield figure("files", len(contents(folder / "one")))
+            if stage in LEARNING:
+                in_a_process(setup, where, stage, *task)
+    difference = compare(one, other)
+    yield figure("files", len(contents(one)))
     yield figure("files that differ", len(difference.files), goal="0", note=", ".join(difference.files[:5]))
     tensors = difference.tensors if math.isfinite(difference.tensors) else "other shapes: other passes were needed"
     yield figure("tensors differ by, as a share of their largest value", tensors, goal="0")

@@ -24,9 +24,9 @@ class Part:
         """What its process has told (benchmarks.gpu.runner), and a line for it."""
         if "row" in event:
             row = event["row"]
-            known = [index for index, other in enumerate(self.rows) if other["name"] == row["name"]]
-            if known:
-                self.rows[known[0]] = row
+            same = [(other["name"], other["unit"]) == (row["name"], row["unit"]) for other in self.rows]
+            if any(same):
+                self.rows[same.index(True)] = row
             else:
                 self.rows.append(row)
             return f"{row['name']}: {' '.join(cells(row)[1:]).strip()}"
@@ -88,4 +88,4 @@ def number(value: float | str) -> str:
     """A number with three digits that mean something, or all before the point."""
     if isinstance(value, str):
         return value
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
