@@ -31,10 +31,9 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
         embedded, real = default(setup, folder), cifar100(setup)
         found: dict[int, Result] = {}
         here, seeds = setup.device, setup.size((0, 1, 2), (0, 1))
-        yield Measurement(
-            embedded.title, partial(accuracies, embedded, folder / "one", here, found, seeds), embedded.why_not
-        )
-        yield Measurement(real.title, partial(accuracies, real, folder / "other", here, {}, seeds), real.why_not)
+        for benchmark, where, results in ((embedded, "one", found), (real, "other", {})):
+            run = partial(accuracies, benchmark, folder / where, here, results, seeds)
+            yield Measurement(benchmark.title, run, benchmark.why_not)
         on_cpu = partial(differences, embedded, folder / "cpu", here, found)
         yield Measurement(f"{embedded.title}, {here} - cpu", on_cpu, embedded.why_not)
 
@@ -50,7 +49,7 @@ def accuracies(
         for which in (PAPER, BEST):
             took = {s: r[f"{which}, seconds"] for s, r in results.items()}
             yield over_seeds(f"seconds per seed, {which}, {benchmark.title}", "s", took)
-        yield figure(f"images of {benchmark.title}", results[seed]["images"])
+        yield figure(f"training images of {benchmark.title}", results[seed]["images"])
 
 
 def differences(benchmark: Benchmark, folder: Path, device: str, results: Mapping[int, Result]) -> Iterator[Row]:

@@ -32,9 +32,8 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
         folder = Path(temporary)
         for benchmark in (cifar100(setup), default(setup, folder)):
             where = folder / benchmark.title.partition(",")[0]
-            yield Measurement(
-                benchmark.title, partial(ratios, benchmark, where, setup.size((0, 1), (0,))), benchmark.why_not
-            )
+            seeds = setup.size((0, 1), (0,))
+            yield Measurement(benchmark.title, partial(ratios, benchmark, where, seeds), benchmark.why_not)
 
 
 def variants(plain: dict[str, Any]) -> dict[str, dict[str, Any]]:

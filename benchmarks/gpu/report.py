@@ -88,4 +88,5 @@ def number(value: float | str) -> str:
     """A number with three digits that mean something, or all before the point."""
     if isinstance(value, str):
         return value
+    value += 0.0  # -0 is 0
     return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
