@@ -145,11 +145,9 @@ def test_what_goes_wrong_in_a_part_is_told_and_ends_nothing_else() -> None:
         (["--images", "nowhere", "--weights", "nothing"], "--images nowhere has no folders train and test"),
     ],
 )
-def test_a_mistake_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
-) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ending:
-        patch.setattr(sys, "argv", ["gpu", str(tmp_path / "out"), *options])
+def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path / "out"), *options])
+    with pytest.raises(SystemExit) as ending:
         run()
     assert str(ending.value).startswith(f"error: {words}")
     assert not (tmp_path / "out").exists()
@@ -177,10 +175,12 @@ def test_the_operation_that_differs_first_is_named() -> None:
     weights = torch.ones(4, requires_grad=True)
 
     def step() -> None:
+        weights.grad = None
         noisy = (2 * weights).sin() + torch.rand(4, generator=noise)
         noisy.exp().sum().backward()
 
     def same() -> None:
+        weights.grad = None
         (2 * weights).sin().sum().backward()
         torch.empty(1000)
 
