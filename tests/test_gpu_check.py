@@ -1,5 +1,6 @@
 """The check that waits for a GPU: in miniature on a CPU, without DVC; killed; and when a part of it goes wrong."""
 
+import ast
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from benchmarks.gpu.command import run
 from benchmarks.gpu.measuring import figure
 from benchmarks.gpu.operations import differing, operations
 from benchmarks.gpu.report import Part
+from pipeline.code import read_sources
 
 MINIATURE = ["--device", "cpu", "--minutes", "30"]  # it takes seconds, but not on every machine
 TITLES = ["The card", "ViT-B/16", "The authors' schedule", "Whole pipelines", "Two runs", "From encoded images"]
@@ -189,3 +191,32 @@ def test_the_operation_that_differs_first_is_named() -> None:
     assert names[0] == "aten.rand.generator"
     assert "aten.exp.default" in names
     assert not any("sin" in name for name in names[:2])
+
+
+def test_no_stage_imports_dvc() -> None:
+    sources = read_sources()
+    assert sources
+    for file, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "dvc" for name in names), file
+
+
+ASKED = """
+import importlib, torch
+asked = []
+def recorded(name, function):
+    return lambda *arguments, **options: asked.append(name) or function(*arguments, **options)
+for name in ("is_available", "device_count", "current_device", "get_device_capability", "get_device_properties", "init"):
+    setattr(torch.cuda, name, recorded(name, getattr(torch.cuda, name)))
+from pipeline import stage_server
+for name in (*stage_server._FIRST, stage_server._SOON, *stage_server._LATER, "benchmarks.gpu.command"):
+    importlib.import_module(name)
+print(asked)
+"""
+
+
+def test_nothing_that_is_imported_before_a_fork_looks_for_a_gpu() -> None:
+    printed = subprocess.check_output([sys.executable, "-c", ASKED], cwd=ROOT, text=True)
+    assert printed.strip() == "[]", "a process that is forked after that can't use a GPU"
