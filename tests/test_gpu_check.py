@@ -29,7 +29,11 @@ def environment_without_dvc(tmp_path: Path) -> dict[str, str]:
     """Variables under which nobody can import DVC."""
     (tmp_path / "hidden/dvc").mkdir(parents=True)
     (tmp_path / "hidden/dvc/__init__.py").write_text("raise ImportError('DVC was imported')")
-    return os.environ | {"PYTHONPATH": str(tmp_path / "hidden"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return os.environ | {
+        "PYTHONPATH": f"{tmp_path / 'hidden'}{os.pathsep}{ROOT}",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
 
 
 def command(out: Path, *options: str) -> list[str]:
@@ -43,8 +47,8 @@ def parts(out: Path) -> list[dict[str, Any]]:
 
 def test_every_part_runs_in_miniature(tmp_path: Path, environment_without_dvc: dict[str, str]) -> None:
     done = subprocess.run(
-        command(tmp_path / "out", *MINIATURE),
-        cwd=ROOT,
+        command(Path("out"), *MINIATURE),
+        cwd=tmp_path,
         env=environment_without_dvc,
         capture_output=True,
         text=True,
@@ -208,7 +212,7 @@ import importlib, torch
 asked = []
 def recorded(name, function):
     return lambda *arguments, **options: asked.append(name) or function(*arguments, **options)
-for name in ("is_available", "device_count", "current_device", "get_device_capability", "get_device_properties", "init"):
+for name in ("is_available", "device_count", "current_device", "get_device_capability", "init"):
     setattr(torch.cuda, name, recorded(name, getattr(torch.cuda, name)))
 from pipeline import stage_server
 for name in (*stage_server._FIRST, stage_server._SOON, *stage_server._LATER, "benchmarks.gpu.command"):

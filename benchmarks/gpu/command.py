@@ -66,6 +66,7 @@ def make_setup(device: str, images: Path | None, weights: Path | None) -> Setup:
         raise UserError(f"--images {images} has no folders train and test: expected train/CLASS/* and test/CLASS/*")
     if weights and not weights.is_file():
         raise UserError(f"--weights {weights} is no file: expected weights of timm's vit_tiny_patch16_224")
+    images, weights = (images.resolve(), weights.resolve()) if images and weights else (None, None)
     setup = Setup(device, images, weights, "fork", tuple(missing(OPTIONAL)))
     if reason := why_not(setup):  # a library that looks for GPUs when it is imported spoils them for a fork
         setup = replace(setup, start_method="spawn")

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import torch
 
+from benchmarks.clone import ROOT
 from benchmarks.gpu.measuring import Setup
 
 Event = dict[str, Any]  # begin, row, skipped, failed
@@ -62,6 +63,7 @@ def _work(name: str, setup: Setup, begin_until: float, sender: Connection) -> No
     """In the process of the part."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["DEVICE"] = setup.device
+    os.chdir(ROOT)
     with redirect_stdout(io.StringIO()):  # what the stages print
         try:
             for measurement in importlib.import_module(f"benchmarks.gpu.{name}").measurements(setup):
