@@ -19,7 +19,6 @@ from benchmarks.stage_order import LEARNING, in_order, run_stage
 from benchmarks.step_costs import Workload, stage_one, workload
 
 TITLE = "Two runs with one seed"
-NUM_TASKS = int(str(SMALLER["num_tasks"]))
 
 
 def measurements(setup: Setup) -> Iterator[Measurement]:
@@ -32,7 +31,7 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
             lambda: two_runs(setup, benchmark, folder),
             benchmark.why_not,
         )
-        yield Measurement("the operations of a step, twice", lambda: two_steps(setup.size(256, 64)))
+        yield Measurement("the operations of a step, twice", lambda: two_steps(setup.size(256, 8)))
 
 
 def two_runs(setup: Setup, benchmark: Benchmark, folder: Path) -> Iterator[Row]:
@@ -40,14 +39,14 @@ def two_runs(setup: Setup, benchmark: Benchmark, folder: Path) -> Iterator[Row]:
 
     Nothing is computed here, since a process whose threads have computed can't be forked.
     """
-    params: dict[str, Any] = {**SMALLER, **benchmark.params, "num_tasks": NUM_TASKS}
+    params: dict[str, Any] = {**SMALLER, **benchmark.params, "num_tasks": setup.size(SMALLER["num_tasks"], 1)}
     one, other = folder / "one", folder / "other"
     plain_project.make(one, **params)
     for stage in ("code", "download", "split"):
         in_a_process(setup, one, stage)
     shutil.copytree(one, other)
     for where in (one, other):
-        for stage, *task in in_order(NUM_TASKS):
+        for stage, *task in in_order(params["num_tasks"]):
             if stage in LEARNING:
                 in_a_process(setup, where, stage, *task)
     difference = compare(one, other)
