@@ -80,9 +80,11 @@ def test_killed_after_part_two_it_keeps_parts_one_and_two(
         process = subprocess.Popen(
             command(tmp_path, *MINIATURE), cwd=ROOT, env=environment_without_dvc, stdout=log, stderr=log
         )
-    while process.poll() is None and not (parts(tmp_path) and parts(tmp_path)[2]["state"] == "under way"):
+    children: list[psutil.Process] = []
+    while process.poll() is None and not children:
+        if parts(tmp_path) and parts(tmp_path)[2]["state"] == "under way":
+            children = psutil.Process(process.pid).children(recursive=True)
         time.sleep(0.05)
-    children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
     first, second, third, *rest = parts(tmp_path)
