@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks import authors_schedule
 from benchmarks.clone import ROOT, clone, configure, run_dvc, run_plan
 from benchmarks.ratios import Row, row
-from benchmarks.stage_order import in_order, run_stage
+from benchmarks.stage_order import LEARNING, run_stages
 from pipeline import artifacts
 from pipeline.backbone import Backbone, build_backbone
 from pipeline.device import compute_device
@@ -27,6 +27,7 @@ from pipeline.params import read_mapping
 from pipeline.tasks import task_name
 from pipeline.tuned_parameters import tuned_names
 
+THEIRS = "authors' schedule"
 EPOCHS = 5  # of each of the authors' three trainings
 SEEDS = (0, 1)
 ONE_EPOCH = {"epochs": 1, "batch_size": 8, "lr": 0.005}
@@ -61,9 +62,7 @@ def counted() -> Iterator[dict[str, int]]:
 def run_ours(num_tasks: int, changes: Mapping[str, Any]) -> float:
     """The pipeline from queries to evaluation in this process: its average accuracy."""
     configure(Path(), **changes)
-    for stage, *task in in_order(num_tasks):
-        if stage not in ("code", "download", "split", "report"):
-            run_stage(stage, *task)
+    run_stages(num_tasks, LEARNING)
     return float(artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"])
 
 
@@ -96,43 +95,66 @@ def measured(work: Callable[[], float]) -> Result:
         return Result(accuracy, time.perf_counter() - started, images["forward"] + 2 * images["training"])
 
 
+def plain_params(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that `our_variants` change, as they are in params.yaml, and `changes`."""
+    default = read_mapping(ROOT / "params.yaml")
+    names = {name for preset in ("fast", "best_domains") for name in read_mapping(ROOT / f"presets/{preset}.yaml")}
+    return {name: default[name] for name in sorted({*names, *ONE_EPOCH})} | dict(changes)
+
+
+def our_variants(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parameters of every way in which we learn, on top of what `plain_params` gave."""
+    fast, discriminants = (read_mapping(ROOT / f"presets/{preset}.yaml") for preset in ("fast", "best_domains"))
+    return {
+        f"ours, {EPOCHS} epochs": {**plain, "epochs": EPOCHS},
+        "ours, presets/fast": {**plain, **fast},
+        "ours, 1 epoch, presets/best_domains": {**plain, **ONE_EPOCH, **discriminants},
+    }
+
+
+def results_of_seed(num_tasks: int, seed: int, ours: Mapping[str, Mapping[str, Any]]) -> dict[str, Result]:
+    """Theirs, then ours, in the working folder, where images are cut into tasks."""
+    results = {THEIRS: measured(partial(run_theirs, num_tasks, seed))}
+    return results | {who: measured(partial(run_ours, num_tasks, params)) for who, params in ours.items()}
+
+
+def image_count(num_tasks: int) -> int:
+    """Training and test images of the tasks in the working folder."""
+    trains = [artifacts.load_tensors(artifacts.train_file(task_name(task))) for task in range(num_tasks)]
+    return len(artifacts.load_tensors(artifacts.TEST)["tasks"]) + sum(len(train["labels"]) for train in trains)
+
+
 def rows(name: str, title: str, num_tasks: int, changes: Mapping[str, Any]) -> Iterator[Row]:
     """Theirs, then ours, with every seed, in a clone; changes: of params.yaml, for both."""
     folder = clone(name)
-    fast, discriminants = (read_mapping(ROOT / f"presets/{preset}.yaml") for preset in ("fast", "best_domains"))
-    default = read_mapping(ROOT / "params.yaml")
-    plain: dict[str, Any] = {key: default[key] for key in {*fast, *discriminants}} | dict(changes)
-    ours = {
-        f"ours, {EPOCHS} epochs": plain | {"epochs": EPOCHS},
-        "ours, presets/fast": plain | fast,
-        "ours, 1 epoch, presets/best_domains": plain | ONE_EPOCH | discriminants,
-    }
-    results: dict[str, list[Result]] = {"authors' schedule": [], **{who: [] for who in ours}}
+    plain = plain_params(changes)
+    results: list[dict[str, Result]] = []
     for seed in SEEDS:
         configure(folder, **plain, seed=seed)
         run_plan(folder, num_tasks)
         run_dvc(folder, "repro", "split")
         with chdir(folder):
-            results["authors' schedule"].append(measured(partial(run_theirs, num_tasks, seed)))
-            for who, params in ours.items():
-                results[who].append(measured(partial(run_ours, num_tasks, params)))
-            images = len(artifacts.load_tensors(artifacts.TEST)["tasks"]) + sum(
-                len(artifacts.load_tensors(artifacts.train_file(task_name(task)))["labels"])
-                for task in range(num_tasks)
-            )
-        for who, of_seeds in results.items():
-            print(title, seed, who, of_seeds[-1], flush=True)
-    theirs = results["authors' schedule"]
-    for who in ours:
+            results.append(results_of_seed(num_tasks, seed, our_variants(plain)))
+            images = image_count(num_tasks)
+        for who, result in results[-1].items():
+            print(title, seed, who, result, flush=True)
+    yield from summaries(title, results, images)
+
+
+def summaries(title: str, of_seeds: Sequence[Mapping[str, Result]], images: int) -> Iterator[Row]:
+    """Accuracy, time and passes of ours against theirs, over the seeds."""
+    results = {who: [of_seed[who] for of_seed in of_seeds] for who in of_seeds[0]}
+    theirs = results[THEIRS]
+    for who in list(results)[1:]:
         pairs = list(zip(theirs, results[who], strict=True))
         gains = [100 * (one.accuracy - their.accuracy) for their, one in pairs]
         times = [their.seconds / one.seconds for their, one in pairs]
         passes = [their.equivalents / one.equivalents for their, one in pairs]
-        yield summary(f"accuracy of {who} - of the authors' schedule, {title}", gains, ">= 0", "points")
-        yield summary(f"authors' schedule / {who}, {title}", times, ">= 4, equally accurate", "x time")
-        yield summary(f"authors' schedule / {who}, {title}", passes, "", "x forward-equivalents")
-    for who, of_seeds in results.items():
-        equivalents = [result.equivalents / images for result in of_seeds]
+        yield summary(f"accuracy of {who} - of the {THEIRS}, {title}", gains, ">= 0", "points")
+        yield summary(f"{THEIRS} / {who}, {title}", times, ">= 4, equally accurate", "x time")
+        yield summary(f"{THEIRS} / {who}, {title}", passes, "", "x forward-equivalents")
+    for who, of_who in results.items():
+        equivalents = [result.equivalents / images for result in of_who]
         yield summary(f"forward-equivalents an image, {who}, {title}", equivalents, "", "passes")
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from pipeline.augment import augment
 from pipeline.backbone import Backbone
+from pipeline.device import send
 from pipeline.features import encode_inputs
 from pipeline.head import new_head
 from pipeline.images import Images
@@ -106,11 +107,12 @@ def tune(  # noqa: PLR0913, PLR0917
     layernorms = {name: tensor.to(backbone.device, copy=True).requires_grad_() for name, tensor in start.items()}
     head = new_head(int(labels.max()) + 1, backbone.model.num_features, generator)
     auxiliary = [tensor.to(backbone.device).requires_grad_() for tensor in (head.weight, head.bias)]
-    optimiser = torch.optim.Adam([*layernorms.values(), *auxiliary], lr=recipe.lr)
+    tuned = [*layernorms.values(), *auxiliary]
+    optimiser = torch.optim.Adam(tuned, lr=recipe.lr, fused=backbone.device.type == "cuda")
     for rows, inputs in batches(backbone, recipe, images, generator):
         logits = functional.linear(backbone.forward(inputs, layernorms), *auxiliary)
         optimiser.zero_grad()
-        functional.cross_entropy(logits, labels[rows].to(backbone.device)).backward()
+        functional.cross_entropy(logits, send(labels[rows], backbone.device)).backward()
         optimiser.step()
     for name, tensor in layernorms.items():
         new = tensor.detach().cpu()[None]

@@ -21,9 +21,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks.ratios import machine_name
+from benchmarks.step_costs import random_inputs
 from pipeline import artifacts
 from pipeline.backbone import Backbone, build_backbone
 from pipeline.backbones import PRETRAINED, fetch_backbone
+from pipeline.device import synchronise
 from pipeline.images import Images
 from pipeline.packing import stored
 from pipeline.report import table
@@ -112,6 +114,7 @@ def input_rate(images: Images, backbone: Backbone) -> float:
     def read() -> None:
         for pixels in images.batches(order, backbone.image_size):
             backbone.prepare(pixels)
+        synchronise(backbone.device)
 
     return rate(len(images), read)
 
@@ -119,8 +122,23 @@ def input_rate(images: Images, backbone: Backbone) -> float:
 @torch.inference_mode()
 def model_rate(backbone: Backbone, count: int) -> float:
     """Frozen forward passes of batches of 64 that are in memory: the fastest that any stage consumes."""
-    inputs = torch.zeros(64, 3, backbone.image_size, backbone.image_size)
-    return rate(count, lambda: [backbone.model(inputs) for _ in range(count // 64)])
+    inputs = random_inputs(backbone, 64)
+
+    def consume() -> None:
+        for _ in range(count // 64):
+            backbone.forward(inputs, {})
+        synchronise(backbone.device)
+
+    return rate(count, consume)
+
+
+def packed_images(folder: Path, *, count: int, size: int, suffix: str) -> Images:
+    """Images of a packed file, made of files of this size and kind."""
+    paths = write_images(folder / suffix, count, size=size, suffix=suffix)
+    file = folder / f"{size}.safetensors"
+    labels = torch.zeros(count, dtype=torch.int64)
+    artifacts.save_images(file, stored(paths, arrays=size <= 64), {"labels": labels})
+    return Images.from_tensors(artifacts.load_tensors(file))
 
 
 def speeds() -> list[tuple[str, float, float]]:
@@ -138,11 +156,7 @@ def speeds() -> list[tuple[str, float, float]]:
             ("arrays of 32 px, glyph_vit", ".png", 32, 6400, small),
             ("JPEG of 256 px, ViT-Ti/16 at 224 px", ".jpg", 256, 640, large),
         ):
-            paths = write_images(folder / suffix, count, size=size, suffix=suffix)
-            file = folder / f"{size}.safetensors"
-            labels = torch.zeros(count, dtype=torch.int64)
-            artifacts.save_images(file, stored(paths, arrays=size == 32), {"labels": labels})
-            images = Images.from_tensors(artifacts.load_tensors(file))
+            images = packed_images(folder, count=count, size=size, suffix=suffix)
             rows.append((what, input_rate(images, backbone), model_rate(backbone, min(count, 1280) // 5)))
         return rows
 

@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,18 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def in_turn(works: Mapping[str, Callable[[], object]], repetitions: int = REPETITIONS) -> dict[str, list[float]]:
+    """Seconds of each, round by round, after a round to warm up."""
+    for work in works.values():
+        work()
+    rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(repetitions)]
+    return {name: [of_round[name] for of_round in rounds] for name in works}
+
+
 def compared(name: str, goal: str, one: Callable[[], object], other: Callable[[], object]) -> Row:
     """Time of one as a multiple of the other's, pair by pair, after a round to warm up."""
-    one(), other()
-    return over_pairs(name, goal, [seconds(one) / seconds(other) for _ in range(REPETITIONS)])
+    took = in_turn({"one": one, "other": other})
+    return over_pairs(name, goal, [a / b for a, b in zip(took["one"], took["other"], strict=True)])
 
 
 def over_pairs(name: str, goal: str, ratios: list[float]) -> Row:

@@ -9,7 +9,6 @@ last commit. Test images take no part: `evaluate_on: validation`. Writes reports
 
 import io
 import statistics
-import time
 from collections.abc import Mapping
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
@@ -17,14 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks import stage_order
 from benchmarks.cifar100_vit_tiny import NUM_TASKS_CHOICE, params_of
 from benchmarks.clone import ROOT, clone, configure, run_dvc, run_plan
-from benchmarks.ratios import machine_name
-from benchmarks.stage_order import run_stage
+from benchmarks.ratios import machine_name, seconds
 from pipeline import artifacts
 from pipeline.params import read_mapping
 from pipeline.report import table
-from pipeline.tasks import task_name
 
 # On top of the data set's own lr and batches of 64; the first is the paper's, whose lr was chosen on such images.
 SCHEDULES: list[dict[str, Any]] = [
@@ -38,22 +36,13 @@ SCHEDULES: list[dict[str, Any]] = [
 
 def run_stages(folder: Path, num_tasks: int, best: Mapping[str, Any]) -> dict[str, float]:
     """Accuracies in percent, of C-LN and then with the classifier of a preset; and the seconds of stage one."""
-    tasks = [task_name(task) for task in range(num_tasks)]
 
     def accuracy() -> float:
-        run_stage("keys")
-        for stage in ("features", "stage_two"):
-            for task in tasks:
-                run_stage(stage, task)
-        for stage in ("rematch", "evaluate"):
-            run_stage(stage)
+        stage_order.run_stages(num_tasks, stage_order.AFTER_LAYERNORMS)
         return 100 * float(artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"])
 
     with chdir(folder), redirect_stdout(io.StringIO()):
-        started = time.perf_counter()
-        for task in tasks:
-            run_stage("stage_one", task)
-        took = time.perf_counter() - started
+        took = seconds(lambda: stage_order.run_stages(num_tasks, {"stage_one"}))
         plain = accuracy()
         configure(folder, **best)
         return {"accuracy": plain, "best": accuracy(), "seconds": took}

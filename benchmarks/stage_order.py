@@ -1,6 +1,7 @@
 """The stages in an order in which they can be called one after another, without DVC."""
 
 import importlib
+from collections.abc import Collection
 
 from pipeline.tasks import chain
 
@@ -15,6 +16,17 @@ def in_order(num_tasks: int) -> list[Call]:
     """Every stage of a pipeline of so many tasks."""
     of_tasks = [(stage, task) for stage in OF_A_TASK for task in chain(num_tasks)]
     return [*((stage,) for stage in BEFORE_TASKS), *of_tasks, *((stage,) for stage in AFTER_TASKS)]
+
+
+LEARNING = ("queries", "keys", "objective", *OF_A_TASK, "rematch", "evaluate")  # from images cut into tasks to accuracy
+AFTER_LAYERNORMS = ("keys", "features", "stage_two", "rematch", "evaluate")  # what another classifier may change
+
+
+def run_stages(num_tasks: int, names: Collection[str]) -> None:
+    """Run all stages of these names in order, in this process, in the working folder."""
+    for stage, *task in in_order(num_tasks):
+        if stage in names:
+            run_stage(stage, *task)
 
 
 def run_stage(stage: str, *task: str) -> None:

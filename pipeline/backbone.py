@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.device import compute_precision, send
+from pipeline.device import compute_precision, fetch, send
 from pipeline.devices import part_of_images, put_together
 from pipeline.errors import UserError
 from pipeline.images import Images
@@ -67,13 +67,13 @@ class Backbone:
         task's.
         """
         part = part_of_images(len(images), INFERENCE_BATCH)
-        outputs = [output.cpu() for output in self.outputs(images[part], layernorms)]
+        outputs = fetch(self.outputs(images[part], layernorms))
         features = torch.cat(outputs) if outputs else torch.empty(0, self.model.num_features)
         return put_together(features, len(images), INFERENCE_BATCH)
 
     def outputs(self, images: Images, layernorms: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """CLS outputs [B, D] on the device, batch by batch."""
-        on_device = {name: tensor.to(self.device) for name, tensor in layernorms.items()}
+        on_device = {name: send(tensor, self.device) for name, tensor in layernorms.items()}
         for inputs in self.inputs(images):
             with torch.inference_mode():
                 output = self.forward(inputs, on_device)

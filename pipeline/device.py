@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ def compute_device() -> torch.device:
     torch.use_deterministic_algorithms(True)
     # Fresh memory, which nothing reads here, need not be filled: that cost 3 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.allow_tf32 = False  # PRECISION=fp32 is float32, in convolutions too
     keep_freed_memory()
     name = os.environ.get("DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -67,3 +69,19 @@ def precise(device: torch.device) -> torch.dtype:
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on the device; a GPU copies it while the program goes on."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def fetch(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Tensors of one device on the CPU, each taken as it comes; a GPU is waited for once, after the last of them."""
+    fetched, device = [], torch.device("cpu")
+    for tensor in tensors:
+        device = tensor.device
+        fetched.append(tensor.to("cpu", non_blocking=tensor.is_cuda))  # into pinned memory, while the program goes on
+    synchronise(device)
+    return fetched
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

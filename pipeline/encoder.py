@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.backbone import Backbone
+from pipeline.device import send
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_inputs, encode_selected, extend_table, replace_table, with_pairs
 from pipeline.head import Head
@@ -149,7 +150,7 @@ class LayerwiseEncoder:
 
     def view_features(self, inputs: Tensor) -> Tensor:
         """[B, D] of views of them: [B, 3, S, S]."""
-        bank = {name: tensor.to(inputs.device) for name, tensor in self.bank.items()}
+        bank = {name: send(tensor, inputs.device) for name, tensor in self.bank.items()}
         return self.backbone.forward(inputs, bank)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:

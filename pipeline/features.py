@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from pipeline.backbone import Backbone
 from pipeline.cumulative import row
+from pipeline.device import fetch, send
 from pipeline.errors import UserError
 from pipeline.feature_table import FeatureTable, pair_code, pair_of
 from pipeline.images import Images
@@ -117,15 +118,15 @@ def encode_views(
 ) -> Tensor:
     """Features [V, N, D] of V augmented views of each image; `encode` maps a batch of them [B, 3, S, S] to [B, D]."""
     with torch.inference_mode():
-        views = [torch.cat([encode(augment(inputs)).cpu() for inputs in backbone.inputs(images)]) for _ in range(count)]
+        views = [torch.cat(fetch(encode(augment(inputs)) for inputs in backbone.inputs(images))) for _ in range(count)]
     return torch.stack(views)
 
 
 def encode_inputs(backbone: Backbone, inputs: Tensor, tasks: Tensor, bank: Mapping[str, Tensor]) -> Tensor:
     """CLS outputs [B, D] of a prepared batch, each image under the LayerNorms of its task [B]."""
-    features = torch.empty(len(inputs), backbone.model.num_features)
+    features = torch.empty(len(inputs), backbone.model.num_features, device=backbone.device)
     for task in tasks.unique().tolist():
-        rows = (tasks == task).nonzero().flatten()
-        layernorms = {name: tensor.to(backbone.device) for name, tensor in row(bank, task).items()}
-        features[rows] = backbone.forward(inputs[rows.to(backbone.device)], layernorms).cpu()
-    return features
+        rows = send((tasks == task).nonzero().flatten(), backbone.device)
+        layernorms = {name: send(tensor, backbone.device) for name, tensor in row(bank, task).items()}
+        features[rows] = backbone.forward(inputs[rows], layernorms)
+    return features.cpu()

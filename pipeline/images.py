@@ -17,6 +17,11 @@ from pipeline.errors import REPAIR, UserError
 from pipeline.image_files import BadImageError, open_upright, square
 
 
+def decoding_threads() -> int:
+    """A thread per core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Images:
     """N images, a selection in any order of those in a file."""
@@ -61,8 +66,7 @@ class Images:
             for rows in batches:
                 yield self.data[self.rows[rows]]
             return
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(decoding_threads()) as pool:
             waiting: list[Future[Tensor]] | None = None
             for rows in batches:
                 ahead = [pool.submit(self._decode, row, self.offsets, size) for row in self.rows[rows].tolist()]

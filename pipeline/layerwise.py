@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.backbone import INFERENCE_BATCH, Backbone, LayerNorms
+from pipeline.device import fetch
 from pipeline.devices import part_of_images, put_together
 from pipeline.errors import UserError
 from pipeline.images import Images
@@ -128,7 +129,7 @@ def encode_layerwise(backbone: Backbone, images: Images, bank: Mapping[str, Tens
             chosen.append(torch.stack([norm.chosen for norm in layerwise_norms(backbone).values()]).mode(0).values)
             yield output
 
-    features = torch.cat([torch.empty(0, backbone.model.num_features), *(output.cpu() for output in outputs())])
-    tasks = torch.cat([torch.empty(0, dtype=torch.int64), *(batch.cpu() for batch in chosen)])
+    features = torch.cat([torch.empty(0, backbone.model.num_features), *fetch(outputs())])
+    tasks = torch.cat([torch.empty(0, dtype=torch.int64), *fetch(chosen)])
     whole = [put_together(tensor, len(images), INFERENCE_BATCH) for tensor in (features, tasks)]
     return whole[0], whole[1]
