@@ -10,6 +10,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from pipeline import git_lfs
 from pipeline.errors import UserError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -51,6 +52,8 @@ def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
     except (FileNotFoundError, BadImageError):
         raise
     except UnidentifiedImageError:
+        if git_lfs.is_pointer(file):
+            raise BadImageError(git_lfs.ADVICE) from None
         raise BadImageError("is not an image that Pillow can read: convert it to PNG or JPEG") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImageError(f"cannot be read: {error}") from None

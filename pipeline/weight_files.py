@@ -85,7 +85,7 @@ def kind(file: Path) -> Kind:
         head = opened.read(512)
     if not head:
         raise UserError(f"{file} is no file of weights: it is empty")
-    if git_lfs.is_pointer(head):
+    if git_lfs.is_pointer(file):
         raise UserError(f"{file} {git_lfs.ADVICE}")
     for start, what in _OTHERS.items():
         if head.lstrip()[: len(start)].lower() == start.lower():
@@ -109,8 +109,12 @@ def read(file: Path) -> dict[str, Tensor]:
         if kind(file) == "safetensors":
             return _read_safetensors(file)
         # timm's own checkpoints hold the arguments of the training, a Namespace.
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        with (
+            warnings.catch_warnings(action="ignore"),
+            torch.serialization.safe_globals([argparse.Namespace]),
+            file.open("rb") as opened,  # by its path, torch would go by its ending
+        ):
+            content = torch.load(opened, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:
