@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from torch import Tensor, nn
 
 from pipeline import checkpoint, weight_files
 from pipeline.errors import UserError
+from pipeline.fetch import Missing
 from pipeline.timm_vit import create_model, is_model, list_models
 
 
@@ -18,10 +21,7 @@ def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dic
     file: of weights, or a folder of a hub snapshot (pipeline.weight_files); None: the hub. Raises UserError where the
     model is unknown, has no LayerNorms, cannot be downloaded, or the file does not fit it.
     """
-    if not is_model(name):
-        known = [*embedded, *list_models()]
-        close = difflib.get_close_matches(name, known, n=3) or [*embedded, "vit_base_patch16_224.augreg_in21k_ft_in1k"]
-        raise UserError(f"params.yaml: backbone {name!r} is unknown: did you mean {' or '.join(close)}?")
+    check_known(name, embedded)
     model = _create(name, pretrained=False)
     check_kind(name, model)
     published: Mapping[str, Any] = model.pretrained_cfg
@@ -35,6 +35,30 @@ def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dic
         published = {**published, **snapshot.config.get("pretrained_cfg", {})}
     statistics = {part: list(published[part]) for part in ("mean", "std")}
     return weights, {"timm": name, **({"arguments": arguments} if arguments else {}), **statistics}
+
+
+def missing(name: str, *, embedded: Sequence[str]) -> list[Missing]:
+    """The file that the hub is to send for a model, unless it is in the hub's cache."""
+    check_known(name, embedded)
+    with torch.device("meta"):  # its parameters take no memory: they are counted
+        model = _create(name, pretrained=False)
+    check_kind(name, model)
+    repository = str(model.pretrained_cfg.get("hf_hub_id") or "").partition("@")[0]
+    named = model.pretrained_cfg.get("hf_hub_filename")
+    files = [named] if named else ["model.safetensors", "pytorch_model.bin"]
+    if not repository or any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+        return []
+    megabytes = 4e-6 * sum(parameter.numel() for parameter in model.parameters())
+    place = "anywhere, and name it as backbone_weights in params.yaml"
+    return [Missing(hf_hub_url(repository, files[0]), megabytes, place)]
+
+
+def check_known(name: str, embedded: Sequence[str]) -> None:
+    """Raises UserError for a name that timm does not know, with those that come near."""
+    if not is_model(name):
+        known = [*embedded, *list_models()]
+        close = difflib.get_close_matches(name, known, n=3) or [*embedded, "vit_base_patch16_224.augreg_in21k_ft_in1k"]
+        raise UserError(f"params.yaml: backbone {name!r} is unknown: did you mean {' or '.join(close)}?")
 
 
 def check_kind(name: str, model: nn.Module) -> None:
