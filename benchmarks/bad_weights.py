@@ -47,6 +47,10 @@ def _saved(state: dict[str, Tensor], share: float) -> bytes:
     return content.getvalue()[: int(share * content.tell())]
 
 
+def _tied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return state | {"blocks.1.norm1.bias": state["blocks.0.norm1.bias"]}
+
+
 class Code:
     """Leaves a file behind when it is unpickled."""
 
@@ -57,11 +61,16 @@ class Code:
 
 WEIGHTS: dict[str, Write] = {
     "weights that are good": partial(_weights, change=dict, suffix="safetensors"),
+    "weights that are tied": partial(_weights, change=_tied),
+    "weights that are a pointer": partial(
+        _weights, change=lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n"
+    ),
     "weights with NaN": partial(_weights, change=partial(_with_value, float("nan"))),
     "weights with infinity": partial(_weights, change=partial(_with_value, float("inf")), suffix="safetensors"),
     "weights of absurd size": partial(_weights, change=partial(_each, lambda tensor: tensor * 1e30)),
     "weights of halves": partial(_weights, change=partial(_each, Tensor.half)),
     "weights of doubles": partial(_weights, change=partial(_each, Tensor.double)),
+    "weights of eight bits": partial(_weights, change=partial(_each, lambda tensor: tensor.to(torch.float8_e4m3fn))),
     "weights of integers": partial(_weights, change=partial(_each, Tensor.int)),
     "weights that are complex": partial(_weights, change=partial(_each, lambda tensor: tensor.to(torch.complex64))),
     "weights that are sparse": partial(_weights, change=partial(_each, Tensor.to_sparse)),

@@ -9,11 +9,15 @@ from pipeline.fetch import Remote, fetch
 from pipeline.image_folder import Files, class_files, image_set, stratified_split
 from pipeline.image_set import ImageSet
 
-IMAGENET_R = Remote("https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar", "a61312130a589d0ca1a8fca1f2bd3337")
-CUB200 = Remote(
-    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78"
+IMAGENET_R = Remote(
+    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar", "a61312130a589d0ca1a8fca1f2bd3337", 2190
 )
-TINY_IMAGENET = Remote("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
+CUB200 = Remote(
+    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78", 1151
+)
+TINY_IMAGENET = Remote("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", 248)
+
+REMOTES = {"imagenet_r": [IMAGENET_R], "cub200": [CUB200], "tiny_imagenet": [TINY_IMAGENET]}
 
 
 def load_imagenet_r(scratch: Path) -> ImageSet:

@@ -102,14 +102,15 @@ def build_backbone(
 ) -> Backbone:
     """The ViT of `config` with `weights`, frozen, without head.
 
-    config: `mean`, `std`, and `timm`, the name of a timm model, or `architecture`, arguments of its VisionTransformer.
+    config: `mean`, `std`, and `timm`, the name of a timm model, with its `arguments`, if any; or `architecture`, the
+    arguments of timm's VisionTransformer.
 
     `normalize`: by the mean and deviation that the weights expect, or not at all, as the authors' release of arXiv
     2308.09610 does. Another `image_size` than the native one resamples the position embeddings. Raises UserError where
     the weights do not fit or the patches do not tile the image.
     """
     if "timm" in config:
-        model = create_model(config["timm"], pretrained=False, num_classes=0)
+        model = create_model(config["timm"], pretrained=False, num_classes=0, **config.get("arguments", {}))
     else:
         model = VisionTransformer(**config["architecture"], num_classes=0)
     try:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline import artifacts
 from pipeline.errors import UserError
+from pipeline.fetch import Missing
 
 PRETRAINED = Path("backbones/pretrained")  # in place of a file: the weights that belong to the name
 
@@ -27,6 +28,15 @@ EMBEDDED = {
         "77128354976046a3b72e84dcf7466d150d78a3fe704adc7de85950534508c97a",
     ),
 }
+
+
+def missing_weights(name: str, weights: Path) -> list[Missing]:
+    """The file of weights that is to be downloaded, if any. Raises UserError for an unknown name."""
+    if name in EMBEDDED or weights != PRETRAINED:
+        return []
+    from pipeline import timm_weights  # noqa: PLC0415  (as below)
+
+    return timm_weights.missing(name, embedded=list(EMBEDDED))
 
 
 def fetch_backbone(name: str, weights: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pipeline import archive_sets
 from pipeline.archive_sets import load_cub200, load_imagenet_r, load_tiny_imagenet
 from pipeline.dvc_sight import check_apart_from_outputs, check_noticed
 from pipeline.errors import UserError
+from pipeline.fetch import Missing, missing
 from pipeline.glyph_images import draw_glyphs
 from pipeline.image_folder import load_image_folder
 from pipeline.image_set import ImageSet
@@ -31,6 +33,16 @@ DATASETS: dict[str, Callable[[Path], ImageSet]] = {
 IMAGE_FOLDER = "image_folder"
 
 
+def missing_files(name: str) -> list[Missing]:
+    """The files of a data set that are to be downloaded. Raises UserError for an unknown name."""
+    if name in _OF_TORCHVISION:
+        from pipeline import torchvision_sets  # noqa: PLC0415  (as above)
+
+        return missing(torchvision_sets.REMOTES[name], name)
+    _check_known(name)
+    return missing(archive_sets.REMOTES.get(name, []), name)
+
+
 def fetch_dataset(name: str, *, data_dir: Path, scratch: Path) -> ImageSet:
     """The images of a data set, or of the folder `data_dir`. Raises UserError for an unknown name."""
     if name == IMAGE_FOLDER:
@@ -38,7 +50,11 @@ def fetch_dataset(name: str, *, data_dir: Path, scratch: Path) -> ImageSet:
         images = load_image_folder(data_dir)
         check_noticed(data_dir, [*images.train_images, *images.test_images])
         return images
-    if name not in DATASETS:
+    _check_known(name)
+    return DATASETS[name](scratch)
+
+
+def _check_known(name: str) -> None:
+    if name not in DATASETS and name != IMAGE_FOLDER:
         known = ", ".join((*DATASETS, IMAGE_FOLDER))
         raise UserError(f"params.yaml: dataset {name!r} is unknown: choose one of {known}")
-    return DATASETS[name](scratch)

@@ -15,6 +15,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from pipeline import git_lfs
 from pipeline.errors import REFUSALS, UserError
 from pipeline.value_range import DEEP_COLOUR, KNOWN, Range, Ranges, extremes, kind, to_8_bits
 
@@ -112,8 +113,8 @@ def _what_it_is(file: Path | BinaryIO) -> str:
             start = content.read(64)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return f"is HEIC, for which Pillow needs a package: {HEIF_REMEDY}, or convert it to JPEG"
-    if start.startswith(b"version https://git-lfs."):
-        return "is a pointer of Git LFS, not the image: `git lfs pull` fetches it"
+    if git_lfs.is_pointer(file):
+        return git_lfs.ADVICE
     return "is not an image that Pillow can read: convert it to PNG or JPEG"
 
 

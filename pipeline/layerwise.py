@@ -69,12 +69,18 @@ def class_token(inputs: Tensor) -> Tensor:
 def with_layerwise_norms(backbone: Backbone, names: Sequence[str], *, detach: bool) -> Backbone:
     """The backbone with every LayerNorm swapped of which `names` has a tensor; the given one is left alone.
 
-    Raises UserError for a model without CLS token, which is what a LayerNorm selects by.
+    Raises UserError for a model without CLS token, which is what a LayerNorm selects by, and for a LayerNorm that the
+    CLS token does not enter as one vector: of queries and keys (one a head), or of patches alone.
     """
     if getattr(backbone.model, "cls_token", None) is None:
         raise UserError("params.yaml: selection: layerwise needs a backbone with a CLS token: set selection: query")
     model = copy.deepcopy(backbone.model)
     for name in sorted({name.rpartition(".")[0] for name in names}):
+        if name.endswith((".q_norm", ".k_norm")) or name.startswith("patch_embed."):
+            raise UserError(
+                f"params.yaml: selection: layerwise, but no CLS token enters the backbone's {name}: set selection: "
+                "query, or tuned_norms: mlp"
+            )
         norm = model.get_submodule(name)
         assert isinstance(norm, nn.LayerNorm), f"{name} is no LayerNorm"
         model.set_submodule(name, LayerwiseNorm(norm, detach=detach))

@@ -1,86 +1,91 @@
-"""Weights of a timm model: from the Hugging Face hub, through timm and its cache, or from a local file."""
+"""Weights of a timm model: from the Hugging Face hub, through timm and its cache, or from local files."""
 
 import difflib
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from torch import Tensor, nn
 
+from pipeline import checkpoint, weight_files
 from pipeline.errors import UserError
-from pipeline.timm_vit import create_model, is_model, list_models, load_state_dict
-
-_SHOWN = 3  # names of each kind in a report of what does not fit
+from pipeline.fetch import Missing
+from pipeline.timm_vit import create_model, is_model, list_models
 
 
 def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and configuration of a timm model, the tag in its name or not.
 
-    file: safetensors or a checkpoint of tensors (`.pth`), never code; None: the hub. Raises UserError where the model
-    is unknown, has no LayerNorms, cannot be downloaded, or the file does not fit it.
+    file: of weights, or a folder of a hub snapshot (pipeline.weight_files); None: the hub. Raises UserError where the
+    model is unknown, has no LayerNorms, cannot be downloaded, or the file does not fit it.
     """
+    check_known(name, embedded)
+    model = _create(name, pretrained=False)
+    check_kind(name, model)
+    published: Mapping[str, Any] = model.pretrained_cfg
+    arguments: dict[str, Any] = {}
+    if file is None:
+        weights = _create(name, pretrained=True).state_dict()
+    else:
+        snapshot = weight_files.find(file)
+        check_name(file, name, snapshot.config)
+        weights, arguments = checkpoint.read(snapshot, file, name, model)
+        published = {**published, **snapshot.config.get("pretrained_cfg", {})}
+    statistics = {part: list(published[part]) for part in ("mean", "std")}
+    return weights, {"timm": name, **({"arguments": arguments} if arguments else {}), **statistics}
+
+
+def missing(name: str, *, embedded: Sequence[str]) -> list[Missing]:
+    """The file that the hub is to send for a model, unless it is in the hub's cache."""
+    check_known(name, embedded)
+    with torch.device("meta"):  # its parameters take no memory: they are counted
+        model = _create(name, pretrained=False)
+    check_kind(name, model)
+    repository = str(model.pretrained_cfg.get("hf_hub_id") or "").partition("@")[0]
+    named = model.pretrained_cfg.get("hf_hub_filename")
+    files = [named] if named else ["model.safetensors", "pytorch_model.bin"]
+    if not repository or any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+        return []
+    megabytes = 4e-6 * sum(parameter.numel() for parameter in model.parameters())
+    place = "anywhere, and name it as backbone_weights in params.yaml"
+    return [Missing(hf_hub_url(repository, files[0]), megabytes, place)]
+
+
+def check_known(name: str, embedded: Sequence[str]) -> None:
+    """Raises UserError for a name that timm does not know, with those that come near."""
     if not is_model(name):
         known = [*embedded, *list_models()]
         close = difflib.get_close_matches(name, known, n=3) or [*embedded, "vit_base_patch16_224.augreg_in21k_ft_in1k"]
         raise UserError(f"params.yaml: backbone {name!r} is unknown: did you mean {' or '.join(close)}?")
-    model = _create(name, pretrained=False)
-    layernorms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
-    if not layernorms or not hasattr(model, "patch_embed") or not hasattr(model, "set_input_size"):
-        raise UserError(f"params.yaml: backbone {name!r} is no Vision Transformer with LayerNorms: choose a ViT")
-    if file is None:
-        weights = _create(name, pretrained=True).state_dict()
-    else:
-        weights = _read(file)
-        heads = model.pretrained_cfg.get("classifier") or ()
-        weights = without_heads(weights, (heads,) if isinstance(heads, str) else heads)
-        check_fit(file, name, model.state_dict(), weights)
-        check_finite(file, weights)
-    statistics = {part: list(model.pretrained_cfg[part]) for part in ("mean", "std")}
-    return weights, {"timm": name, **statistics}
 
 
-def without_heads(weights: Mapping[str, Tensor], heads: Sequence[str]) -> dict[str, Tensor]:
-    """The weights but for those of classifiers."""
-    return {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(f"{h}." for h in heads))}
-
-
-def check_fit(file: Path, model: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raises UserError that says which tensors are missing, too many or of another shape."""
-    shapes = [
-        f"{name} {list(found[name].shape)} for {list(expected[name].shape)}"
-        for name in expected.keys() & found.keys()
-        if found[name].shape != expected[name].shape
-    ]
-    differences = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
-        "of another shape": sorted(shapes),
-        "of another type": sorted(
-            name
-            for name in expected.keys() & found.keys()
-            if found[name].is_floating_point() != expected[name].is_floating_point()
-        ),
-    }
-    parts = [
-        f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
-        for what, names in differences.items()
-        if names
-    ]
-    if parts:
+def check_kind(name: str, model: nn.Module) -> None:
+    """Raises UserError for a model without LayerNorms, or whose input size is fixed."""
+    if not any(isinstance(module, nn.LayerNorm) for module in model.modules()):
+        norms = sorted({type(module).__name__ for module in model.modules() if "Norm" in type(module).__name__})
         raise UserError(
-            f"{file} does not fit backbone {model!r} ({'; '.join(parts)}): choose the model it was made for"
+            f"params.yaml: backbone {name!r} is no Vision Transformer with LayerNorms (its norms: "
+            f"{', '.join(norms) or 'none'}): choose a ViT"
+        )
+    if not hasattr(model, "patch_embed") or not hasattr(model, "set_input_size"):
+        raise UserError(
+            f"params.yaml: backbone {name!r} cannot be used: timm's {type(model).__name__} has no set_input_size, so "
+            "image_size could not be chosen: choose a ViT, DeiT, BEiT, EVA, DINO or Swin"
         )
 
 
-def check_finite(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raises UserError where weights are NaN or infinite: every image would look the same."""
-    for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
-            raise UserError(f"{file}: {name} has values that are not finite: choose other weights")
+def check_name(file: Path, name: str, config: Mapping[str, Any]) -> None:
+    """Raises UserError where the config.json of a snapshot names another model."""
+    architecture = config.get("architecture")
+    if architecture is None and "model_type" in config:
+        raise UserError(
+            f"{file} holds a model of the library transformers ({config['model_type']}), whose tensors have other "
+            f"names: choose timm's own weights of {name!r}"
+        )
+    if architecture not in (None, name.partition(".")[0]):
+        raise UserError(f"{file} holds {architecture}, not {name!r}: set backbone to {architecture}")
 
 
 def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401  (any of timm's classes)
@@ -93,27 +98,3 @@ def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401  (any of tim
             f"the weights of {name} cannot be fetched from the hub ({reason}): connect, or name a local file of "
             "them as backbone_weights in params.yaml"
         ) from None
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            weights = load_state_dict(str(file), weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"params.yaml: backbone_weights {file} does not exist") from None
-    except Exception as error:
-        # A damaged file makes torch's and safetensors' readers raise a dozen unrelated types.
-        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # their advice: run the code
-            raise UserError(f"{file} holds more than tensors and is not read: export it as safetensors") from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file} is no file of weights ({reason}): export it as safetensors") from None
-    if not isinstance(weights, dict) or not all(starmap(_is_named_tensor, weights.items())):
-        raise UserError(f"{file} is no state dict (names of tensors): export it as safetensors")
-    return weights
-
-
-def _is_named_tensor(name: object, tensor: object) -> bool:
-    """Whether it is an ordinary tensor, with values, under a name."""
-    if not isinstance(name, str) or not isinstance(tensor, Tensor):
-        return False
-    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized

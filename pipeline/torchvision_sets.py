@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from pipeline import torchvision_schemas  # noqa: F401  (before torchvision)
+
+# isort: split
+from torchvision import datasets
+
 from pipeline.archives import unpack
 from pipeline.errors import UserError
 from pipeline.fetch import Remote, fetch
@@ -21,7 +24,29 @@ from pipeline.image_set import ImageSet
 _EUROSAT = Remote(
     "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
     "c8fa014336c82ac7804f0398fcb19387",
+    95,
 )
+_FASHION, _FLOWERS = datasets.FashionMNIST, datasets.Flowers102
+
+# The files of each data set. torchvision names no sizes: these are about what the servers send, in megabytes.
+REMOTES: dict[str, list[Remote]] = {
+    "cifar100": [Remote(datasets.CIFAR100.url, datasets.CIFAR100.tgz_md5, 169)],
+    "fashion_mnist": [
+        Remote(_FASHION.mirrors[0] + file, md5, megabytes)
+        for (file, md5), megabytes in zip(_FASHION.resources, (26.4, 0.1, 4.4, 0.1), strict=True)
+    ],
+    "svhn": [
+        Remote(datasets.SVHN.split_list[split][0], datasets.SVHN.split_list[split][2], megabytes)
+        for split, megabytes in (("train", 182), ("test", 64))
+    ],
+    "flowers102": [
+        Remote(_FLOWERS._download_url_prefix + file, md5, megabytes)
+        for (file, md5), megabytes in zip(_FLOWERS._file_dict.values(), (345, 0.1, 0.1), strict=True)
+    ],
+    "food101": [Remote(datasets.Food101._URL, datasets.Food101._MD5, 4996)],
+    "dtd": [Remote(datasets.DTD._URL, datasets.DTD._MD5, 625)],
+    "eurosat": [_EUROSAT],
+}
 
 
 def load(name: str, scratch: Path) -> ImageSet:
@@ -30,9 +55,15 @@ def load(name: str, scratch: Path) -> ImageSet:
         return _LOADERS[name](scratch)
 
 
+def _unpack_all(name: str, folder: Path) -> None:
+    """Every file of a data set, fetched and unpacked."""
+    for remote in REMOTES[name]:
+        unpack(fetch(remote, name), folder)
+
+
 def _cifar100(scratch: Path) -> ImageSet:
     cls = datasets.CIFAR100
-    unpack(fetch(Remote(cls.url, cls.tgz_md5), "cifar100"), scratch)
+    _unpack_all("cifar100", scratch)
     train, test = (cls(scratch, train=is_train) for is_train in (True, False))
     pixels = [torch.from_numpy(split.data) for split in (train, test)]
     return _labelled(train.classes, pixels[0], train.targets, pixels[1], test.targets)
@@ -40,17 +71,14 @@ def _cifar100(scratch: Path) -> ImageSet:
 
 def _fashion_mnist(scratch: Path) -> ImageSet:
     cls = datasets.FashionMNIST
-    for file, md5 in cls.resources:
-        unpack(fetch(Remote(cls.mirrors[0] + file, md5), "fashion_mnist"), scratch / "FashionMNIST/raw")
+    _unpack_all("fashion_mnist", scratch / "FashionMNIST/raw")
     train, test = (cls(scratch, train=is_train) for is_train in (True, False))
     colour = [split.data[..., None].expand(-1, -1, -1, 3) for split in (train, test)]  # grey three times
     return _labelled(cls.classes, colour[0], train.targets, colour[1], test.targets)
 
 
 def _svhn(scratch: Path) -> ImageSet:
-    for split in ("train", "test"):
-        url, _, md5 = datasets.SVHN.split_list[split]
-        unpack(fetch(Remote(url, md5), "svhn"), scratch)
+    _unpack_all("svhn", scratch)
     train, test = (datasets.SVHN(scratch, split=split) for split in ("train", "test"))
     pixels = [torch.from_numpy(np.ascontiguousarray(split.data.transpose(0, 2, 3, 1))) for split in (train, test)]
     return _labelled([str(digit) for digit in range(10)], pixels[0], train.labels, pixels[1], test.labels)
@@ -59,8 +87,7 @@ def _svhn(scratch: Path) -> ImageSet:
 def _flowers102(scratch: Path) -> ImageSet:
     """Training is the official train and validation split, 20 images a class, as continual learning takes it."""
     cls = datasets.Flowers102
-    for file, md5 in cls._file_dict.values():
-        unpack(fetch(Remote(cls._download_url_prefix + file, md5), "flowers102"), scratch / "flowers-102")
+    _unpack_all("flowers102", scratch / "flowers-102")
     train, val, test = (cls(scratch, split=split) for split in ("train", "val", "test"))
     classes = getattr(cls, "classes", None) or [f"flower {number}" for number in range(1, 103)]
     return _labelled(
@@ -70,7 +97,7 @@ def _flowers102(scratch: Path) -> ImageSet:
 
 def _food101(scratch: Path) -> ImageSet:
     cls = datasets.Food101
-    unpack(fetch(Remote(cls._URL, cls._MD5), "food101"), scratch)
+    _unpack_all("food101", scratch)
     train, test = (cls(scratch, split=split) for split in ("train", "test"))
     return _labelled(train.classes, train._image_files, train._labels, test._image_files, test._labels)
 
@@ -78,7 +105,7 @@ def _food101(scratch: Path) -> ImageSet:
 def _dtd(scratch: Path) -> ImageSet:
     """The first of the ten official partitions; training is its train and validation split."""
     cls = datasets.DTD
-    unpack(fetch(Remote(cls._URL, cls._MD5), "dtd"), scratch / "dtd")
+    _unpack_all("dtd", scratch / "dtd")
     train, val, test = (cls(scratch, split=split) for split in ("train", "val", "test"))
     files, labels = train._image_files + val._image_files, train._labels + val._labels
     return _labelled(train.classes, files, labels, test._image_files, test._labels)
@@ -86,7 +113,7 @@ def _dtd(scratch: Path) -> ImageSet:
 
 def _eurosat(scratch: Path) -> ImageSet:
     """No official split: about a fifth of each class is for testing, always the same."""
-    unpack(fetch(_EUROSAT, "eurosat"), scratch)
+    _unpack_all("eurosat", scratch)
     return image_set(*stratified_split(class_files(scratch / "2750")))
 
 

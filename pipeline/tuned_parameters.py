@@ -1,6 +1,7 @@
 """Which of the backbone's parameters a task tunes, under timm's names."""
 
-from collections.abc import Callable
+import re
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,51 +13,96 @@ Tuning = Literal["layernorm", "full", "none"]
 TunedNorms = Annotated[str, Field(pattern="^(all|attention|mlp|final|last_[1-9][0-9]{0,3})$")]
 TunedParameters = Literal["both", "scale", "bias"]
 
-_SUFFIX = {"scale": ".weight", "bias": ".bias"}
+_NAMES = {"both": ("weight", "bias"), "scale": ("weight",), "bias": ("bias",)}
+
+# Names of LayerNorms in timm's blocks: before, in or behind a half. `in_norm` feeds both halves of a parallel block;
+# `norm3` (Swin V2 CR) stands behind a block and belongs to neither.
+_HALF = {
+    "attention": re.compile(r"norm1|in_norm|q_norm|k_norm|attns?\..+"),
+    "mlp": re.compile(r"norm2|in_norm|mlp\..+|ffns\..+"),
+}
+_NEITHER = re.compile(r"norm3")
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """A LayerNorm and its place."""
+
+    name: str
+    begun: int  # blocks that begin before it or with it
+    inside: str  # its name within its block; empty outside the blocks
 
 
 def tuned_names(model: nn.Module, tuning: Tuning, norms: str, parameters: TunedParameters) -> list[str]:
     """Names of the parameters that a task tunes.
 
     tuning: `layernorm`, scale and bias of LayerNorms (arXiv 2308.09610, stage one); `full`, every parameter; `none`.
-    norms: `all`; `attention` or `mlp`, those before (or, as q_norm and k_norm, in) that half of each block; `final`,
-    those outside the blocks; `last_K`, those of the last K blocks and the final ones. Raises UserError where `last_K`
-    asks for more blocks than there are, or the model has no such LayerNorm.
+    norms: `all`; `attention` or `mlp`, those of that half of each block; `final`, those behind the last block;
+    `last_K`, those from the last K blocks on. Raises UserError where `last_K` asks for more blocks than there are, the
+    model has no such LayerNorm, or a LayerNorm belongs to no half that is known.
     """
     if tuning == "none":
         return []
     if tuning == "full":
         return [name for name, _ in model.named_parameters()]
-    depth = 1 + max((_block(name) for name, _ in model.named_modules()), default=-1)
-    if norms.startswith("last_") and int(norms.removeprefix("last_")) > depth:
-        raise UserError(f"params.yaml: tuned_norms is {norms}, but the backbone has {depth} blocks")
-    wanted = _members(norms, depth)
     names = [
-        f"{module_name}.{name}"
-        for module_name, module in model.named_modules()
-        if isinstance(module, nn.LayerNorm) and wanted(module_name)
-        for name, _ in module.named_parameters()
+        f"{norm}.{name}"
+        for norm in _wanted(model, norms)
+        for name, _ in model.get_submodule(norm).named_parameters()
+        if name in _NAMES[parameters]
     ]
-    if parameters != "both":
-        names = [name for name in names if name.endswith(_SUFFIX[parameters])]
     if not names:
         raise UserError(f"params.yaml: tuned_norms is {norms}, but the backbone has no such LayerNorm")
     return names
 
 
-def _members(norms: str, depth: int) -> Callable[[str], bool]:
-    """Whether a LayerNorm, by its name, is among those wanted."""
-    if norms == "attention":
-        return lambda name: _block(name) >= 0 and (name.endswith(".norm1") or ".attn." in name)
-    if norms == "mlp":
-        return lambda name: _block(name) >= 0 and (name.endswith(".norm2") or ".mlp." in name)
+def block_names(model: nn.Module) -> list[str]:
+    """Names of the model's blocks, first to last, wherever they lie: `blocks.0`, `layers.2.blocks.5`.
+
+    What a block is says timm: every model's `group_matcher` names its layers by patterns, those of repeated blocks
+    without a number of their own.
+    """
+    patterns = model.group_matcher(coarse=False)["blocks"]  # type: ignore[operator]
+    if isinstance(patterns, str):
+        patterns = [(patterns, None)]
+    found: dict[str, None] = {}
+    for name, _ in model.named_modules():
+        matches = ((re.match(pattern, name), number) for pattern, number in patterns)
+        match, number = next(((match, number) for match, number in matches if match), (None, None))
+        if match and match.groups() and number is None:
+            found[match.group()] = None
+    return list(found)
+
+
+def _wanted(model: nn.Module, norms: str) -> list[str]:
+    """Names of the LayerNorms wanted, in the order of the forward pass."""
+    blocks = block_names(model)
+    places = _places(model, blocks)
+    if norms in _HALF:
+        return [norm.name for norm in places if norm.inside and _is_of_half(norm, norms)]
     if norms == "final":
-        return lambda name: _block(name) < 0
-    first = depth - int(norms.removeprefix("last_")) if norms.startswith("last_") else 0
-    return lambda name: _block(name) < 0 or _block(name) >= first
+        return [norm.name for norm in places if not norm.inside and norm.begun == len(blocks)]
+    count = int(norms.removeprefix("last_")) if norms.startswith("last_") else 0
+    if count > len(blocks):
+        raise UserError(f"params.yaml: tuned_norms is {norms}, but the backbone has {len(blocks)} blocks")
+    return [norm.name for norm in places if norms == "all" or norm.begun > len(blocks) - count]
 
 
-def _block(name: str) -> int:
-    """Number of the block of a module `blocks.3.norm1`; -1 outside the blocks."""
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "blocks" and len(parts) > 1 else -1
+def _places(model: nn.Module, blocks: list[str]) -> list[_Norm]:
+    """Every LayerNorm; timm registers modules in the order of the forward pass."""
+    places, begun, block = [], 0, ""
+    for name, module in model.named_modules():
+        if begun < len(blocks) and name == blocks[begun]:
+            begun, block = begun + 1, f"{name}."
+        if isinstance(module, nn.LayerNorm):
+            places.append(_Norm(name, begun, name.removeprefix(block) if block and name.startswith(block) else ""))
+    return places
+
+
+def _is_of_half(norm: _Norm, half: str) -> bool:
+    if not any(pattern.fullmatch(norm.inside) for pattern in (*_HALF.values(), _NEITHER)):
+        raise UserError(
+            f"params.yaml: tuned_norms is {half}, but the backbone's {norm.name} is of no half that is known: choose "
+            "all, final or last_K"
+        )
+    return _HALF[half].fullmatch(norm.inside) is not None

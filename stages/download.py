@@ -1,17 +1,18 @@
 """Fetch the data set and the backbone's weights, and pack them in one layout whatever their source."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from pipeline import artifacts
-from pipeline.backbones import fetch_backbone
+from pipeline.backbones import fetch_backbone, missing_weights
 from pipeline.command import run
-from pipeline.datasets import fetch_dataset
+from pipeline.datasets import fetch_dataset, missing_files
 from pipeline.errors import REFUSALS, UserError, visible
+from pipeline.fetch import Missing, check_network
 from pipeline.image_folder import listing_digest
 from pipeline.packing import are_arrays, content_numbers, stored, value_ranges
 from pipeline.params import Record, read_params
@@ -43,10 +44,19 @@ def scratch_folder() -> Iterator[Path]:
         raise UserError(f"{error.filename or tempfile.gettempdir()}: {error.strerror}: {remedy}") from None
 
 
+def announce(files: Sequence[Missing]) -> None:
+    """Say all that is to be downloaded, before anything is. Raises UserError where there is no network."""
+    for file in files:
+        print(f"to be downloaded: {file}", flush=True)
+    check_network(files)
+
+
 def main() -> None:
     """Fetch the data set and the backbone's weights."""
     params = read_params(Params)
-    weights, config = fetch_backbone(params.backbone, Path(params.backbone_weights))
+    weights_file = Path(params.backbone_weights)
+    announce([*missing_files(params.dataset), *missing_weights(params.backbone, weights_file)])
+    weights, config = fetch_backbone(params.backbone, weights_file)
     artifacts.save_weights(artifacts.BACKBONE, weights, config)
     with scratch_folder() as scratch:
         dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch)

@@ -36,7 +36,18 @@ READ = {name for name in DATA if name.startswith(("images in", "names", "the sam
     "a line across",
     "a line down",
 }
-GOOD_WEIGHTS = {f"weights {of}" for of in ("that are good", "of halves", "of doubles", "of absurd size")}
+GOOD_WEIGHTS = {
+    f"weights {of}"
+    for of in (
+        "that are good",
+        "of halves",
+        "of doubles",
+        "of eight bits",
+        "of absurd size",
+        "with a wrong suffix",
+        "that are tied",
+    )
+}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, which the command line silences

@@ -17,7 +17,7 @@ from scipy.io import savemat
 
 from pipeline import archive_sets, torchvision_sets  # before torchvision
 from pipeline.archives import unpack
-from pipeline.datasets import DATASETS, fetch_dataset
+from pipeline.datasets import DATASETS, fetch_dataset, missing_files
 from pipeline.errors import UserError
 from pipeline.fetch import Remote
 from pipeline.image_set import ImageSet
@@ -189,6 +189,26 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
 def loaded(name: str, scratch: Path) -> ImageSet:
     scratch.mkdir(exist_ok=True)
     return fetch_dataset(name, data_dir=Path("none"), scratch=scratch)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_missing_is_named_with_source_size_and_place(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    folder = tmp_path / "downloads" / name
+    assert {file.place for file in missing_files(name)} == {str(folder / file) for file in FILES[name]}
+    assert all(file.url.startswith("http") and file.megabytes for file in missing_files(name))
+    folder.mkdir(parents=True)
+    for file in FILES[name]:
+        (folder / file).write_bytes(b"")
+    assert missing_files(name) == []
+
+
+def test_nothing_is_missing_of_what_is_made_or_found_here() -> None:
+    assert missing_files("glyphs") == missing_files("image_folder") == []
+    with pytest.raises(UserError, match="dataset 'cifar' is unknown"):
+        missing_files("cifar")
 
 
 def test_every_data_set_that_is_downloaded_is_tested() -> None:

@@ -1,10 +1,14 @@
 """Downloads over a server that misbehaves."""
 
+import errno
 import hashlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline import fetch as fetching
 from pipeline.errors import UserError
-from pipeline.fetch import Remote, fetch
+from pipeline.fetch import Missing, Remote, check_network, fetch, missing
 
 CONTENT = bytes(range(256)) * 40
 Answer = Callable[[BaseHTTPRequestHandler, int], None]
@@ -153,6 +157,49 @@ def test_no_network_and_a_file_placed_by_hand(server: Server) -> None:
     Path("downloads/set/file.bin").write_bytes(b"other")
     with pytest.raises(UserError, match=r"downloads/set/file\.bin is not the file"):
         fetch(remote(server), "set")
+
+
+NO_WAY = {  # what a request raises where there is no network, or nobody who listens
+    "Name or service not known": socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+    "Temporary failure in name resolution": socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    "Network is unreachable": OSError(errno.ENETUNREACH, "Network is unreachable"),
+    "No route to host": OSError(errno.EHOSTUNREACH, "No route to host"),
+    "Connection refused": ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+}
+
+
+@pytest.mark.parametrize("reason", NO_WAY)
+def test_without_network_nothing_is_tried_twice(reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def urlopen(request: Request, **_: object) -> None:
+        asked.append(f"{request.get_method()} {request.full_url}")
+        raise URLError(NO_WAY[reason])
+
+    monkeypatch.setattr(fetching, "urlopen", urlopen)
+    monkeypatch.setattr("pipeline.fetch.time.sleep", lambda seconds: asked.append("waits") if seconds else None)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with pytest.raises(UserError, match=rf"a\.bin cannot be downloaded \({reason}\): try again, or place the file at"):
+        fetch(Remote("http://one/a.bin", "0"), "set")
+    assert asked == ["GET http://one/a.bin"]
+    asked.clear()
+    files = missing([Remote("http://one/a.bin", "0", 12.5), Remote("http://one/b.bin", "0")], "set")
+    files.append(Missing("https://two/w.safetensors", 343.2, "anywhere"))
+    assert [str(file) for file in files] == [
+        f"a.bin (12.5 MB) from http://one/a.bin; by hand: {tmp_path}/downloads/set/a.bin",
+        f"b.bin from http://one/b.bin; by hand: {tmp_path}/downloads/set/b.bin",
+        "w.safetensors (343.2 MB) from https://two/w.safetensors; by hand: anywhere",
+    ]
+    with pytest.raises(UserError, match=rf"^one can't be reached \({reason}\): .*\(a\.bin, b\.bin, w\.safetensors\)"):
+        check_network(files)
+    assert asked == ["HEAD http://one/b.bin"]  # each server once
+
+
+def test_a_server_that_answers_is_reached_whatever_it_says(server: Server) -> None:
+    check_network(missing([remote(server)], "set"))  # it knows no HEAD: 501
+    assert server.asked == []
+    fetch(remote(server), "set")
+    assert missing([remote(server)], "set") == []
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -216,9 +216,15 @@ def test_sixteen_bits_keep_their_range(tmp_path: Path) -> None:
 def test_a_bad_file_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smooth(90, 90).save(tmp_path / "good.jpg")
     content = (tmp_path / "good.jpg").read_bytes()
-    for name, bad in (("cut.jpg", content[:-200]), ("empty.jpg", b""), ("text.jpg", b"no image")):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n"
+    for name, bad, what in (
+        ("cut.jpg", content[:-200], ".*"),
+        ("empty.jpg", b"", ".*"),
+        ("text.jpg", b"no image", "is not an image.*"),
+        ("pointer.jpg", pointer, r"is a pointer of Git LFS, not the file itself \(`git lfs pull` fetches it\)"),
+    ):
         (tmp_path / name).write_bytes(bad)
-        with pytest.raises(UserError, match=rf"{name} .*: replace or delete it, then `dvc repro`"):
+        with pytest.raises(UserError, match=rf"{name} {what}: replace or delete it, then `dvc repro`"):
             packed(tmp_path, [tmp_path / "good.jpg", tmp_path / name])
     assert not (tmp_path / "packed.safetensors").exists()
     monkeypatch.setattr("pipeline.image_files._MAX_PIXELS", 1000)

@@ -1,12 +1,15 @@
 """The single-pass variant: what it equals with one task or one choice, and what its keys learn."""
 
+from typing import Any
+
 import pytest
 import torch
-from tiny import pretrained_layernorms, random_images
+from tiny import TINY, pretrained_layernorms, random_images
 from torch.nn import functional
 
-from pipeline.backbone import Backbone
+from pipeline.backbone import Backbone, build_backbone
 from pipeline.encoder import LayerwiseEncoder
+from pipeline.errors import UserError
 from pipeline.feature_table import FeatureTable
 from pipeline.images import Images
 from pipeline.layerwise import (
@@ -18,6 +21,8 @@ from pipeline.layerwise import (
     with_layerwise_norms,
 )
 from pipeline.progress import Progress
+from pipeline.timm_vit import VisionTransformer
+from pipeline.tuned_parameters import tuned_names
 from pipeline.tuning import Schedule, tune_layernorms
 
 IMAGES = Images.of_pixels(random_images(40))
@@ -155,3 +160,34 @@ def test_every_step_is_one_pass_for_every_image_so_far(backbone: Backbone) -> No
     assert table.tuned_passes.tolist() == [10, 20, 30]
     own = table.of_own_task(torch.tensor([15]))[0]
     torch.testing.assert_close(own, backbone.encode(IMAGES[15:16], of_task(bank, 1))[0], atol=1e-5, rtol=1e-4)
+
+
+def other_backbone(**arguments: Any) -> Backbone:  # noqa: ANN401
+    """A tiny ViT that differs in these arguments."""
+    architecture = TINY | arguments
+    config = {"architecture": architecture, "mean": [0.5] * 3, "std": [0.5] * 3}
+    weights = VisionTransformer(**architecture, num_classes=0).state_dict()
+    return build_backbone(weights, config, image_size=16, normalize="none", device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"class_token": False, "global_pool": "avg"}, "layerwise needs a backbone with a CLS token"),
+        ({"qk_norm": True}, r"no CLS token enters the backbone's blocks\.0\.attn\.k_norm: set selection: query"),
+    ],
+)
+def test_norms_that_no_class_token_enters_are_refused(arguments: dict[str, Any], message: str) -> None:
+    backbone = other_backbone(**arguments)
+    with pytest.raises(UserError, match=message):
+        with_layerwise_norms(backbone, tuned_names(backbone.model, "layernorm", "all", "both"), detach=False)
+
+
+def test_register_tokens_do_not_take_the_class_tokens_place() -> None:
+    backbone = other_backbone(reg_tokens=3)
+    names = tuned_names(backbone.model, "layernorm", "all", "both")
+    layered = with_layerwise_norms(backbone, names, detach=False)
+    bank = {name: tensor[None] for name, tensor in backbone.pretrained(names).items()}
+    keys = initial_keys(layered, IMAGES[:1], bank)
+    token = backbone.model.cls_token + backbone.model.pos_embed[:, :1]
+    torch.testing.assert_close(keys["blocks.0.norm1.key"], functional.normalize(token[0], dim=1))

@@ -10,7 +10,7 @@ from tiny import pretrained_layernorms, random_images
 
 from pipeline import timm_weights
 from pipeline.backbone import build_backbone
-from pipeline.backbones import PRETRAINED, fetch_backbone
+from pipeline.backbones import PRETRAINED, fetch_backbone, missing_weights
 from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.timm_vit import create_model
@@ -102,3 +102,33 @@ def test_models_that_cannot_be_tuned_or_fetched_are_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(timm_weights, "create_model", offline)
     with pytest.raises(UserError, match=r"weights of vit_tiny_patch16_224 cannot be fetched from the hub \(no conn"):
         fetch_backbone(NAME, PRETRAINED)
+
+
+def test_weights_that_the_hub_is_to_send_are_named_unless_they_are_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(timm_weights, "try_to_load_from_cache", lambda *_: None)
+    (file,) = missing_weights("vit_base_patch16_224.augreg_in21k_ft_in1k", PRETRAINED)
+    assert file.url.endswith("/timm/vit_base_patch16_224.augreg_in21k_ft_in1k/resolve/main/model.safetensors")
+    assert file.megabytes == pytest.approx(343, abs=1)
+    assert "backbone_weights" in file.place
+    assert missing_weights("glyph_vit", PRETRAINED) == missing_weights(NAME, tmp_path / "file.pth") == []
+    monkeypatch.setattr(timm_weights, "try_to_load_from_cache", lambda *_: str(tmp_path))
+    assert missing_weights(NAME, PRETRAINED) == []
+    with pytest.raises(UserError, match="did you mean vit_tiny_patch16_224"):
+        missing_weights("vit_tiny_patch16_24", PRETRAINED)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("levit_128", r"is no Vision Transformer with LayerNorms \(its norms: BatchNorm"),
+        ("vit_base_patch16_xp_224", r"is no Vision Transformer with LayerNorms \(its norms: .*RmsNorm"),
+        ("cait_xxs24_224", "cannot be used: timm's Cait has no set_input_size"),
+        ("hiera_tiny_224", "cannot be used: timm's Hiera has no set_input_size"),
+        ("xcit_nano_12_p16_224", "cannot be used: timm's Xcit has no set_input_size"),
+    ],
+)
+def test_models_of_other_families_are_refused_by_name_with_the_reason(name: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"backbone '{name}' {reason}"):
+        fetch_backbone(name, tmp_path / "any")

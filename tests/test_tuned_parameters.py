@@ -1,11 +1,15 @@
 """Which parameters a task tunes, by name."""
 
+from typing import Any
+
 import pytest
+import torch
 from tiny import TINY
+from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.timm_vit import VisionTransformer
-from pipeline.tuned_parameters import tuned_names
+from pipeline.timm_vit import VisionTransformer, create_model
+from pipeline.tuned_parameters import block_names, tuned_names
 
 MODEL = VisionTransformer(**TINY | {"depth": 3}, num_classes=0)
 
@@ -49,3 +53,98 @@ def test_more_blocks_than_there_are_or_no_such_norm_is_one_line() -> None:
     without_final = VisionTransformer(**TINY, num_classes=0, final_norm=False)
     with pytest.raises(UserError, match="tuned_norms is final, but the backbone has no such LayerNorm"):
         tuned_names(without_final, "layernorm", "final", "both")
+
+
+SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "num_heads": 2, "depth": 3}
+SWIN: dict[str, Any] = {"img_size": 32, "embed_dim": 8, "depths": (1, 2), "num_heads": (1, 2), "window_size": 4}
+PLAIN = [f"blocks.{number}" for number in range(3)]
+
+# A model, what makes it small, its blocks, the LayerNorms behind the last block, those of its attention and its MLP.
+FAMILIES = [
+    ("vit_base_patch16_clip_224", SMALL, PLAIN, {"norm"}, {"norm1"}, {"norm2"}),  # norm_pre stands before the blocks
+    ("vit_small_patch14_reg4_dinov2", SMALL, PLAIN, {"norm"}, {"norm1"}, {"norm2"}),
+    ("vit_base_patch16_siglip_224", SMALL, PLAIN, {"norm", "attn_pool.norm"}, {"norm1"}, {"norm2"}),
+    (
+        "vit_small_patch16_18x2_224",
+        SMALL,
+        PLAIN,
+        {"norm"},
+        {"attns.0.norm", "attns.1.norm"},
+        {"ffns.0.norm", "ffns.1.norm"},
+    ),
+    ("vit_pwee_patch16_reg1_gap_256", SMALL, PLAIN, {"fc_norm"}, {"in_norm"}, {"in_norm"}),
+    ("vit_relpos_base_patch16_224", SMALL, PLAIN, {"fc_norm"}, {"norm1"}, {"norm2"}),
+    ("deit_tiny_distilled_patch16_224", SMALL, PLAIN, {"norm"}, {"norm1"}, {"norm2"}),
+    ("deit3_base_patch16_224", SMALL, PLAIN, {"norm"}, {"norm1"}, {"norm2"}),
+    ("beit_base_patch16_224", SMALL, PLAIN, {"fc_norm"}, {"norm1"}, {"norm2"}),
+    ("eva02_base_patch16_clip_224", SMALL, PLAIN, {"norm"}, {"norm1", "attn.norm"}, {"norm2", "mlp.norm"}),
+    ("vit_pe_core_small_patch16_384", SMALL, PLAIN, {"norm", "attn_pool.norm"}, {"norm1"}, {"norm2"}),
+    ("vit_small_patch16_dinov3", SMALL, PLAIN, {"norm"}, {"norm1"}, {"norm2"}),
+    *(
+        (
+            name,
+            SWIN,
+            [f"{layers}.0.blocks.0", f"{layers}.1.blocks.0", f"{layers}.1.blocks.1"],
+            final,
+            {"norm1"},
+            {"norm2"},
+        )
+        for name, layers, final in (
+            ("swin_tiny_patch4_window7_224", "layers", {"norm"}),
+            ("swinv2_tiny_window8_256", "layers", {"norm"}),
+            ("swinv2_cr_tiny_ns_224", "stages", set[str]()),
+        )
+    ),
+]
+
+
+def layernorms_in_order_of_use(model: nn.Module, size: int) -> list[str]:
+    """Names of the LayerNorms that a forward pass reaches, each once."""
+    used: list[str] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: used.append(name) if name not in used else None)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm)
+    ]
+    with torch.inference_mode():
+        model.eval()(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    return used
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "blocks", "final", "attention", "mlp"), FAMILIES, ids=[f[0] for f in FAMILIES]
+)
+def test_blocks_are_found_wherever_timm_keeps_them(
+    name: str, small: dict[str, Any], blocks: list[str], final: set[str], attention: set[str], mlp: set[str]
+) -> None:
+    model = create_model(name, num_classes=0, **small)
+    assert block_names(model) == blocks
+    wanted = {
+        which: norms(tuned_names(model, "layernorm", which, "both"))
+        for which in ("all", "attention", "mlp", "last_1", "last_3")
+    }
+    assert wanted["attention"] == {f"{block}.{norm}" for block in blocks for norm in attention}
+    assert wanted["mlp"] == {f"{block}.{norm}" for block in blocks for norm in mlp}
+    if final:
+        assert norms(tuned_names(model, "layernorm", "final", "both")) == final
+    else:
+        with pytest.raises(UserError, match="tuned_norms is final, but the backbone has no such LayerNorm"):
+            tuned_names(model, "layernorm", "final", "both")
+    used = layernorms_in_order_of_use(model, small["img_size"])
+    assert wanted["all"] == set(used)
+    for which, first in (("last_1", blocks[-1]), ("last_3", blocks[0])):
+        begin = next(number for number, norm in enumerate(used) if norm.startswith(f"{first}."))
+        # What stands between two blocks, as Swin's downsampling, is tuned with what follows.
+        assert wanted[which] == set(used[begin:])
+    with pytest.raises(UserError, match="tuned_norms is last_4, but the backbone has 3 blocks"):
+        tuned_names(model, "layernorm", "last_4", "both")
+
+
+def test_a_norm_of_no_known_half_is_named() -> None:
+    model = VisionTransformer(**TINY, num_classes=0)
+    model.blocks[0].strange_norm = nn.LayerNorm(4)
+    with pytest.raises(UserError, match=r"mlp, but the backbone's blocks\.0\.strange_norm is of no half that is known"):
+        tuned_names(model, "layernorm", "mlp", "both")
+    assert "blocks.0.strange_norm" in norms(tuned_names(model, "layernorm", "all", "both"))
