@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dvc_repository import Repository
 from imports import ROOT
@@ -39,9 +38,11 @@ def test_the_committed_state_is_clean(environment: dict[str, str], tmp_path: Pat
         assert set(words(status)) == {"deleted", "not in cache"}
 
 
-def words(status: Any) -> Iterator[str]:
+def words(status: object) -> Iterator[str]:
     """What `dvc status --json` says of each dependency and output, at any depth."""
     if isinstance(status, str):
         yield status
-    for part in status.values() if isinstance(status, dict) else status if isinstance(status, list) else ():
+    if isinstance(status, dict):
+        status = list(status.values())
+    for part in status if isinstance(status, list) else []:
         yield from words(part)
