@@ -31,7 +31,7 @@ def check_storage(cache: Path, *, at_work: bool = False) -> list[Finding]:
     files = {path: path.parent.name + path.name for path in sorted(cache.glob("files/md5/??/*"))}
     objects = {path: oid for path, oid in files.items() if _OBJECT.fullmatch(oid)}  # DVC is writing the others
     expected = {} if at_work else outputs({oid: path for path, oid in objects.items()})
-    found = _md5_of([*objects, *(path for path in expected if path.is_file())])
+    found = md5_of([*objects, *(path for path in expected if path.is_file())])
     right = {path: oid.removesuffix(".dir") for path, oid in objects.items()} | expected
     copies = {digest: path for path, digest in found.items() if digest == right[path]}  # where this content belongs
     findings = [*_objects_found(cache, objects, expected, found, copies)]
@@ -124,7 +124,8 @@ def _is_intact(path: Path, expected: str | None) -> bool:
     return True
 
 
-def _md5_of(paths: Iterable[Path]) -> dict[Path, str]:
+def md5_of(paths: Iterable[Path]) -> dict[Path, str]:
+    """MD5 of every file that is there."""
     paths = list(paths)
     with ThreadPoolExecutor() as pool:
         results = pool.map(_md5, paths)
