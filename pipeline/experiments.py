@@ -35,9 +35,9 @@ class Sweep(Record):
     """A grid: every variant with every seed."""
 
     seeds: list[int] = Field(min_length=1)
+    variants: dict[str, dict[str, Value]] = Field(min_length=1)  # what each changes in params.yaml
     reference: str  # the variant that others are compared with; unless given, the first
     curves: list[str] = Field(default=[])  # variants whose accuracy over the tasks is drawn; unless given, all
-    variants: dict[str, dict[str, Value]] = Field(min_length=1)  # what each changes in params.yaml
 
 
 @dataclass(frozen=True)
