@@ -103,6 +103,7 @@ def test_own_pictures_in_a_folder_of_a_larger_repository(repository: Repository)
     assert (row["name"], row["seeds"], row["changes"]) == ("базовый", [0], {})
     assert 0 <= row["metrics"]["average_accuracy"]["mean"] <= 1
     assert len(row["over_tasks"]) == 2
+    assert row["seconds"] > 0, "the log of stages is found, too"
     again = project.run("python", "-m", "pipeline", "sweep", "grid.yaml")
     assert "1 experiments: 1 finished, 0 waiting, 0 new" in again
     (project.path / "grid.yaml").write_text("seeds: [0]\nvariants: {broken: {classifier: oracle_of_delphi}}")
