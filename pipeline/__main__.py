@@ -75,14 +75,16 @@ def preset(
 
 
 def changed_params(**changes: object) -> str:
-    """params.yaml with other values, and the chain for its num_tasks; comments and all else as they are."""
+    """params.yaml with other values, and the chain for its num_tasks; comments, line ends and all else as before."""
     given = read_mapping(PARAMS_FILE)  # says what is wrong with a file that can't be read
     unknown = sorted(changes.keys() - given.keys())
     if unknown:
         raise UserError(f"{PARAMS_FILE} has no key {unknown[0]!r}")
     yaml = YAML()
     yaml.width = 120
-    params = yaml.load(PARAMS_FILE)
+    content = PARAMS_FILE.read_bytes()
+    line_end = "\r\n" if 2 * content.count(b"\r\n") > content.count(b"\n") else "\n"  # as most lines have it
+    params = yaml.load(content.replace(b"\r\n", b"\n"))
     for key, value in changes.items():
         if value != given[key]:
             params[key] = value
@@ -97,7 +99,8 @@ def changed_params(**changes: object) -> str:
     text = io.StringIO()
     yaml.dump(params, text)
     # A comment stays two spaces behind its value; ruamel.yaml would keep its column instead.
-    return re.sub(r"""^(\w+: [^#'"\n]*?) +# """, r"\1  # ", text.getvalue(), flags=re.MULTILINE)
+    written = re.sub(r"""^(\w+: [^#'"\n]*?) +# """, r"\1  # ", text.getvalue(), flags=re.MULTILINE)
+    return written.replace("\n", line_end)
 
 
 @app.command()
@@ -124,7 +127,8 @@ def sweep_command(
     declared = read_sweep(grid)
     wanted = cells(declared)
     failed = run_sweep(wanted, jobs or default_jobs())
-    print(f"comparison: {write_comparison(declared, wanted)}")
+    if len(failed) < len(wanted):
+        print(f"comparison: {write_comparison(declared, wanted)}")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: `dvc queue logs NAME` says why, "

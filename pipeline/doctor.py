@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -19,6 +18,7 @@ from pipeline.datasets import IMAGE_FOLDER, fetch_dataset
 from pipeline.device import compute_device
 from pipeline.errors import REPAIR, UserError
 from pipeline.findings import Finding
+from pipeline.git import git
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, declared, read_mapping
 from pipeline.storage import check_storage
 from pipeline.tasks import check_chain
@@ -30,6 +30,11 @@ _SHOWN = ("dvc", "torch", "torchvision", "timm")
 _ROOM = 2**30  # bytes that should be free
 # pipeline.artifacts writes .NAME.PID before NAME; a user's images may lie in the same folders.
 _UNFINISHED = re.compile(r"\..+\.(?:csv|json|md|png|safetensors)\.(\d+)")
+_COLLECT = (
+    "`dvc gc --all-commits --all-experiments`, while nothing runs, deletes from the cache what no commit, tag or "
+    "experiment needs, nor the workspace"
+)
+_SHARED = "make room: but `dvc gc` deletes what other projects keep in this cache, unless -p names each of them"
 
 
 def examine() -> Iterator[Finding]:
@@ -39,10 +44,11 @@ def examine() -> Iterator[Finding]:
     yield check_parameters()
     yield check_device()
     yield from check_images()
+    yield from check_line_endings()
     yield from check_leftovers()
     cache = cache_folder()
     yield from check_room(cache)
-    yield from check_storage(cache)
+    yield from check_storage(cache, at_work=any(psutil.pid_exists(pid) for pid in lock_holders() or {}))
 
 
 def check_environment() -> Iterator[Finding]:
@@ -53,8 +59,11 @@ def check_environment() -> Iterator[Finding]:
     yield Finding(prefix == sys.prefix, f"python: of {prefix or 'no environment on the PATH'}", activate)
     dvc = shutil.which("dvc")
     yield Finding(dvc is not None and Path(dvc).parent == here, f"dvc: {dvc or 'not on the PATH'}", activate)
-    root = _output("git", "rev-parse", "--show-toplevel")
-    yield Finding(root is not None, f"git: {root or 'no repository here, or no git'}", "install git, work in a clone")
+    try:
+        yield Finding(True, f"git: {git('rev-parse', '--show-toplevel').strip()}")
+    except UserError as error:
+        what, _, remedy = str(error).rpartition(": ")
+        yield Finding(False, f"git: {what}", remedy)
 
 
 def _output(*command: str) -> str | None:
@@ -137,15 +146,31 @@ def cache_folder() -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
+def check_line_endings() -> Iterator[Finding]:
+    """Whether git has rewritten line endings (core.autocrlf) where DVC hashes bytes; .gitattributes forbids it."""
+    listed = (_output("git", "ls-files", "--eol", "pipeline", "stages", "reports") or "").splitlines()
+    rewritten = [line.partition("\t")[2] for line in listed if re.match(r"i/lf\s+w/(crlf|mixed)", line)]
+    if rewritten:
+        what = f"line endings: git has changed those of {len(rewritten)} files, as {rewritten[0]}"
+        yield Finding(
+            False, what, "`git rm -rq --cached . && git reset --hard` in a clone without edits, or a new clone"
+        )
+
+
 def check_room(cache: Path) -> Iterator[Finding]:
     """Whether there is room, and leave to write, where things are written."""
-    for what, folder in (("workspace", Path()), ("cache", cache), ("temporary files", Path(tempfile.gettempdir()))):
+    in_cache = f"make room: {_COLLECT}" if cache.is_relative_to(Path.cwd()) or not cache.is_absolute() else _SHARED
+    for what, folder, remedy in (
+        ("workspace", Path(), "make room"),
+        ("cache", cache, in_cache),
+        ("temporary files", Path(tempfile.gettempdir()), "make room, or set TMPDIR"),
+    ):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(there).free
         if not os.access(there, os.W_OK | os.X_OK):
             yield Finding(False, f"{what}: {there} cannot be written to", "grant access, or set TMPDIR for the last")
         else:
-            yield Finding(free >= _ROOM, f"{what}: {free / 1e9:.1f} GB free in {there}", "make room: `dvc gc -w` helps")
+            yield Finding(free >= _ROOM, f"{what}: {free / 1e9:.1f} GB free in {there}", remedy)
 
 
 def check_leftovers() -> Iterator[Finding]:
@@ -166,20 +191,25 @@ def check_leftovers() -> Iterator[Finding]:
 
 
 def _check_lock() -> Iterator[Finding]:
-    try:
-        holders = list(_holders(json.loads(RWLOCK.read_text())))
-    except ValueError:
+    holders = lock_holders()
+    if holders is None:
         yield Finding(False, f"{RWLOCK} is damaged, DVC can't start", REPAIR, RWLOCK)
         return
-    alive = [holder for holder in holders if psutil.pid_exists(holder["pid"])]
-    for holder in alive:
-        yield Finding(True, f"`{holder['cmd']}` (PID {holder['pid']}) is at work; a second one has to wait")
+    alive = {pid: command for pid, command in holders.items() if psutil.pid_exists(pid)}
+    for pid, command in alive.items():
+        yield Finding(True, f"`{command}` (PID {pid}) is at work; a second one has to wait")
     if holders and not alive:
-        yield Finding(False, f"{RWLOCK} was left by a killed `{holders[0]['cmd']}`", REPAIR, RWLOCK)
+        yield Finding(False, f"{RWLOCK} was left by a killed `{next(iter(holders.values()))}`", REPAIR, RWLOCK)
 
 
-def _holders(locks: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Processes that DVC's lock file names: one a written path, several a read one."""
-    yield from locks.get("write", {}).values()
-    for readers in locks.get("read", {}).values():
-        yield from readers
+def lock_holders() -> dict[int, str] | None:
+    """Processes that DVC's lock file names, each once, and their commands; None where it can't be read."""
+    try:
+        locks = json.loads(RWLOCK.read_text())
+        # One process a written path, several a read one: a `dvc repro` stands there as often as its stage has files.
+        readers = [reader for of_path in locks.get("read", {}).values() for reader in of_path]
+        return {int(holder["pid"]): str(holder["cmd"]) for holder in [*locks.get("write", {}).values(), *readers]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None

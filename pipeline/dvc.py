@@ -10,12 +10,16 @@ import subprocess
 import sys
 
 from pipeline import stage_server
+from pipeline.errors import UserError
 
 
 def main() -> int:
     """Run DVC with this command's arguments: its exit code."""
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches DVC too, which ends its stage and itself
-    server = stage_server.start(os.environ)
+    try:
+        server = stage_server.start(os.environ)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     try:
         return subprocess.run(
             [sys.executable, "-m", "dvc", *sys.argv[1:]], env=server.environment, check=False

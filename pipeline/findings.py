@@ -20,7 +20,7 @@ def repair(finding: Finding) -> str:
     """Take the damaged file away, or put an intact copy in its place: what has been done."""
     assert finding.remove
     if finding.intact is None:
-        finding.remove.unlink()
+        finding.remove.unlink(missing_ok=True)  # by now its writer may have
         return f"removed {finding.remove}: `dvc repro` makes it again where it is needed"
     beside = finding.remove.with_name(f".{finding.remove.name}.{os.getpid()}")
     shutil.copyfile(finding.intact, beside)

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import runpy
+import shlex
 import shutil
 import signal
 import socket
@@ -27,12 +28,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.errors import UserError
 from pipeline.orphans import STAND_IN
 
 ROOT = Path(__file__).parent.parent
 IDLE_SECONDS = 600.0  # a server that nobody asks leaves
 
-CLIENT = """#!{python} -SE
+# A shell, as the path of an interpreter after #! may have no spaces and is cut off where it is long.
+CLIENT = """#!/bin/sh
+'''exec' {quoted} -SE "$0" "$@"
+'''
 import json, os, signal, socket, struct, sys
 if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
@@ -63,17 +68,17 @@ class StageServer(NamedTuple):
     """A server in the background."""
 
     process: subprocess.Popen[bytes]
-    folder: Path
+    folders: tuple[Path, Path]  # of its socket, and of the stand-in
     environment: dict[str, str]  # in which `python` goes to it
 
 
 def start(environment: Mapping[str, str]) -> StageServer:
-    """Start a server, and wait until it can be asked."""
-    folder = Path(tempfile.mkdtemp(prefix="stages"))
+    """Start a server, and wait until it can be asked. Raises UserError where temporary files have no place."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="stages"))
+    except OSError as error:
+        raise UserError(f"{error.strerror}: make room there, or let TMPDIR name another folder") from None
     address = folder / "socket"
-    client = folder / "python"
-    client.write_text(CLIENT.format(python=sys.executable, address=str(address), stand_in=STAND_IN))
-    client.chmod(0o755)
     command = [sys.executable, "-m", "pipeline.stage_server", str(address)]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
@@ -85,17 +90,38 @@ def start(environment: Mapping[str, str]) -> StageServer:
             stderr=log,
             start_new_session=True,
         )
+    stand_in = _stand_in(folder, address)
     while not address.exists() and server.poll() is None:
         time.sleep(0.05)
-    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), environment["PATH"]])
-    return StageServer(server, folder, dict(environment) | {"PATH": path})
+    path = os.pathsep.join([str(stand_in), str(Path(sys.executable).parent), environment["PATH"]])
+    return StageServer(server, (folder, stand_in), dict(environment) | {"PATH": path})
+
+
+def _stand_in(folder: Path, address: Path) -> Path:
+    """Where the stand-in for `python` is: in the first of two folders in which a script can be run.
+
+    A temporary folder may be mounted noexec. Where neither will do, stages run as they do without a server.
+    """
+    quoted = shlex.quote(sys.executable)
+    script = CLIENT.format(quoted=quoted, python=sys.executable, address=str(address), stand_in=STAND_IN)
+    for place in (folder, ROOT / ".scratch" / folder.name):
+        client = place / "python"
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            client.write_text(script, encoding="utf-8")
+            client.chmod(0o755)
+            if subprocess.run([client, "-c", ""], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+                return place
+        client.unlink(missing_ok=True)  # Python would take this one's path for its own
+    return folder
 
 
 def stop(server: StageServer) -> None:
     """End a server that is no longer needed; its children end by themselves."""
     server.process.terminate()
     server.process.wait()
-    shutil.rmtree(server.folder)
+    for folder in server.folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def serve(address: str) -> None:
@@ -132,6 +158,11 @@ def _ended(children: set[int]) -> set[int]:
 def _import_later(module: str) -> None:
     """Import a library, or a module of the project for the sake of the library behind it."""
     _KEPT.append(importlib.import_module(module))
+    _forget_project()
+
+
+def _forget_project() -> None:
+    """A stage imports the modules of its own folder, not those that the server has imported."""
     for name in [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]:
         del sys.modules[name]
 
@@ -149,6 +180,7 @@ def _run(connection: socket.socket) -> None:
     module, *arguments = request["argv"]
     sys.argv = [module, *arguments]
     sys.path[0] = request["cwd"]
+    _forget_project()
     threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
     code = 0
     try:

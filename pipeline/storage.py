@@ -23,15 +23,31 @@ _OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _SEALED = ("artifacts", "data")  # folders in which every file carries its own digest; reports can only be compared
 
 
-def check_storage(cache: Path) -> Iterator[Finding]:
-    """The objects of a cache folder, and the outputs that dvc.lock names."""
+def check_storage(cache: Path, *, at_work: bool = False) -> list[Finding]:
+    """The objects of a cache folder, and the outputs that dvc.lock names; not while a DVC is at work on these.
+
+    A list: a repair must not change what is still to be looked at, as the object behind a symbolic link.
+    """
     files = {path: path.parent.name + path.name for path in sorted(cache.glob("files/md5/??/*"))}
     objects = {path: oid for path, oid in files.items() if _OBJECT.fullmatch(oid)}  # DVC is writing the others
-    expected = outputs({oid: path for path, oid in objects.items()})
-    present = [path for path in expected if path.is_file()]
-    found = _md5_of([*objects, *present])
-    copies = {digest: path for path, digest in found.items()}  # where this content is
-    damaged = [path for path, oid in objects.items() if found[path] != oid.removesuffix(".dir")]
+    expected = {} if at_work else outputs({oid: path for path, oid in objects.items()})
+    found = md5_of([*objects, *(path for path in expected if path.is_file())])
+    right = {path: oid.removesuffix(".dir") for path, oid in objects.items()} | expected
+    copies = {digest: path for path, digest in found.items() if digest == right[path]}  # where this content belongs
+    findings = [*_objects_found(cache, objects, expected, found, copies)]
+    if at_work:
+        return [*findings, Finding(True, "outputs: not looked at while a DVC is at work on them")]
+    return [*findings, *_outputs_found(expected, found, copies)]
+
+
+def _objects_found(
+    cache: Path,
+    objects: Mapping[Path, str],
+    expected: Mapping[Path, str | None],
+    found: Mapping[Path, str],
+    copies: Mapping[str, Path],
+) -> Iterator[Finding]:
+    damaged = [path for path, oid in objects.items() if path in found and found[path] != oid.removesuffix(".dir")]
     users: dict[str | None, list[str]] = {}  # which outputs have this content
     for path, digest in expected.items():
         users.setdefault(digest, []).append(str(path))
@@ -39,8 +55,8 @@ def check_storage(cache: Path) -> Iterator[Finding]:
         yield Finding(True, f"cache: {len(objects)} objects in {cache}, all intact")
     for path in damaged:
         names = f" ({', '.join(users[objects[path]])})" if objects[path] in users else ""
-        yield Finding(False, f"{path}{names} is damaged", REPAIR, path, copies.get(objects[path]))
-    yield from _outputs_found(expected, found, copies)
+        intact = copies.get(objects[path].removesuffix(".dir"))
+        yield Finding(False, f"{path}{names} is damaged", REPAIR, path, intact)
 
 
 def outputs(objects: Mapping[str, Path]) -> dict[Path, str | None]:
@@ -85,9 +101,16 @@ def _outputs_found(
         note = f", {len(missing)} not here: `dvc repro` makes or `dvc pull` fetches them" if missing else ""
         yield Finding(True, f"outputs: {len(expected) - len(missing)}, as {LOCK_FILE} has them{note}")
     for path in damaged:
-        yield Finding(False, f"{path} is damaged or changed by hand", REPAIR, path, copies.get(expected[path] or ""))
+        intact = copies.get(expected[path] or "")
+        if not (intact and _is_link_to(path, expected[path] or "")):  # which is intact as soon as the object is
+            yield Finding(False, f"{path} is damaged or changed by hand", REPAIR, path, intact)
     for path in changed:  # by a stage, since it is sealed
         yield Finding(False, f"{path} is of another run than {LOCK_FILE} has", "`dvc repro`")
+
+
+def _is_link_to(path: Path, digest: str) -> bool:
+    """Whether an output is a symbolic link to its object in a cache (DVC's cache.type)."""
+    return path.is_symlink() and "".join(path.resolve().parts[-2:]) == digest
 
 
 def _is_intact(path: Path, expected: str | None) -> bool:
@@ -101,17 +124,20 @@ def _is_intact(path: Path, expected: str | None) -> bool:
     return True
 
 
-def _md5_of(paths: Iterable[Path]) -> dict[Path, str]:
+def md5_of(paths: Iterable[Path]) -> dict[Path, str]:
+    """MD5 of every file that is there."""
     paths = list(paths)
     with ThreadPoolExecutor() as pool:
         results = pool.map(_md5, paths)
         digests = track(results, "checking files", len(paths), transient=True, disable=not sys.stdout.isatty())
-        return dict(zip(paths, digests, strict=True))
+        return {path: digest for path, digest in zip(paths, digests, strict=True) if digest}
 
 
-def _md5(path: Path) -> str:
+def _md5(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
+    except FileNotFoundError:
+        return None  # a DVC at work has just removed it
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}: grant access or, if it is broken, delete it") from None

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
@@ -28,38 +28,61 @@ def default_jobs() -> int:
 
 
 def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
-    """Have every unfinished experiment of the grid run, and wait: the names of those that failed.
+    """Have every unfinished experiment of the grid run, and wait: the names of those that have no result.
 
     Those that an interrupted sweep left in the queue stay there; those that failed, or whose machine did, are tried
-    again.
+    again. Raises UserError where Ctrl-C ends it, which says what stands.
     """
-    wanted = {cell.name for cell in grid}
+    cells = {cell.name: cell for cell in grid}
+    wanted = set(cells)
     experiments.give_up_abandoned()
     finished = wanted & experiments.revisions().keys()
     states = experiments.queue_states()
     waiting = {name for name in wanted - finished if states.get(name) in ("Queued", "Running")}
     experiments.forget(sorted((wanted - finished - waiting) & states.keys()))
     console = Console(highlight=False)
-    new = [cell for cell in grid if cell.name not in finished | waiting]
-    console.print(f"{len(grid)} experiments: {len(finished)} finished, {len(waiting)} waiting, {len(new)} new")
+    new = [cell for name, cell in cells.items() if name not in finished | waiting]
+    console.print(f"{len(wanted)} experiments: {len(finished)} finished, {len(waiting)} waiting, {len(new)} new")
     if not new and not waiting:
         return []
-    with console.status("into DVC's queue"):
-        for cell in new:
-            experiments.enqueue(cell)
+    try:
+        with console.status("into DVC's queue"):
+            for cell in new:
+                experiments.enqueue(cell)
+        server = _start(jobs)
+        console.print("Ctrl-C leaves the queue at work; `dvc queue stop --kill` ends it; this command goes on with it")
+        _wait(wanted, jobs, console)
+    except KeyboardInterrupt:
+        raise UserError(_standing(wanted)) from None
+    stage_server.stop(server)  # after Ctrl-C it goes on serving the queue, and leaves when that is done
+    return sorted(wanted - experiments.revisions().keys())
+
+
+def _start(jobs: int) -> stage_server.StageServer:
+    """Have the queue worked off, by workers whose stages need not import torch each time."""
     threads = max(1, (os.cpu_count() or 1) // jobs)  # of each worker's stages, unless the user has said otherwise
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     server = stage_server.start(os.environ)
-    os.environ["PATH"] = server.environment["PATH"]  # of the workers, whose stages need not import torch each time
+    os.environ["PATH"] = server.environment["PATH"]
     experiments.start_workers(jobs)
-    console.print("Ctrl-C leaves the queue at work; `dvc queue stop --kill` ends it; this command goes on with it")
-    failed = _wait(wanted, jobs, console)
-    stage_server.stop(server)  # after Ctrl-C it goes on serving the queue, and leaves when that is done
-    return failed
+    return server
 
 
-def _wait(wanted: Collection[str], jobs: int, console: Console) -> list[str]:
+def _standing(wanted: Set[str]) -> str:
+    """How far an interrupted sweep has come, and how it goes on."""
+    finished = len(wanted & experiments.revisions().keys())
+    states = experiments.queue_states()
+    in_queue = sum(states.get(name) in ("Queued", "Running") for name in wanted)
+    standing = f"interrupted: {finished} of {len(wanted)} experiments have finished, {in_queue} are in DVC's queue"
+    if not in_queue:
+        return f"{standing}: the same command goes on"
+    if experiments.count_workers():
+        return f"{standing}, which goes on by itself: the same command waits for it, `dvc queue stop --kill` ends it"
+    return f"{standing}, and nobody works on it: the same command goes on, `dvc queue remove --queued` empties it"
+
+
+def _wait(wanted: Set[str], jobs: int, console: Console) -> None:
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -73,15 +96,15 @@ def _wait(wanted: Collection[str], jobs: int, console: Console) -> list[str]:
         while True:
             states = {name: state for name, state in experiments.queue_states().items() if name in wanted}
             finished = len(wanted & experiments.revisions().keys())
-            failed = sorted(name for name, state in states.items() if state in ("Failed", "Killed"))
+            failed = sum(state in ("Failed", "Killed") for state in states.values())
             running = sorted(name for name, state in states.items() if state == "Running")
-            note = ", ".join(running) + (f"; {len(failed)} failed" if failed else "")
+            note = ", ".join(running) + (f"; {failed} failed" if failed else "")
             bar.update(row, completed=finished, description=note)
             if not console.is_terminal and finished != shown:
                 console.print(f"{finished} of {len(wanted)} experiments; {note}", soft_wrap=True)
                 shown = finished
             if not any(state in ("Queued", "Running") for state in states.values()):
-                return failed
+                return
             if not running:
                 experiments.start_workers(jobs)  # they had left: a worker does when it finds nothing to do
             time.sleep(_SECONDS_BETWEEN_LOOKS)

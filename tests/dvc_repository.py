@@ -57,6 +57,10 @@ class Repository:
         self.run("git", "clone", "-q", ".", str(path))
         return Repository(path, self.env)
 
+    def experiment(self, name: str) -> str:
+        """Commit of an experiment."""
+        return self.run("git", "for-each-ref", f"refs/exps/**/{name}", "--format=%(objectname)").strip()
+
     def read(self, path: str) -> str:
         """Text of a file."""
         return (self.path / path).read_text()

@@ -71,6 +71,21 @@ def test_plan_keeps_comments_and_writes_the_chain() -> None:
 
 
 @pytest.mark.usefixtures("tiny_repository")
+def test_line_endings_stay_as_the_file_has_them() -> None:
+    """As an editor on Windows, or a clone with core.autocrlf, writes it."""
+    shutil.copytree(ROOT / "presets", "presets")
+    lines = Path("params.yaml").read_bytes().splitlines()
+    for line_end in (b"\n", b"\r\n"):
+        Path("params.yaml").write_bytes(line_end.join([*lines, b""]))
+        for command in (["plan", "2"], ["preset", "fast", "-y"]):
+            assert CliRunner().invoke(app, command).exit_code == 0
+            content = Path("params.yaml").read_bytes()
+            assert content.count(line_end) == content.count(b"\n")
+            assert content.count(b"\r") == content.count(b"\r\n") == (content.count(b"\n") if b"\r" in line_end else 0)
+        assert read_mapping(Path("params.yaml"))["num_tasks"] == 2
+
+
+@pytest.mark.usefixtures("tiny_repository")
 def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
     shutil.copy(ROOT / "params.yaml", ".")
     shutil.copytree(ROOT / "presets", "presets")

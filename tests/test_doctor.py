@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from dvc_repository import Repository, ran
+from imports import ROOT
 from parameters import set_params
 from ruamel.yaml import YAML
 
 from benchmarks.damage import Damage
 from pipeline import artifacts, doctor
 from pipeline.errors import UserError
+from pipeline.experiments import revisions
 from pipeline.findings import Finding, repair
 from pipeline.storage import check_storage, locked
 
@@ -188,11 +191,133 @@ def test_leftovers_of_dead_processes_only(tmp_path: Path, monkeypatch: pytest.Mo
         assert doctor.RWLOCK in {finding.remove for finding in wrong(doctor.check_leftovers()).values()}
 
 
+def test_one_line_for_each_process_that_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC's lock file names a process for every path that it reads or writes."""
+    monkeypatch.chdir(tmp_path)
+    doctor.RWLOCK.parent.mkdir(parents=True)
+    repro, push = ({"pid": pid, "cmd": f"dvc {what}"} for pid, what in ((os.getpid(), "repro"), (os.getppid(), "push")))
+    reads = {f"data/{number}": [repro, push] for number in range(9)}
+    doctor.RWLOCK.write_text(json.dumps({"write": {f"out/{number}": repro for number in range(9)}, "read": reads}))
+    lines = [finding.what for finding in doctor.check_leftovers()][1:]
+    assert sorted(lines) == [
+        f"`dvc {what}` (PID {pid}) is at work; a second one has to wait"
+        for what, pid in (("push", os.getppid()), ("repro", os.getpid()))
+    ]
+    for damaged in ("[]", '{"write": []}', '{"read": {"a": [1]}}', '{"write": {"a": {"pid": "x"}}}'):
+        doctor.RWLOCK.write_text(damaged)
+        assert doctor.RWLOCK in {finding.remove for finding in wrong(doctor.check_leftovers()).values()}
+
+
+def test_outputs_are_left_alone_while_a_dvc_writes_them(cache: Path) -> None:
+    Path("reports/table.json").write_text("half")
+    assert len(wrong(check_storage(cache))) == 1
+    assert not wrong(check_storage(cache, at_work=True))
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink"])
+@pytest.mark.parametrize("output", ["artifacts/one.json", "artifacts/folder/two.json"])
+def test_links_into_the_cache(cache: Path, kind: str, output: str) -> None:
+    """DVC's cache.type: a damaged object and the link to it go, a line each; or both are whole again."""
+    content = Path(output).read_bytes()
+    digest = hashlib.md5(content).hexdigest()
+    copied = cache / "files/md5" / digest[:2] / digest[2:]
+    Path(output).unlink()
+    Path(output).hardlink_to(copied) if kind == "hardlink" else Path(output).symlink_to(copied.resolve())
+    assert not wrong(check_storage(cache))
+    damage(copied)
+    for finding in (done := [finding for finding in check_storage(cache) if not finding.ok]):
+        assert "removed" in repair(finding)
+    assert [finding.remove for finding in done] == [copied, Path(output)]
+    assert not copied.exists()
+    assert not Path(output).is_symlink()
+    assert not wrong(check_storage(cache))
+
+
+def test_a_link_to_an_object_that_is_restored_is_kept(cache: Path) -> None:
+    copied = stored(cache, "artifacts/one.json")
+    content = copied.read_bytes()
+    locked = YAML(typ="safe").load(Path("dvc.lock"))
+    locked["stages"]["made"]["outs"].append({"path": "artifacts/link.json", "md5": "".join(copied.parts[-2:])})
+    YAML().dump(locked, Path("dvc.lock"))
+    Path("artifacts/link.json").symlink_to(copied.resolve())
+    damage(copied)
+    for finding in check_storage(cache):
+        if not finding.ok:
+            assert "restored" in repair(finding)
+    assert Path("artifacts/link.json").is_symlink()
+    assert Path("artifacts/link.json").read_bytes() == copied.read_bytes() == content
+
+
+def test_no_copy_is_taken_from_where_the_content_does_not_belong(cache: Path) -> None:
+    """An object under another's name is itself to be repaired: by then it would hold something else."""
+    one, table = stored(cache, "artifacts/one.json"), stored(cache, "reports/table.json")
+    content = one.read_bytes()
+    table.chmod(0o644)
+    table.write_bytes(content)
+    one.unlink()
+    Path("artifacts/one.json").unlink()
+    for finding in check_storage(cache):
+        if not finding.ok:
+            repair(finding)
+    assert table.read_bytes() == Path("reports/table.json").read_bytes() != content
+
+
+def test_what_git_refuses_is_said_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def of_git() -> Finding:
+        return list(doctor.check_environment())[-1]
+
+    assert of_git()[1:3] == ("git: no git repository here", "work in a clone's root")
+    subprocess.run(["git", "init", "-q"], check=True)
+    assert of_git().ok
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    found = of_git()
+    assert "another user's" in found.what
+    assert f"git config --global --add safe.directory {tmp_path}" in found.remedy
+    with pytest.raises(UserError, match="another user's"):
+        revisions()
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert of_git()[1:3] == ("git: git is not on the PATH", "install it")
+    assert not capfd.readouterr().err
+
+
+def test_line_endings_that_git_has_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a clone that was made before .gitattributes forbade it; in one made since, no byte is another."""
+    monkeypatch.chdir(tmp_path)
+    git = ("git", "-c", "core.autocrlf=true", "-c", "core.safecrlf=false", "-c", "user.name=a", "-c", "user.email=b")
+    for folder, attributes in (("old", ""), ("new", (ROOT / ".gitattributes").read_text())):
+        Path(folder, "pipeline").mkdir(parents=True)
+        Path(folder, "pipeline/a.py").write_bytes(b"a = 1\n")
+        Path(folder, "pipeline/windows.txt").write_bytes(b"b\r\n")
+        Path(folder, ".gitattributes").write_text(attributes)
+        subprocess.run([*git, "init", "-q", folder], check=True)
+        for command in (["add", "-A"], ["commit", "-qm", "all"]):
+            subprocess.run([*git, "-C", folder, *command], check=True)
+        subprocess.run([*git, "clone", "-q", folder, f"{folder}-clone"], check=True)
+    monkeypatch.chdir("new-clone")
+    assert not list(doctor.check_line_endings())
+    assert Path("pipeline/a.py").read_bytes() == b"a = 1\n"
+    assert Path("pipeline/windows.txt").read_bytes() == b"b\r\n"
+    monkeypatch.chdir("../old-clone")
+    (found,) = doctor.check_line_endings()
+    assert "pipeline/a.py" in found.what
+    assert not found.ok
+
+
 def test_a_full_disk_and_a_folder_without_access_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert all(finding.ok for finding in doctor.check_room(tmp_path / "not/yet"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     assert len(wrong(doctor.check_room(tmp_path))) == 3
+    cache, shared = (list(doctor.check_room(folder))[1].remedy for folder in (Path(".dvc/cache"), Path("/a/cache")))
+    assert "`dvc gc --all-commits --all-experiments`" in cache
+    assert "other projects" in shared
+    assert not [finding for finding in doctor.check_room(tmp_path) if "gc -w" in finding.remedy]
     monkeypatch.setattr("os.access", lambda *_: False)
     assert all("cannot be written to" in what for what in wrong(doctor.check_room(tmp_path)))
 
@@ -213,6 +338,24 @@ def test_the_real_dvc_brings_damage_back_and_the_doctor_ends_it(repository: Repo
     assert found.count("artifacts/layernorms/t1.safetensors") == 3
     assert ran(repository.dvc("repro"))[:1] == ["stage_one@t1"]
     assert repository.digests(*EVERYTHING) == original
+
+
+def test_what_the_doctor_says_about_room_loses_no_experiment_and_no_tag(repository: Repository) -> None:
+    """Last week's learner, under a tag and in an experiment, comes back after the command that it advises."""
+    heads = "artifacts/heads/t2.safetensors"
+    repository.run("git", "tag", "last-week")
+    learners = {"last-week": repository.digests(heads)}
+    for lr in ("0.02", "0.03"):
+        repository.dvc("exp", "run", "-n", f"lr-{lr[2:]}", "-S", f"classifier_lr={lr}", "stage_two@t2")
+        learners[f"lr-{lr[2:]}"] = repository.digests(heads)
+    repository.commit("this week")
+    advised = re.search(r"`dvc (gc [^`]*)`", doctor._COLLECT)
+    assert advised
+    repository.dvc(*advised[1].split(), "--force")
+    for name, learner in learners.items():
+        repository.run("git", "checkout", "-qf", name if name == "last-week" else repository.experiment(name))
+        repository.dvc("checkout", heads)
+        assert repository.digests(heads) == learner
 
 
 def test_a_table_without_a_seal_never_comes_from_the_cache(repository: Repository) -> None:

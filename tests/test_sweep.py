@@ -4,20 +4,25 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
 from dvc_repository import Repository
 from imports import ROOT
 from parameters import set_params
+from PIL import Image
 
 from benchmarks.kill import running_in
 from pipeline import code
 from pipeline.errors import UserError
-from pipeline.experiments import Sweep, cells, read_sweep
+from pipeline.experiments import Sweep, _quoted, cells, read_sweep
+from pipeline.own_inputs import own_inputs
+from pipeline.params import read_mapping
 
 GRID = """
 seeds: [0]
@@ -77,11 +82,130 @@ def test_a_grid_outlives_its_machine_runs_once_fails_by_name_and_goes_on(reposit
     )
 
 
+def test_own_pictures_in_a_folder_of_a_larger_repository(repository: Repository) -> None:
+    """Under a name in another script, and a grid with no more than it needs; then one of which nothing works."""
+    shutil.rmtree(repository.path / ".git")
+    larger = Repository(repository.path.parent / "larger", repository.env)
+    project = Repository(larger.path / "projects/cln", repository.env)
+    shutil.move(repository.path, project.path)
+    larger.run("git", "init", "-qb", "main")
+    for name, value in (("яблоко", 40), ("груша", 200)):
+        for number in range(6):
+            file = project.path / f"images/{name}/{number}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (32, 32), (value, 10 * number, 90)).save(file)
+    set_params(project.path / "params.yaml", dataset="image_folder", classes_per_task=1)
+    project.commit("all")
+    (project.path / "grid.yaml").write_text("seeds: [0]\nvariants:\n  базовый:\n", encoding="utf-8")
+    output = project.run("python", "-m", "pipeline", "sweep", "grid.yaml", "-j", "1")
+    assert "comparison: reports/comparison.md" in output
+    (row,) = json.loads(project.read("reports/comparison.json"))["rows"]
+    assert (row["name"], row["seeds"], row["changes"]) == ("базовый", [0], {})
+    assert 0 <= row["metrics"]["average_accuracy"]["mean"] <= 1
+    assert len(row["over_tasks"]) == 2
+    assert row["seconds"] > 0, "the log of stages is found, too"
+    again = project.run("python", "-m", "pipeline", "sweep", "grid.yaml")
+    assert "1 experiments: 1 finished, 0 waiting, 0 new" in again
+    (project.path / "grid.yaml").write_text("seeds: [0]\nvariants: {broken: {classifier: oracle_of_delphi}}")
+    failing = project.run("python", "-m", "pipeline", "sweep", "grid.yaml", "-j", "1", fails=True)
+    assert "error: 1 of 1 experiments failed: broken-s0-" in failing
+    assert "no experiment of this grid has finished" not in failing
+
+
+def test_interrupted_while_it_fills_the_queue(repository: Repository) -> None:
+    """It says what stands, the user's changes are where they were, and the same command goes on."""
+    (repository.path / "grid.yaml").write_text(GRID)
+    set_params(repository.path / "params.yaml", epochs=2)
+    mine = repository.read("params.yaml")
+    as_typed = (  # a shell that runs this in the background may have Ctrl-C ignored
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "runpy.run_module('pipeline', run_name='__main__', alter_sys=True)"
+    )
+    sweep = subprocess.Popen(
+        ["python", "-c", as_typed, "sweep", "grid.yaml", "-j", "1"],
+        cwd=repository.path,
+        env=repository.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not (repository.path / ".git/refs/exps/celery/stash").exists():
+        assert sweep.poll() is None
+        time.sleep(0.01)
+    sweep.send_signal(signal.SIGINT)
+    output, _ = sweep.communicate()
+    assert sweep.returncode == 1
+    standing = re.search(r"error: interrupted: 0 of 2 experiments have finished, (\d) are in DVC's queue", output)
+    assert standing
+    assert "the same command" in output
+    assert "Traceback" not in output
+    assert repository.run("git", "symbolic-ref", "--short", "HEAD").strip() == "main"
+    assert repository.read("params.yaml") == mine
+    assert repository.dvc("queue", "status").count("Queued") <= int(standing[1])
+    repository.dvc("queue", "stop", "--kill")
+
+
+@pytest.mark.parametrize(
+    "value", ["фото", "a b", "it's", 'a"b', "a\\b", "a\\", "\\'", "x,y", "${HOME}", "null", "1e-5", ""]
+)
+def test_a_value_arrives_as_it_was_written(value: str, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("data_dir: images\n")
+    apply_overrides(params, [f"data_dir={_quoted(value)}"])
+    assert read_mapping(params) == {"data_dir": value}
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_names_of_experiments_are_ascii_distinct_and_of_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("pipeline", "stages"):
+        shutil.copytree(ROOT / folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", Path.cwd())
+    subprocess.run(["git", "init", "-q"], check=True)
+    variants = ["базовый", "変種", "🙂", "Größe", "-x", "long " * 60]
+    sweep = Sweep(seeds=[0], reference="🙂", variants={name: {"lr": 0.1 + at} for at, name in enumerate(variants)})
+    names = [cell.name for cell in cells(sweep)]
+    assert [name.rpartition("-s0-")[0] for name in names[:5]] == ["variant-1", "variant-2", "variant-3", "groe", "x"]
+    assert all(name.isascii() and len(name) < 120 for name in names)
+    Path("folder").mkdir()
+    for path in Path().iterdir():
+        if path.name not in ("folder", ".git"):
+            shutil.move(path, "folder")
+    monkeypatch.chdir("folder")
+    monkeypatch.setattr(code, "ROOT", Path.cwd())
+    assert not set(names) & {cell.name for cell in cells(sweep)}, "those of another folder are others"
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_what_a_copy_of_the_repository_lacks_is_named_by_its_absolute_path() -> None:
+    subprocess.run(["git", "init", "-q"], check=True)
+    for name in ("tracked", "ignored", "by_dvc"):
+        Path(name, "cat").mkdir(parents=True)
+        Path(name, "cat/1.png").write_bytes(b"1")
+    Path(".gitignore").write_text("/ignored/\n/by_dvc/\n")
+    Path("by_dvc.dvc").touch()
+    subprocess.run(["git", "add", "tracked", "by_dvc.dvc"], check=True)
+
+    def elsewhere(data_dir: str, dataset: str = "image_folder") -> str | None:
+        return own_inputs({"data_dir": data_dir, "dataset": dataset}).elsewhere.get("data_dir")
+
+    assert elsewhere("ignored") == str(Path("ignored").resolve())
+    assert elsewhere("../outside") is None, "there is nothing: its stage says so"
+    assert [elsewhere(name) for name in ("tracked", "by_dvc", "missing", str(Path("ignored").resolve()))] == [None] * 4
+    assert elsewhere("ignored", dataset="glyphs") is None
+    given = {"data_dir": "ignored", "dataset": "image_folder"}
+    before = own_inputs(given).digest
+    Path("ignored/cat/1.png").write_bytes(b"2")
+    assert own_inputs(given).digest != before, "experiments on other pictures are others"
+    Path("tracked/cat/2.png").write_bytes(b"2")
+    assert elsewhere("tracked") == str(Path("tracked").resolve())
+
+
 @pytest.mark.usefixtures("tiny_repository")
 def test_a_name_stands_for_parameters_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("pipeline", "stages"):
         shutil.copytree(ROOT / folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code, "ROOT", Path.cwd())
+    subprocess.run(["git", "init", "-q"], check=True)
     sweep = Sweep(seeds=[0, 7], reference="a", variants={"a": {}, "b & c": {"lr": 0.5}})
     first = cells(sweep)
     assert [cell.name.rpartition("-")[0] for cell in first] == ["a-s0", "a-s7", "b-c-s0", "b-c-s7"]
@@ -104,6 +228,8 @@ def test_a_name_stands_for_parameters_and_code(monkeypatch: pytest.MonkeyPatch) 
         ("seeds: [0]\nreference: a\nvariants: {a: {lrr: 1}}", "variant 'a': 'lrr' is no parameter"),
         ("seeds: [0]\nreference: a\nvariants: {a: {seed: 1}}", "variant 'a': 'seed' is no parameter"),
         ("seeds: [0]\nreference: a\nvariant: {a: {}}", "variants: field required"),
+        ("seeds: [0]\nvariants:", "variants: field required"),
+        ("variants: {a: }", "seeds: field required"),
     ],
 )
 def test_a_wrong_grid_is_one_line(content: str, message: str) -> None:
