@@ -132,6 +132,10 @@ def _ended(children: set[int]) -> set[int]:
 def _import_later(module: str) -> None:
     """Import a library, or a module of the project for the sake of the library behind it."""
     _KEPT.append(importlib.import_module(module))
+
+
+def _forget_project() -> None:
+    """A stage runs the code of its own folder, not that which the server has imported from its own."""
     for name in [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]:
         del sys.modules[name]
 
@@ -149,6 +153,7 @@ def _run(connection: socket.socket) -> None:
     module, *arguments = request["argv"]
     sys.argv = [module, *arguments]
     sys.path[0] = request["cwd"]
+    _forget_project()
     threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
     code = 0
     try:
