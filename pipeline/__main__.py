@@ -14,6 +14,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.prompt import Confirm
 from rich.table import Table
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -26,8 +27,6 @@ from pipeline.experiments import cells, read_sweep
 from pipeline.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report import METHODS, percent
-from pipeline.sweep import compare as write_comparison
-from pipeline.sweep import default_jobs, run_sweep
 from pipeline.tasks import MOST_TASKS, chain
 
 PRESETS = Path("presets")
@@ -69,7 +68,7 @@ def preset(
         print(f"{PARAMS_FILE} is as preset {name} would have it")
         return
     print("\n".join(line for line in difference if not line.startswith(("---", "+++", "@@"))))
-    if yes or typer.confirm(f"Change {PARAMS_FILE}?"):
+    if yes or Confirm.ask(f"Change {PARAMS_FILE}?", default=False):
         artifacts.save_bytes(PARAMS_FILE, new.encode())
         print(f"{PARAMS_FILE} is changed; presets/{name}.yaml tells what to expect; `dvc repro` runs it")
 
@@ -121,10 +120,12 @@ def sweep_command(
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Experiments at a time.")] = None,
 ) -> None:
     """Run every variant with every seed through DVC's queue, what has finished never again, and compare them."""
+    from pipeline.sweep import compare, default_jobs, run_sweep  # noqa: PLC0415  (seconds of imports)
+
     declared = read_sweep(grid)
     wanted = cells(declared)
     failed = run_sweep(wanted, jobs or default_jobs())
-    print(f"comparison: {write_comparison(declared, wanted)}")
+    print(f"comparison: {compare(declared, wanted)}")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: `dvc queue logs NAME` says why, "
@@ -132,18 +133,22 @@ def sweep_command(
         )
 
 
-@app.command()
-def compare(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
+@app.command("compare")
+def compare_command(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
     """Write reports/comparison.md and .json from the experiments that have finished."""
+    from pipeline.sweep import compare  # noqa: PLC0415  (seconds of imports)
+
     declared = read_sweep(grid)
-    print(f"comparison: {write_comparison(declared, cells(declared))}")
+    print(f"comparison: {compare(declared, cells(declared))}")
 
 
 @app.command()
 def table() -> None:
     """Show the experiments, a row each, with the parameters that differ and the main metrics of `dvc exp show`."""
     command = [sys.executable, "-m", "dvc", "exp", "show", "--csv", "--hide-workspace", "--no-pager"]
-    shown = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    shown = subprocess.run(  # in a session of its own, where Ctrl-C does not make it print what it imports
+        command, check=False, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     if shown.returncode:
         sys.exit(shown.returncode)  # DVC has said why
     experiments = list(csv.DictReader(io.StringIO(shown.stdout)))

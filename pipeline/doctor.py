@@ -15,7 +15,6 @@ from typing import Any
 
 import psutil
 
-from pipeline.device import compute_device
 from pipeline.errors import REPAIR, UserError
 from pipeline.findings import Finding
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, declared, read_mapping
@@ -104,6 +103,8 @@ def check_parameters() -> Finding:
 
 def check_device() -> Finding:
     """Where tensors are computed."""
+    from pipeline.device import compute_device  # noqa: PLC0415  (seconds, which the other findings need not wait for)
+
     try:
         return Finding(True, f"device: {compute_device()}")
     except UserError as error:

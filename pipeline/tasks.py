@@ -1,12 +1,16 @@
 """Which classes make up which task, and the chain of tasks that params.yaml spells out."""
 
+from __future__ import annotations
+
 import difflib
 import re
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Chain = dict[str, dict[str, str]]  # {"t1": {"prev": "t0"}, "t2": {"prev": "t1"}, ...}
 MOST_TASKS = 1000  # DVC takes hours to read a chain of more
@@ -48,6 +52,8 @@ def class_order(groups: Sequence[str], generator: torch.Generator) -> list[int]:
     groups: the group of each class. A data set whose classes come in domains has a group for each domain, so that tasks
     of one domain follow one another; all others have a single group, and the order is a plain permutation.
     """
+    import torch  # noqa: PLC0415  (`python -m pipeline plan` does without)
+
     names = sorted(set(groups))
     order: list[int] = []
     for index in torch.randperm(len(names), generator=generator).tolist():
