@@ -7,8 +7,9 @@ import re
 import reprlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -85,6 +86,7 @@ def changed_params(**changes: object) -> str:
     for key, value in changes.items():
         if value != given[key]:
             params[key] = value
+            _drop_comment_on(given[key], params.ca.items.get(key))
     num_tasks = params.get("num_tasks")
     if type(num_tasks) is not int or not 1 <= num_tasks <= MOST_TASKS:
         raise UserError(f"{PARAMS_FILE}: num_tasks: expected 1 to {MOST_TASKS}, found {reprlib.repr(num_tasks)}")
@@ -97,6 +99,30 @@ def changed_params(**changes: object) -> str:
     yaml.dump(params, text)
     # A comment stays two spaces behind its value; ruamel.yaml would keep its column instead.
     return re.sub(r"""^(\w+: [^#'"\n]*?) +# """, r"\1  # ", text.getvalue(), flags=re.MULTILINE)
+
+
+def _drop_comment_on(old: object, tokens: Sequence[Any] | None) -> None:
+    """Take away the comment behind a value if it speaks of that one, other than as of one of several options.
+
+    tokens: ruamel.yaml's comments of the key; the third is what stands behind the value and below it.
+    """
+    if not tokens or not tokens[2]:
+        return
+    comment, newline, below = tokens[2].value.partition("\n")
+    options = re.compile(r"[^\s|:]+ *[|:]|\| *[^\s|:]+")  # NAME: what it does | NAME
+    words = re.findall(r"[\w.+/-]*\w", options.sub(" ", comment))
+    if any(_is_value(word, old) for word in words):
+        tokens[2].value = newline + below
+
+
+def _is_value(word: str, value: object) -> bool:
+    """Whether a word of a comment is how one would write the value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return word == (str(value).lower() if isinstance(value, bool) else value)
+    try:
+        return float(word) == value
+    except ValueError:
+        return False
 
 
 @app.command()
