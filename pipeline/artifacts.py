@@ -274,7 +274,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: `dvc checkout` or `dvc repro` brings it; where neither does, {REPAIR}") from None
+        remedy = f"`dvc checkout` or `dvc repro` brings it; where neither does, {REPAIR}"
+        raise UserError(f"{path} is missing: {remedy}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}: grant access, then `dvc repro`") from None
     except (SafetensorError, ValueError) as error:
