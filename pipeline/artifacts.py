@@ -274,7 +274,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        remedy = f"`dvc checkout` or `dvc repro` brings it; where neither does, {REPAIR}"
+        remedy = f"`dvc repro` makes it, or `dvc checkout` brings it back; where neither does, {REPAIR}"
         raise UserError(f"{path} is missing: {remedy}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}: grant access, then `dvc repro`") from None
