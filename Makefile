@@ -1,4 +1,4 @@
-# What people type. Python 3.11 or later, git and make are all that must be there before.
+# What people type. Python 3.11.4 or later, git and make are all that must be there before.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON ?= python3

@@ -7,13 +7,15 @@ import re
 import reprlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.prompt import Confirm
 from rich.table import Table
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -26,8 +28,6 @@ from pipeline.experiments import cells, read_sweep
 from pipeline.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report import METHODS, percent
-from pipeline.sweep import compare as write_comparison
-from pipeline.sweep import default_jobs, run_sweep
 from pipeline.tasks import MOST_TASKS, chain
 
 PRESETS = Path("presets")
@@ -69,7 +69,7 @@ def preset(
         print(f"{PARAMS_FILE} is as preset {name} would have it")
         return
     print("\n".join(line for line in difference if not line.startswith(("---", "+++", "@@"))))
-    if yes or typer.confirm(f"Change {PARAMS_FILE}?"):
+    if yes or Confirm.ask(f"Change {PARAMS_FILE}?", default=False):
         artifacts.save_bytes(PARAMS_FILE, new.encode())
         print(f"{PARAMS_FILE} is changed; presets/{name}.yaml tells what to expect; `dvc repro` runs it")
 
@@ -88,6 +88,7 @@ def changed_params(**changes: object) -> str:
     for key, value in changes.items():
         if value != given[key]:
             params[key] = value
+            _drop_comment_on(given[key], params.ca.items.get(key))
     num_tasks = params.get("num_tasks")
     if type(num_tasks) is not int or not 1 <= num_tasks <= MOST_TASKS:
         raise UserError(f"{PARAMS_FILE}: num_tasks: expected 1 to {MOST_TASKS}, found {reprlib.repr(num_tasks)}")
@@ -101,6 +102,30 @@ def changed_params(**changes: object) -> str:
     # A comment stays two spaces behind its value; ruamel.yaml would keep its column instead.
     written = re.sub(r"""^(\w+: [^#'"\n]*?) +# """, r"\1  # ", text.getvalue(), flags=re.MULTILINE)
     return written.replace("\n", line_end)
+
+
+def _drop_comment_on(old: object, tokens: Sequence[Any] | None) -> None:
+    """Take away the comment behind a value if it speaks of that one, other than as of one of several options.
+
+    tokens: ruamel.yaml's comments of the key; the third is what stands behind the value and below it.
+    """
+    if not tokens or not tokens[2]:
+        return
+    comment, newline, below = tokens[2].value.partition("\n")
+    options = re.compile(r"[^\s|:]+ *[|:]|\| *[^\s|:]+")  # NAME: what it does | NAME
+    words = re.findall(r"[\w.+/-]*\w", options.sub(" ", comment))
+    if any(_is_value(word, old) for word in words):
+        tokens[2].value = newline + below
+
+
+def _is_value(word: str, value: object) -> bool:
+    """Whether a word of a comment is how one would write the value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return word == (str(value).lower() if isinstance(value, bool) else value)
+    try:
+        return float(word) == value
+    except ValueError:
+        return False
 
 
 @app.command()
@@ -124,11 +149,13 @@ def sweep_command(
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Experiments at a time.")] = None,
 ) -> None:
     """Run every variant with every seed through DVC's queue, what has finished never again, and compare them."""
+    from pipeline.sweep import compare, default_jobs, run_sweep  # noqa: PLC0415  (seconds of imports)
+
     declared = read_sweep(grid)
     wanted = cells(declared)
     failed = run_sweep(wanted, jobs or default_jobs())
     if len(failed) < len(wanted):
-        print(f"comparison: {write_comparison(declared, wanted)}")
+        print(f"comparison: {compare(declared, wanted)}")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: `dvc queue logs NAME` says why, "
@@ -136,18 +163,22 @@ def sweep_command(
         )
 
 
-@app.command()
-def compare(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
+@app.command("compare")
+def compare_command(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
     """Write reports/comparison.md and .json from the experiments that have finished."""
+    from pipeline.sweep import compare  # noqa: PLC0415  (seconds of imports)
+
     declared = read_sweep(grid)
-    print(f"comparison: {write_comparison(declared, cells(declared))}")
+    print(f"comparison: {compare(declared, cells(declared))}")
 
 
 @app.command()
 def table() -> None:
     """Show the experiments, a row each, with the parameters that differ and the main metrics of `dvc exp show`."""
     command = [sys.executable, "-m", "dvc", "exp", "show", "--csv", "--hide-workspace", "--no-pager"]
-    shown = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    shown = subprocess.run(  # in a session of its own, where Ctrl-C does not make it print what it imports
+        command, check=False, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     if shown.returncode:
         sys.exit(shown.returncode)  # DVC has said why
     experiments = list(csv.DictReader(io.StringIO(shown.stdout)))

@@ -5,27 +5,29 @@ to fit into memory. A file appears whole or not at all, and is read whole or not
 the digest of their content (pipeline.seal). Every path is relative to the repository's root, where DVC runs the stages.
 """
 
+from __future__ import annotations
+
 import csv
 import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor
 
-from pipeline import devices
 from pipeline.errors import REPAIR, UserError
 from pipeline.seal import BLANK, KEY, check_seal, seal
+
+if TYPE_CHECKING:  # torch is imported where tensors are read or written: commands that touch none start at once
+    from torch import Tensor
 
 RAW_CLASSES = Path("data/raw/classes.json")
 RAW_TRAIN = Path("data/raw/train.safetensors")
@@ -96,6 +98,8 @@ def heads_file(task: str) -> Path:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Store named tensors, sealed."""
+    from safetensors.torch import save  # noqa: PLC0415
+
     content = memoryview(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     end = 8 + int.from_bytes(content[:8], "little")
     header = _header(json.loads(bytes(content[8:end])), metadata or {})  # the library would write metadata in any order
@@ -114,6 +118,8 @@ def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[st
     fields: int64 [N] each, what is known of every image. The result has them, and `images` uint8 [N, H, W, 3] or
     `bytes` uint8 with `offsets` int64 [N + 1] (pipeline.images). Integers stand first, where they are aligned.
     """
+    import torch  # noqa: PLC0415
+
     count = len(next(iter(fields.values())))
     integers = dict(fields) | {"offsets": torch.zeros(count + 1, dtype=torch.int64)}
     before = _HEADER + sum(8 * len(tensor) for tensor in integers.values())
@@ -151,6 +157,8 @@ def _header(tensors: Mapping[str, object], metadata: Mapping[str, str]) -> bytes
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, mapped into memory. Raises UserError where it is missing or damaged."""
+    from safetensors.torch import load_file  # noqa: PLC0415
+
     with _readable(path):
         check_seal(path)
         return load_file(path)
@@ -161,6 +169,8 @@ def load_weights(path: Path, *, is_checked: bool = False) -> tuple[dict[str, Ten
 
     is_checked: the caller has compared the file with a digest of its own; it need not be sealed.
     """
+    from safetensors.torch import load_file  # noqa: PLC0415
+
     with _readable(path):
         if not is_checked:
             check_seal(path)
@@ -234,7 +244,7 @@ def _write(path: Path, content: bytes) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[BufferedRandom]:
     """Beside the target first, renamed last: the file appears whole or not at all. One device writes for all."""
-    if devices.rank() > 0:
+    if not _writes():
         with TemporaryFile() as nowhere:
             yield nowhere
         return
@@ -256,12 +266,22 @@ def _replacing(path: Path) -> Iterator[BufferedRandom]:
         ) from None
 
 
+def _writes() -> bool:
+    """Whether this process writes for all devices: a process that has not loaded torch is the only one."""
+    if "torch" not in sys.modules:
+        return True
+    from pipeline import devices  # noqa: PLC0415
+
+    return devices.rank() == 0
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: `dvc repro` makes it; where it does not, {REPAIR}") from None
+        remedy = f"`dvc repro` makes it, or `dvc checkout` brings it back; where neither does, {REPAIR}"
+        raise UserError(f"{path} is missing: {remedy}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}: grant access, then `dvc repro`") from None
     except (SafetensorError, ValueError) as error:

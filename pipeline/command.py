@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import interrupt
 from pipeline.errors import REFUSALS, UserError
 from pipeline.unchanged import unchanged
 from pipeline.work_log import logged
@@ -33,7 +34,12 @@ def run(main: Callable[..., None]) -> None:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a typer application in the same way."""
+    """Run a typer application in the same way. Ctrl-C is one line, too."""
+    with interrupt.quiet():
+        _run_app(app)
+
+
+def _run_app(app: typer.Typer) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not have all letters of a class's name
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about files that are refused by a line, or read all the same

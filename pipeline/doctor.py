@@ -14,8 +14,6 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.datasets import IMAGE_FOLDER, fetch_dataset
-from pipeline.device import compute_device
 from pipeline.errors import REPAIR, UserError
 from pipeline.findings import Finding
 from pipeline.git import git
@@ -116,6 +114,8 @@ def check_parameters() -> Finding:
 
 def check_device() -> Finding:
     """Where tensors are computed."""
+    from pipeline.device import compute_device  # noqa: PLC0415  (seconds, which the other findings need not wait for)
+
     try:
         return Finding(True, f"device: {compute_device()}")
     except UserError as error:
@@ -124,6 +124,8 @@ def check_device() -> Finding:
 
 def check_images() -> Iterator[Finding]:
     """A user's folder of images: DVC notices no link to a folder, and no folder that it ignores, that came later."""
+    from pipeline.datasets import IMAGE_FOLDER, fetch_dataset  # noqa: PLC0415  (seconds of imports)
+
     params = read_mapping(PARAMS_FILE)
     if params.get("dataset") != IMAGE_FOLDER:
         return

@@ -9,24 +9,38 @@ import signal
 import subprocess
 import sys
 
-from pipeline import stage_server
+from pipeline import interrupt, stage_server
 from pipeline.errors import UserError
 
 
 def main() -> int:
-    """Run DVC with this command's arguments: its exit code."""
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches DVC too, which ends its stage and itself
+    """Run DVC with this command's arguments: its exit code, or 130 after Ctrl-C."""
     try:
         server = stage_server.start(os.environ)
     except UserError as error:
         sys.exit(f"error: {error}")
     try:
-        return subprocess.run(
-            [sys.executable, "-m", "dvc", *sys.argv[1:]], env=server.environment, check=False
-        ).returncode
+        return run_dvc(server.environment)
     finally:
         stage_server.stop(server)
 
 
+def run_dvc(environment: dict[str, str]) -> int:
+    """Ctrl-C reaches DVC and its stage, too: DVC says in a line that both have ended; this process only waits."""
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        code = subprocess.run(
+            [sys.executable, "-m", "pipeline.dvc_process", *sys.argv[1:]], env=environment, check=False
+        ).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return interrupt.EXIT_CODE if pressed else code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    with interrupt.quiet():
+        exit_code = main()
+    sys.exit(exit_code)

@@ -1,8 +1,12 @@
 """Random numbers that depend on where they are used, or for what, and not on what ran before."""
 
-import hashlib
+from __future__ import annotations
 
-import torch
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def generator(seed: int, *scope: str | int) -> torch.Generator:
@@ -10,6 +14,8 @@ def generator(seed: int, *scope: str | int) -> torch.Generator:
 
     On the CPU whatever the device, so that a GPU draws the same numbers.
     """
+    import torch  # noqa: PLC0415  (seconds of imports, which ranks do without)
+
     digest = hashlib.sha256("/".join(map(str, (seed, *scope))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 

@@ -158,11 +158,10 @@ def _ended(children: set[int]) -> set[int]:
 def _import_later(module: str) -> None:
     """Import a library, or a module of the project for the sake of the library behind it."""
     _KEPT.append(importlib.import_module(module))
-    _forget_project()
 
 
 def _forget_project() -> None:
-    """A stage imports the modules of its own folder, not those that the server has imported."""
+    """A stage runs the code of its own folder, not that which the server has imported from its own."""
     for name in [name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")]:
         del sys.modules[name]
 

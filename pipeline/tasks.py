@@ -1,5 +1,7 @@
 """Which classes make up which task, and the chain of tasks that params.yaml spells out."""
 
+from __future__ import annotations
+
 import difflib
 import re
 from collections.abc import Sequence

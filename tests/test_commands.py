@@ -1,6 +1,7 @@
 """What people type beside dvc: predict, plan, preset, summary."""
 
 import importlib
+import re
 import shutil
 from pathlib import Path
 
@@ -116,6 +117,46 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
         match="preset 'cifar' is unknown: choose one of best, best_domains, cifar100, fast, glyphs, imagenet_r",
     ):
         raise CliRunner().invoke(app, ["preset", "cifar"]).exception or AssertionError
+
+
+def comments(text: str) -> dict[str, str]:
+    """What stands behind each value."""
+    return dict(re.findall(r"^(\w+): .*?  (#.*)$", text, re.MULTILINE))
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "presets").glob("*.yaml")))
+def test_the_project_s_own_comments_are_true_of_every_value(name: str) -> None:
+    shutil.copy(ROOT / "params.yaml", ".")
+    shutil.copytree(ROOT / "presets", "presets")
+    before = comments(Path("params.yaml").read_text())
+    assert CliRunner().invoke(app, ["preset", name, "--yes"]).exit_code in (0, 1)
+    assert comments(Path("params.yaml").read_text()) == before
+    assert not [comment for comment in before.values() if comment.startswith("# or ")], "an alternative to one value"
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    ("line", "after"),
+    [
+        ("lr: 0.01  # 0.01 was best of five", "lr: 0.0025\n"),
+        ("lr: 0.01  # 1e-2 was best of five", "lr: 0.0025\n"),
+        ("lr: 0.01  # of stage one", "lr: 0.0025  # of stage one\n"),
+        ("normalize: pretrained  # we use pretrained here", "normalize: none\n"),
+        ("normalize: pretrained  # pretrained | none: raw", "normalize: none  # pretrained | none: raw\n"),
+        ("flip: false  # false, characters are not symmetric", "flip: true\n"),
+        ("epochs: 5  # 5 as in the paper", "epochs: 5  # 5 as in the paper\n"),
+    ],
+)
+def test_a_comment_on_the_old_value_goes_with_it(line: str, after: str) -> None:
+    shutil.copytree(ROOT / "presets", "presets")
+    text = (ROOT / "params.yaml").read_text()
+    name = line.partition(":")[0]
+    Path("params.yaml").write_text(re.sub(rf"^{name}: .*$", line, text, flags=re.MULTILINE))
+    assert CliRunner().invoke(app, ["preset", "cifar100", "--yes"]).exit_code == 0
+    changed = Path("params.yaml").read_text()
+    assert f"\n{after}" in changed
+    assert re.findall("^#.*|^$", changed, re.MULTILINE) == re.findall("^#.*|^$", text, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("tiny_finished")

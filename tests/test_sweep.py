@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
+from dvc.utils.hydra import apply_overrides
 from dvc_repository import Repository
 from imports import ROOT
 from parameters import set_params

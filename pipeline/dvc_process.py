@@ -1,0 +1,13 @@
+"""The process of DVC itself, which Ctrl-C ends without a traceback while it imports, too (pipeline.dvc starts it)."""
+
+import sys
+
+from dvc.cli import main
+
+from pipeline import interrupt
+
+if __name__ == "__main__":
+    sys.argv[0] = "dvc"  # what DVC writes into its lock file, and others then read
+    with interrupt.quiet():
+        code = main(sys.argv[1:])  # which catches the interrupt itself where it can
+    sys.exit(code)

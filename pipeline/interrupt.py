@@ -1,0 +1,64 @@
+"""Ctrl-C without a traceback: one line and exit code 130, in the seconds of imports as well as later.
+
+A traceback of thirty lines says nothing to somebody who pressed Ctrl-C. While modules are imported there is nothing to
+clean up, and a library could swallow the exception or make another one of it: so the process ends at once. While a
+command runs, KeyboardInterrupt is raised as ever, so that temporary files are removed.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+EXIT_CODE = 128 + signal.SIGINT
+
+
+def end_at_once() -> None:
+    """From now on Ctrl-C ends this process at once; where a caller ignores or handles it, nothing changes."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and _is_main_thread():
+        signal.signal(signal.SIGINT, _end)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt inside; whatever leaves the block after it becomes one line and exit code 130."""
+    before = signal.getsignal(signal.SIGINT)
+    if before not in (signal.default_int_handler, _end) or not _is_main_thread():
+        yield
+        return
+    pressed = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except BaseException:
+        if pressed.is_set():  # a library may have made another exception of it
+            signal.signal(signal.SIGINT, _end)
+            _say()
+            sys.exit(EXIT_CODE)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(*_: object) -> None:
+    _say()
+    os._exit(EXIT_CODE)
+
+
+def _say() -> None:
+    """One line, unless DVC says it, whose stage this is."""
+    if "DVC_STAGE" not in os.environ:
+        text = "\ninterrupted\n" if os.isatty(2) else "interrupted\n"  # a terminal has just shown ^C
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,127 @@
+"""Ctrl-C is one line and exit code 130: while modules are imported, at a question, in a stage, in a wrapped DVC."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc_repository import Repository
+from imports import ROOT
+from stage_repository import make_repository
+
+from pipeline import interrupt
+
+# Python runs it before all else: Ctrl-C, as a terminal sends it, when the process that {when} first imports a module.
+SITE_CUSTOMIZE = """
+import os, signal, sys
+class Presses:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r} and {when}:
+            sys.meta_path.remove(self)
+            os.killpg(os.getpgrp(), signal.SIGINT)
+sys.meta_path.insert(0, Presses())
+"""
+
+
+def press_ctrl_c(folder: Path, module: str, when: str = "True") -> dict[str, str]:
+    """Variables under which the first process that imports a module gets Ctrl-C, and its process group with it."""
+    (folder / "site").mkdir()
+    (folder / "site/sitecustomize.py").write_text(SITE_CUSTOMIZE.format(module=module, when=when))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return plain | {"PYTHONPATH": str(folder / "site"), "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
+def finished(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command in a process group of its own, as a terminal starts it."""
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        (["pipeline", "--help"], "typer"),
+        (["pipeline", "preset", "best"], "pipeline.params"),
+        (["pipeline", "sweep", "sweeps/variants.yaml"], "pipeline.sweep"),  # by the command, at work
+        (["stages.predict", "image.png"], "torch"),
+        (["stages.split"], "numpy"),
+        (["pipeline.dvc", "status"], "subprocess"),
+        (["pipeline.dvc", "status"], "dvc.cli"),
+    ],
+)
+def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, command: list[str], module: str) -> None:
+    done = finished(command, ROOT, press_ctrl_c(tmp_path, module))
+    assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
+
+
+def test_ctrl_c_in_a_stage_is_the_line_of_dvc(repository: Repository, tmp_path: Path) -> None:
+    for number, module in enumerate(("pipeline.command", "pipeline.artifacts")):
+        (tmp_path / str(number)).mkdir()
+        environment = press_ctrl_c(tmp_path / str(number), module, "'DVC_STAGE' in os.environ")
+        done = finished(["dvc", "repro", "-f", "code"], repository.path, environment)
+        assert done.returncode != 0
+        assert done.stderr.splitlines() == [
+            "ERROR: failed to reproduce 'code': failed to run: python -m stages.code, exited with 130"
+        ]
+
+
+def test_a_wrapped_dvc_that_was_interrupted_says_so_and_ends_with_130(repository: Repository, tmp_path: Path) -> None:
+    environment = press_ctrl_c(tmp_path, "dvc.stage.run")  # in DVC, at work
+    done = finished(["pipeline.dvc", "repro", "-f", "code"], repository.path, environment)
+    assert done.returncode == 130
+    assert done.stderr.splitlines() == ["ERROR: interrupted by the user"]
+
+
+def test_ctrl_c_at_a_question_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_repository(tmp_path)
+    shutil.copytree(ROOT / "presets", "presets")
+    before = Path("params.yaml").read_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "preset", "cifar100"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as asking:
+        assert asking.stdin
+        assert asking.stdout
+        assert asking.stderr
+        said = b""
+        while not said.endswith(b"? [y/n] (n): "):
+            said += asking.stdout.read(1) or pytest.fail(said.decode())
+        asking.send_signal(signal.SIGINT)
+        assert (asking.wait(), asking.stderr.read()) == (130, b"interrupted\n")
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_a_block_that_is_interrupted_cleans_up_and_ends_with_130(capfd: pytest.CaptureFixture[str]) -> None:
+    before, steps = signal.getsignal(signal.SIGINT), []
+
+    def convert() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:  # as libraries do
+            raise ImportError from None
+        finally:
+            steps.append("cleaned up")
+
+    with pytest.raises(SystemExit) as leaving, interrupt.quiet():
+        convert()
+    assert leaving.value.code == 130
+    assert steps == ["cleaned up"]
+    assert capfd.readouterr().err == "interrupted\n"
+    with pytest.raises(ImportError), interrupt.quiet():
+        raise ImportError
+    assert signal.getsignal(signal.SIGINT) is before
