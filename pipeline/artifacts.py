@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipeline import devices
+from pipeline import seal as seals
 from pipeline.errors import REPAIR, UserError
 from pipeline.seal import BLANK, KEY, check_seal, seal
 
@@ -38,6 +39,7 @@ BACKBONE_FACTS = Path("artifacts/backbone.json")
 OBJECTIVE = Path("artifacts/objective.json")
 KEYS = Path("artifacts/keys.safetensors")
 TEST_QUERIES = Path("artifacts/queries/test.safetensors")
+LEARNER = Path("artifacts/learner.json")
 REMATCH = Path("artifacts/rematch.safetensors")
 EVALUATION = Path("artifacts/evaluation.json")
 
@@ -189,6 +191,12 @@ def load_json(path: Path) -> Any:  # noqa: ANN401 (a table of any shape)
 def save_plain_json(path: Path, content: object) -> None:
     """Store a table that others read, DVC and people, and that git guards."""
     _write(path, _json(content))
+
+
+def read_seal(path: Path) -> str:
+    """The digest that a sealed file bears, unchecked. Raises UserError where the file is missing."""
+    with _readable(path):
+        return seals.read_seal(path)
 
 
 def digests(paths: Iterable[Path]) -> dict[str, str]:
