@@ -14,7 +14,13 @@ def test_nothing_to_do_from_any_folder(repository: Repository) -> None:
 
 def test_lr_reruns_stage_one_onward_and_the_old_value_runs_nothing(repository: Repository) -> None:
     new = repository.dvc("exp", "run", "-S", "lr=0.003")
-    assert set(ran(new)) == {*per_task("stage_one", "features", "stage_two"), "learner", "rematch", "evaluate", "report"}
+    assert set(ran(new)) == {
+        *per_task("stage_one", "features", "stage_two"),
+        "learner",
+        "rematch",
+        "evaluate",
+        "report",
+    }
     changed = repository.dvc("params", "diff", "--md")
     assert re.search(r"\| params.yaml +\| lr +\| 0.01 +\| 0.003 +\|", changed)
     old = repository.dvc("exp", "run", "-S", "lr=0.01")
