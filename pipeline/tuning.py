@@ -50,7 +50,7 @@ def too_few_steps(images: int, schedule: Schedule, tuning: Tuning) -> str:
     batch = images * schedule.epochs // wanted
     smaller = f"batch_size: {batch}, or " if batch else ""
     return (
-        f"too few steps to learn from, {steps} at lr {schedule.lr:g}: they move a value by {steps * schedule.lr:.1g} "
+        f"few steps to learn from, {steps} at lr {schedule.lr:g}: they move a value by {steps * schedule.lr:.1g} "
         f"at most, where it begins near {size:g}: set {smaller}epochs: {math.ceil(wanted / per_epoch)}, or a higher lr"
     )
 
