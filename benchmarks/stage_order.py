@@ -9,7 +9,7 @@ Call = tuple[str, ...]  # a stage, and the task where it has one
 
 BEFORE_TASKS = ("code", "download", "split", "queries", "keys", "objective")
 OF_A_TASK = ("stage_one", "features", "stage_two")
-AFTER_TASKS = ("rematch", "evaluate", "report")
+AFTER_TASKS = ("learner", "rematch", "evaluate", "report")
 
 
 def in_order(num_tasks: int) -> list[Call]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from safetensors import SafetensorError, safe_open
 
+from pipeline import seal as seals
 from pipeline.errors import REPAIR, UserError
 from pipeline.seal import BLANK, KEY, check_seal, seal
 
@@ -41,6 +42,7 @@ BACKBONE_FACTS = Path("artifacts/backbone.json")
 OBJECTIVE = Path("artifacts/objective.json")
 KEYS = Path("artifacts/keys.safetensors")
 TEST_QUERIES = Path("artifacts/queries/test.safetensors")
+LEARNER = Path("artifacts/learner.json")
 REMATCH = Path("artifacts/rematch.safetensors")
 EVALUATION = Path("artifacts/evaluation.json")
 
@@ -207,6 +209,12 @@ def save_plain_json(path: Path, content: object) -> None:
     _write(path, _json(content))
 
 
+def read_seal(path: Path) -> str:
+    """The digest that a sealed file bears, unchecked. Raises UserError where the file is missing."""
+    with _readable(path):
+        return seals.read_seal(path)
+
+
 def digests(paths: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of files that bear no seal, to be stored in one that does."""
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
@@ -270,7 +278,6 @@ def _writes() -> bool:
     """Whether this process writes for all devices: a process that has not loaded torch is the only one."""
     if "torch" not in sys.modules:
         return True
-    from pipeline import devices  # noqa: PLC0415
 
     return devices.rank() == 0
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline import cls, gaussians, ridge
+from pipeline import cls, gaussians, lone, ridge
 from pipeline.errors import UserError
 from pipeline.gaussians import Gaussians
 from pipeline.head import Head, new_head, random_features
@@ -37,6 +37,10 @@ class TaskFeatures:
     own: Tensor  # [N, D] of the images under the task's own LayerNorms
     before: Tensor | None  # [N, D] under those of the task before; None unless one model serves all tasks
     labels: Tensor  # [N] from 0 within the task
+
+    def samples(self) -> tuple[Tensor, Tensor]:
+        """All views as images of their own: [V N, D], and their labels."""
+        return self.views.flatten(0, 1), self.labels.repeat(len(self.views))
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,15 @@ def add_rows(state: State, new: Head) -> tuple[dict[str, Tensor], Head]:
 
 
 def _learn_softmax(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-    """The paper's: rows of the task's classes, cross-entropy over these classes only."""
-    return add_rows(state, new_softmax(features.views, features.labels, training))
+    """The paper's: rows of the task's classes, cross-entropy over these classes only; a class alone: pipeline.lone."""
+    return lone.add_task(state, *features.samples(), lambda: new_softmax(features.views, features.labels, training))
 
 
 def learn_nearest_mean(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
     """Nearest class mean by cosine: a row is the normalised mean of a class's normalised features."""
     del training
-    directions = functional.normalize(features.views.flatten(0, 1), dim=1)
-    labels = features.labels.repeat(len(features.views))
+    samples, labels = features.samples()
+    directions = functional.normalize(samples, dim=1)
     sums = torch.zeros(int(labels.max()) + 1, directions.shape[1]).index_add_(0, labels, directions)
     return add_rows(state, Head(functional.normalize(sums, dim=1), torch.zeros(len(sums))))
 

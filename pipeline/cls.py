@@ -57,5 +57,8 @@ def learn(state: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> dict[s
 
 def _fisher(units: Tensor, one_hot: Tensor, weights: Tensor) -> Tensor:
     """Sum over the images of the squared gradient of the cross-entropy with respect to each weight: [M, C]."""
-    errors = (units @ weights).softmax(1) - one_hot  # [N, C]
+    logits = units @ weights
+    if logits.shape[1] == 1:  # a softmax over one class has no gradient: the class, or none with a logit of 0
+        logits, one_hot = functional.pad(logits, (0, 1)), functional.pad(one_hot, (0, 1))
+    errors = (logits.softmax(1) - one_hot)[:, : weights.shape[1]]  # [N, C]
     return units.square().T @ errors.square()

@@ -8,16 +8,50 @@ images one by one, so it is transductive, and its row is reported apart.
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.head import Head, random_features
+from pipeline.params import Record, Seed
+from pipeline.seeds import generator as seeded
 
 Correction = Literal["none", "arc", "arc_retention", "rematch"]
 
 
+class CorrectionParams(Record):
+    """Which correction, and how strong."""
+
+    seed: Seed
+    correction: Correction
+    arc_gamma: float = Field(gt=0)
+    arc_temperature: float = Field(ge=1)
+    arc_beta: float = Field(ge=0, le=1)
+    arc_lr: float = Field(ge=0, le=1000)
+
+
+def reconsidered_logits(logits: Tensor, class_tasks: Tensor, params: CorrectionParams) -> Tensor:
+    """Logits [B, C] after the second thoughts that are wanted: the highest is the answer. class_tasks: [C]."""
+    if params.correction not in ("arc", "arc_retention"):
+        return logits
+    return arc_logits(logits, class_tasks, gamma=params.arc_gamma, temperature=params.arc_temperature)
+
+
+def retained(head: Head, features: Tensor, class_tasks: Tensor, params: CorrectionParams, step: int) -> Head:
+    """The head of a zero-based step, after the test images' features [B, D] of that step where these are to move it."""
+    if params.correction != "arc_retention":
+        return head
+    random = seeded(params.seed, "evaluate", step)
+    return retained_head(head, features, class_tasks, beta=params.arc_beta, lr=params.arc_lr, generator=random)
+
+
 def arc(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float) -> Tensor:
-    """Predicted classes [B] from logits [B, C] over the classes seen, whose tasks [C] ascend.
+    """Predicted classes [B] from logits [B, C]: see `arc_logits`."""
+    return arc_logits(logits, class_tasks, gamma=gamma, temperature=temperature).argmax(1)
+
+
+def arc_logits(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float) -> Tensor:
+    """Logits [B, C] over the classes seen, whose tasks [C] ascend, with -inf where the vote rules a class out.
 
     c: softmax of the best class of the newest task among all classes; p: of the best past class among past ones. If
     the newest task wins and c / p < gamma, task i scores s_i = e^(max z in i) / sum e^z over the classes of tasks <= i,
@@ -26,7 +60,7 @@ def arc(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float
     answer = logits.argmax(1)
     newest = int(class_tasks.max())
     if newest == 0:
-        return answer
+        return logits
     shares = []  # s_i, the newest task last
     for task in range(newest + 1):
         coolness = torch.tensor(temperature, dtype=torch.float64) ** (newest - task)  # infinite rather than an error
@@ -38,7 +72,7 @@ def arc(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float
     doubted = (class_tasks[answer] == newest) & (shares[-1] / confidence_past < gamma)
     vote = torch.stack(shares, dim=1).argmax(1)
     allowed = class_tasks[None] <= vote[:, None]
-    return torch.where(doubted, logits.masked_fill(~allowed, -torch.inf).argmax(1), answer)
+    return logits.masked_fill(doubted[:, None] & ~allowed, -torch.inf)
 
 
 def retained_head(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.backbone import Backbone
+from pipeline.cumulative import newest_repeated, running_means
 from pipeline.device import send
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_inputs, encode_selected, extend_table, replace_table, with_pairs
@@ -20,7 +21,8 @@ from pipeline.head import Head
 from pipeline.images import Images
 from pipeline.layerwise import encode_layerwise, with_layerwise_norms
 from pipeline.progress import Progress
-from pipeline.selector import Selection, State, lowest_entropy, num_tasks, select_tasks
+from pipeline.selector import ENTROPY, Selection, State, lowest_entropy, num_tasks, select_tasks
+from pipeline.tuned_parameters import Tuning
 
 
 class TrainFeatures(NamedTuple):
@@ -68,6 +70,13 @@ class SelectingEncoder:
             self._choose(queries, own_tasks),
             lambda image, task: self._encode(images[image], queries[image], task),
         )
+
+    def encode(self, images: Images) -> tuple[Tensor, Tensor]:
+        """Features [N, D] and tasks [N] of any images, whose own tasks are unknown."""
+        needed = self.selection == "query" or not self.bank
+        queries = self.backbone.encode(images, {}) if needed else torch.empty(len(images), 0)
+        tasks = self._choose(queries, torch.full((len(images),), -1))
+        return self._encode(images, queries, tasks), tasks
 
     def _encode(self, images: Images, queries: Tensor, tasks: Tensor) -> Tensor:
         return encode_selected(self.backbone, images, tasks, self.bank, self.progress) if self.bank else queries
@@ -168,3 +177,31 @@ class LayerwiseEncoder:
         features, selected = encode_layerwise(self.backbone, images, self.bank)
         self.progress.step(len(images))
         return features, selected
+
+
+Encoder = SelectingEncoder | EntropyEncoder | LayerwiseEncoder
+
+
+class Chooser(NamedTuple):
+    """How the LayerNorms of an image are chosen, and what has been learned for it."""
+
+    selection: Selection
+    selector: str
+    state: State  # of the selector
+    heads: Sequence[Head]  # the auxiliary head of each task
+
+
+def build_encoder(backbone: Backbone, bank: Mapping[str, Tensor], chooser: Chooser, progress: Progress) -> Encoder:
+    """The encoder of a selection. bank: what T tasks tuned (`bank_of`)."""
+    if chooser.selection == "layerwise":
+        return LayerwiseEncoder(backbone, bank, progress)
+    if chooser.selection == "query" and chooser.selector == ENTROPY and bank:
+        return EntropyEncoder(backbone, bank, chooser.heads, progress)
+    return SelectingEncoder(backbone, bank, chooser.state, chooser.selection, chooser.selector, progress)
+
+
+def bank_of(bank: Mapping[str, Tensor], tuning: Tuning, selection: Selection, tasks: int) -> Mapping[str, Tensor]:
+    """A row for each of T tasks, as a selection reads them, from the rows that stage one has stored."""
+    if tuning == "full":
+        bank = newest_repeated(bank, tasks)
+    return running_means(bank) if selection == "average" else bank

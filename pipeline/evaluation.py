@@ -57,6 +57,12 @@ def step_heads(rows: Head, seen_classes: Sequence[int]) -> list[Head]:
     return [rows.rows(end - classes, end) for classes, end in zip(seen_classes, ends, strict=True)]
 
 
+def class_tasks_of(seen_classes: Sequence[int]) -> Tensor:
+    """The zero-based task [C] of each class, from the classes seen after each step [T]."""
+    counts = torch.tensor(seen_classes).diff(prepend=torch.tensor([0]))
+    return torch.arange(len(counts)).repeat_interleave(counts)
+
+
 def accuracy_matrix(test: EvaluationSet, predictions: Tensor) -> Matrix:
     """Accuracy on task j after step t from predictions [T, M]: [T, T], NaN above the diagonal."""
     totals = torch.bincount(test.tasks, minlength=test.num_tasks)

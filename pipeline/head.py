@@ -26,7 +26,9 @@ class Head(NamedTuple):
 
 
 def task_heads(rows: Mapping[str, Tensor]) -> list[Head]:
-    """A head for each task, from rows `weight` [R, D], `bias` [R] and the `task` [R] they belong to."""
+    """A head for each task, from rows `weight` [R, D], `bias` [R] and the `task` [R] they belong to; none from none."""
+    if not rows:  # where nothing is tuned
+        return []
     of_task = [rows["task"] == task for task in range(int(rows["task"].max()) + 1)]
     return [Head(rows["weight"][mask], rows["bias"][mask]) for mask in of_task]
 

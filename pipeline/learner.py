@@ -1,4 +1,4 @@
-"""A finished learner: backbone, LayerNorms of every task, selector, classifier. Enough to predict."""
+"""A finished learner: backbone, LayerNorms of every task, selector, classifier, correction. Enough to predict."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,48 +6,92 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.backbone import Backbone
-from pipeline.encoder import EntropyEncoder, LayerwiseEncoder
+from pipeline import artifacts
+from pipeline.backbone import Backbone, build_backbone
+from pipeline.correction import reconsidered_logits, retained
+from pipeline.cumulative import part
+from pipeline.device import compute_device
+from pipeline.encoder import Chooser, Encoder, bank_of, build_encoder
 from pipeline.errors import UserError
+from pipeline.evaluation import class_tasks_of, step_heads
+from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_selected
-from pipeline.head import Head
+from pipeline.head import Head, task_heads
 from pipeline.images import Images
+from pipeline.manifest import Settings
 from pipeline.progress import Progress
-from pipeline.selector import ENTROPY, Selection, select_tasks
+from pipeline.rematch import ask_again
+from pipeline.tasks import task_name
 
 
 class Prediction(NamedTuple):
-    """What a learner says of some images."""
+    """What a learner says of some images, corrections included."""
 
-    tasks: Tensor  # [B] zero-based task whose LayerNorms were selected; layerwise: by most of them
-    probabilities: Tensor  # [B, C] over all classes
+    tasks: Tensor  # [B] zero-based task whose LayerNorms made the features; layerwise: by most of them
+    logits: Tensor  # [B, C] over all classes, -inf for those that a correction rules out; the highest is the answer
 
 
 @dataclass(frozen=True)
 class Learner:
     """All that inference needs."""
 
+    settings: Settings
     backbone: Backbone
-    bank: dict[str, Tensor]  # LayerNorms, [T, D] each
-    state: dict[str, Tensor]  # of the selector
+    encoder: Encoder
     head: Head  # of C classes
-    auxiliary_heads: list[Head]  # of each task
-    selection: Selection
-    selector: str
+    class_tasks: Tensor  # [C] task of each class
+    progress: Progress
 
     def predict(self, images: Images) -> Prediction:
-        """The passes that the selection takes, then the classifier, for B images."""
-        progress = Progress("predict", len(images))
-        if self.selection == "oracle":
-            raise UserError("params.yaml: selection: oracle needs the task of an image: set query to predict")
-        if self.selection == "layerwise":
-            features, tasks = LayerwiseEncoder(self.backbone, self.bank, progress).encode(images)
-        elif self.selection == "query" and self.selector == ENTROPY and self.bank:
-            encoder = EntropyEncoder(self.backbone, self.bank, self.auxiliary_heads, progress)
-            features, tasks = encoder.encode(images)
-        else:
-            unknown = torch.full((len(images),), -1)
-            queries = self.backbone.encode(images, {})
-            tasks = select_tasks(self.selection, self.selector, queries, unknown, self.state)
-            features = encode_selected(self.backbone, images, tasks, self.bank, progress) if self.bank else queries
-        return Prediction(tasks, self.head.logits(features).softmax(1))
+        """The passes that the selection takes, the classifier, and the correction, for B images."""
+        features, tasks = self.encoder.encode(images)
+        if self.settings.correction == "rematch":
+            bank = self.encoder.bank
+            features, tasks, _ = ask_again(
+                self.head,
+                features,
+                tasks,
+                self.class_tasks,
+                lambda image, task: encode_selected(self.backbone, images[image], task, bank, self.progress),
+                rounds=self.settings.rematch_rounds,
+            )
+        return Prediction(tasks, reconsidered_logits(self.head.logits(features), self.class_tasks, self.settings))
+
+
+def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
+    """The learner after the last task, from its files. class_counts: of each task.
+
+    Raises UserError where it was made to be told the task of an image.
+    """
+    if settings.selection == "oracle":
+        raise UserError(
+            "the learner was made with selection: oracle, which needs the task of an image: set selection: query in "
+            "params.yaml, then `dvc repro`"
+        )
+    last = task_name(settings.num_tasks - 1)
+    weights, config = artifacts.load_weights(artifacts.BACKBONE)
+    backbone = build_backbone(
+        weights, config, image_size=settings.image_size, normalize=settings.normalize, device=compute_device()
+    )
+    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
+    auxiliary = artifacts.load_tensors(artifacts.auxiliary_heads_file(last))
+    state = artifacts.load_tensors(artifacts.selector_file(last))
+    progress = Progress("predict", images=0)
+    chooser = Chooser(settings.selection, settings.selector, state, task_heads(auxiliary))
+    encoder = build_encoder(
+        backbone, bank_of(bank, settings.tuning, settings.selection, settings.num_tasks), chooser, progress
+    )
+    class_tasks = class_tasks_of(torch.tensor(class_counts).cumsum(0).tolist())
+    return Learner(settings, backbone, encoder, final_head(settings, class_tasks), class_tasks, progress)
+
+
+def final_head(settings: Settings, class_tasks: Tensor) -> Head:
+    """The head over all classes [C]; with arc_retention as it is after the test images of the evaluation."""
+    last = task_name(settings.num_tasks - 1)
+    heads = artifacts.load_tensors(artifacts.heads_file(last))
+    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
+    seen_classes = [int((class_tasks <= task).sum()) for task in range(settings.num_tasks)]
+    head = step_heads(rows, seen_classes)[-1]
+    table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
+    step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
+    return retained(head, table.after(step, image), class_tasks, settings, step)

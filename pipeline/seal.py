@@ -31,6 +31,15 @@ def check_seal(path: Path) -> None:
         raise ValueError("its checksum does not match")
 
 
+def read_seal(path: Path) -> str:
+    """What a file is sealed with, unchecked. Raises ValueError where it bears no seal."""
+    with path.open("rb") as file:
+        found = _PLACE.search(file.read(_BEGINNING))
+    if not found:
+        raise ValueError("it has no checksum")
+    return found[1].decode()
+
+
 def _digests(file: BufferedReader | BufferedRandom, name: str) -> tuple[int, str, str]:
     """Where the digest stands, what stands there, and what should."""
     file.seek(0)

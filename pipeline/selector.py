@@ -126,13 +126,17 @@ def lowest_entropy(logits: Sequence[Tensor]) -> Tensor:
     """The task [B] whose own head is surest, from each task's logits over its classes [B, K_t].
 
     Entropies are compared as shares of their maximum, so that tasks of unequal size are. The baseline of arXiv
-    2011.04783: it needs a pass under the LayerNorms of every task.
+    2011.04783: it needs a pass under the LayerNorms of every task. The head of a single class is sure of any image,
+    which says nothing: it counts as unsure.
     """
     entropies = []
     for of_task in logits:
+        if of_task.shape[1] == 1:
+            entropies.append(torch.ones(len(of_task)))
+            continue
         log_share = of_task.log_softmax(1)
         entropy = -(log_share.exp() * log_share).sum(1)
-        entropies.append(entropy / math.log(max(of_task.shape[1], 2)))
+        entropies.append(entropy / math.log(of_task.shape[1]))
     return torch.stack(entropies, dim=1).argmin(1)
 
 

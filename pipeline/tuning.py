@@ -1,5 +1,6 @@
 """Stage one: tune LayerNorms (or whatever else is to be tuned) on one task, with an auxiliary head."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from pipeline.head import Head, new_head
 from pipeline.images import Images
 from pipeline.progress import Progress
 from pipeline.training import Training
+from pipeline.tuned_parameters import Tuning
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,31 @@ class Schedule:
     epochs: int
     min_crop: float  # smallest share of an image that a training crop keeps; 1: no crops
     flip: bool  # mirror every second training image left to right
+
+
+_SIZE = {"layernorm": 1.0, "full": 0.02}  # of what is tuned, as it begins: a LayerNorm's scale; a weight of a ViT
+_NOTICEABLE = 0.1  # of that size
+
+
+def too_few_steps(images: int, schedule: Schedule, tuning: Tuning) -> str:
+    """What to say where a task of so many images gets too few steps to learn from; nothing where it gets enough.
+
+    Adam moves a value by about lr a step (Kingma and Ba, arXiv 1412.6980, section 2.1), so n steps move it by n lr at
+    most. Where that is less than a tenth of its size, tuned and pretrained backbone are as good as the same.
+    """
+    if tuning == "none" or not schedule.epochs:
+        return ""
+    per_epoch = math.ceil(images / schedule.batch_size)
+    steps, size = schedule.epochs * per_epoch, _SIZE[tuning]
+    if steps * schedule.lr >= _NOTICEABLE * size:
+        return ""
+    wanted = math.ceil(2 * _NOTICEABLE * size / schedule.lr)  # advice that is not on the edge
+    batch = images * schedule.epochs // wanted
+    smaller = f"batch_size: {batch}, or " if batch else ""
+    return (
+        f"few steps to learn from, {steps} at lr {schedule.lr:g}: they move a value by {steps * schedule.lr:.1g} "
+        f"at most, where it begins near {size:g}: set {smaller}epochs: {math.ceil(wanted / per_epoch)}, or a higher lr"
+    )
 
 
 def every_epoch(_: Training, count: int) -> Iterable[int]:

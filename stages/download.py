@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline import artifacts
-from pipeline.backbones import fetch_backbone, missing_weights
+from pipeline.backbones import EMBEDDED, fetch_backbone, missing_weights
 from pipeline.command import run
 from pipeline.datasets import fetch_dataset, missing_files
 from pipeline.errors import REFUSALS, UserError, visible
@@ -80,6 +80,11 @@ def main() -> None:
         f"{params.dataset}: {len(dataset.classes)} classes, {len(dataset.train_labels)} training and "
         f"{len(dataset.test_labels)} test images; backbone {params.backbone}"
     )
+    if params.backbone in EMBEDDED and params.dataset != "glyphs":
+        print(
+            f"warning: backbone {params.backbone} has seen nothing but drawn characters of 32 pixels: for photographs "
+            "choose a Vision Transformer that was pretrained on some: `python -m pipeline preset photographs`"
+        )
 
 
 if __name__ == "__main__":

@@ -3,38 +3,38 @@
 from collections.abc import Mapping
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from pipeline import artifacts, metrics
 from pipeline.command import run
-from pipeline.correction import Correction, arc, retained_head
+from pipeline.correction import CorrectionParams, reconsidered_logits, retained
 from pipeline.cumulative import part
-from pipeline.evaluation import EvaluationSet, accuracy_matrix, highest, selection_matrix, step_heads, step_predictions
+from pipeline.evaluation import (
+    EvaluationSet,
+    accuracy_matrix,
+    class_tasks_of,
+    highest,
+    selection_matrix,
+    step_heads,
+    step_predictions,
+)
 from pipeline.feature_table import FeatureTable
 from pipeline.head import Head
 from pipeline.key import cosine
 from pipeline.metrics import Matrix
-from pipeline.params import Count, Record, Seed, read_params
-from pipeline.seeds import generator
+from pipeline.params import Count, read_params
 from pipeline.selector import ENTROPY, ONE_MODEL, Selection
 from pipeline.tasks import task_name
 from pipeline.tuned_parameters import Tuning
 
 
-class Params(Record):
+class Params(CorrectionParams):
     """How many tasks the run covers, and what an image costs."""
 
     num_tasks: Count
     selection: Selection
     selector: str
     tuning: Tuning
-    seed: Seed
-    correction: Correction
-    arc_gamma: float = Field(gt=0)
-    arc_temperature: float = Field(ge=1)
-    arc_beta: float = Field(ge=0, le=1)
-    arc_lr: float = Field(ge=0, le=1000)
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
@@ -126,27 +126,16 @@ def main() -> None:
 
 def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head], table: FeatureTable) -> Tensor:
     """What C-LN says after every step [T, M], after second thoughts if these are wanted."""
-    sizes = torch.tensor(test.seen_classes).diff(prepend=torch.tensor([0]))
-    class_tasks = torch.arange(test.num_tasks).repeat_interleave(sizes)
-    if params.correction == "arc_retention":
-        heads = [
-            retained_head(
-                head,
-                table.after(step, test.images_until(step)),
-                class_tasks[: len(head.bias)],
-                beta=params.arc_beta,
-                lr=params.arc_lr,
-                generator=generator(params.seed, "evaluate", step),
-            )
-            for step, head in enumerate(heads)
-        ]
+    class_tasks = class_tasks_of(test.seen_classes)
+    after = [
+        retained(head, table.after(step, test.images_until(step)), class_tasks[: len(head.bias)], params, step)
+        for step, head in enumerate(heads)
+    ]
 
     def decide(logits: Tensor) -> Tensor:
-        seen = class_tasks[: logits.shape[1]]
-        return arc(logits, seen, gamma=params.arc_gamma, temperature=params.arc_temperature)
+        return highest(reconsidered_logits(logits, class_tasks[: logits.shape[1]], params))
 
-    corrects = params.correction in ("arc", "arc_retention")
-    return step_predictions(test, heads, table.after, decide if corrects else highest)
+    return step_predictions(test, after, table.after, decide)
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:

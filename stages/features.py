@@ -9,10 +9,9 @@ from pipeline import artifacts
 from pipeline.augment import augment
 from pipeline.backbone import Normalize, build_backbone
 from pipeline.command import Task, run
-from pipeline.cumulative import newest_repeated, running_means
 from pipeline.device import compute_device
 from pipeline.devices import on_all_devices
-from pipeline.encoder import EntropyEncoder, LayerwiseEncoder, SelectingEncoder
+from pipeline.encoder import Chooser, SelectingEncoder, bank_of, build_encoder
 from pipeline.errors import UserError
 from pipeline.feature_table import FeatureTable
 from pipeline.features import encode_views
@@ -21,7 +20,7 @@ from pipeline.images import Images
 from pipeline.params import ImageSize, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
-from pipeline.selector import ENTROPY, ONE_MODEL, Selection
+from pipeline.selector import ONE_MODEL, Selection
 from pipeline.tasks import task_index, task_name
 from pipeline.tuned_parameters import Tuning
 
@@ -48,11 +47,9 @@ def main(task: Task) -> None:
     backbone = build_backbone(
         weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
     )
-    bank = artifacts.load_tensors(artifacts.layernorms_file(task))  # [T, D] each
-    if params.tuning == "full":
-        bank = newest_repeated(bank, index + 1)
-    if params.selection == "average":
-        bank = running_means(bank)
+    stored = artifacts.load_tensors(artifacts.layernorms_file(task))
+    bank = bank_of(stored, params.tuning, params.selection, index + 1)  # [T, D] each
+    heads = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
     state = artifacts.load_tensors(artifacts.selector_file(task))
     train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
@@ -65,13 +62,8 @@ def main(task: Task) -> None:
     view = partial(augment, generator=random, min_crop=params.min_crop, flip=params.flip)
 
     with Progress(f"features, {task}", images=0) as progress:
-        selecting = SelectingEncoder(backbone, bank, state, params.selection, params.selector, progress)
-        encoder: SelectingEncoder | EntropyEncoder | LayerwiseEncoder = selecting
-        if params.selection == "layerwise":
-            encoder = LayerwiseEncoder(backbone, bank, progress)
-        elif params.selection == "query" and params.selector == ENTROPY and bank:
-            heads = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
-            encoder = EntropyEncoder(backbone, bank, heads, progress)
+        chooser = Chooser(params.selection, params.selector, state, heads)
+        encoder = build_encoder(backbone, bank, chooser, progress)
         of_train = encoder.train_features(train, train_queries)
         features = {"train_features": of_train.selected[None], "own_features": of_train.own}
         if params.classifier_views:
@@ -79,7 +71,8 @@ def main(task: Task) -> None:
                 backbone, train, params.classifier_views, view, encoder.view_features
             )
         if params.selection in ONE_MODEL and params.tuning == "layernorm":
-            features["previous_features"] = selecting.previous_features(train, train_queries)
+            assert isinstance(encoder, SelectingEncoder)
+            features["previous_features"] = encoder.previous_features(train, train_queries)
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
         progress.finish()
     if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):

@@ -1,5 +1,6 @@
 """Name the classes of image files with the finished learner: python -m stages.predict IMAGE... (no DVC stage)."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,57 +9,33 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import artifacts
-from pipeline.backbone import Normalize, build_backbone
+from pipeline import artifacts, learner
 from pipeline.command import run
-from pipeline.cumulative import newest_repeated, part, running_means
-from pipeline.device import compute_device
 from pipeline.errors import visible
-from pipeline.evaluation import step_heads
-from pipeline.head import Head, task_heads
 from pipeline.image_files import read_image
 from pipeline.images import Images
 from pipeline.learner import Learner
-from pipeline.params import Count, ImageSize, Record, read_params
-from pipeline.selector import Selection
+from pipeline.manifest import Settings, read_manifest
+from pipeline.params import read_values
 from pipeline.tasks import task_name
-from pipeline.tuned_parameters import Tuning
+
+Params = Settings
 
 
-class Params(Record):
-    """What the learner was trained with."""
-
-    num_tasks: Count
-    image_size: ImageSize
-    normalize: Normalize
-    selection: Selection
-    selector: str
-    tuning: Tuning
+def load_learner(settings: Settings) -> Learner:
+    """The learner whose files lie in the working folder, as these settings would have it."""
+    return learner.load_learner(settings, [len(classes) for classes in read_manifest().tasks])
 
 
-def load_learner(params: Params) -> Learner:
-    """The learner after the last task."""
-    last = task_name(params.num_tasks - 1)
-    weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    heads = artifacts.load_tensors(artifacts.heads_file(last))
-    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
-    if params.tuning == "full":
-        bank = newest_repeated(bank, params.num_tasks)
-    if params.selection == "average":
-        bank = running_means(bank)
-    sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][: params.num_tasks]
-    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
-    return Learner(
-        backbone=build_backbone(
-            weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
-        ),
-        bank=bank,
-        state=artifacts.load_tensors(artifacts.selector_file(last)),
-        head=step_heads(rows, torch.tensor(sizes).cumsum(0).tolist())[-1],
-        auxiliary_heads=task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(last))),
-        selection=params.selection,
-        selector=params.selector,
-    )
+def changes_since(settings: Settings) -> str:
+    """One line about what params.yaml says by now, or nothing."""
+    made = settings.model_dump()
+    changed = {name: value for name, value in read_values(made).items() if value != made[name]}
+    if not changed:
+        return ""
+    old = ", ".join(f"{name}: {made[name]}" for name in changed)
+    new = ", ".join(f"{name}: {value}" for name, value in changed.items())
+    return visible(f"this learner was made with {old}; params.yaml now says {new}: `dvc repro` makes that one")
 
 
 def main(
@@ -66,16 +43,24 @@ def main(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each.")] = 3,
 ) -> None:
     """Print the most probable classes of each IMAGE and the task whose LayerNorms were selected."""
-    params = read_params(Params)
+    manifest = read_manifest()
+    settings = manifest.settings
+    if note := changes_since(settings):
+        print(f"note: {note}", file=sys.stderr)
     ranges = artifacts.load_json(artifacts.RAW_CLASSES).get("ranges") if artifacts.RAW_CLASSES.exists() else None
-    pixels = torch.stack([read_image(path, params.image_size, ranges) for path in images])
-    learner = load_learner(params)
-    classes = [visible(name) for names in artifacts.load_json(artifacts.TASKS).values() for name in names]
-    tasks, probabilities = learner.predict(Images.of_pixels(pixels))
+    pixels = torch.stack([read_image(path, settings.image_size, ranges) for path in images])
+    tasks, logits = load_learner(settings).predict(Images.of_pixels(pixels))
+    if settings.correction == "arc_retention":
+        print(
+            "note: arc_retention is transductive: the head is as the evaluation's test images have moved it; "
+            "the images given here do not move it",
+            file=sys.stderr,
+        )
+    classes = [visible(name) for names in manifest.tasks for name in names]
     table = Table("image", "task", "classes")
-    for path, task, row in zip(images, tasks.tolist(), probabilities, strict=True):
-        best = row.topk(min(top, len(row)))
-        named = [f"{classes[c]} {p:.0%}" for p, c in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    for path, task, row in zip(images, tasks.tolist(), logits, strict=True):
+        shares, best = row.softmax(0), row.topk(min(top, len(row))).indices
+        named = [f"{classes[c]} {shares[c]:.0%}" for c in best.tolist()]
         table.add_row(visible(str(path)), task_name(task), ", ".join(named))
     Console(highlight=False, markup=False).print(table)
 

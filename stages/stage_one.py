@@ -1,6 +1,6 @@
 """Stage one of a task: its LayerNorms, tuned from those of the task before."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Literal
 
@@ -20,7 +20,7 @@ from pipeline.progress import Progress
 from pipeline.seeds import generator
 from pipeline.tasks import task_index, task_name
 from pipeline.tuned_parameters import TunedNorms, TunedParameters, Tuning, tuned_names
-from pipeline.tuning import Schedule, tune_layernorms
+from pipeline.tuning import Schedule, too_few_steps, tune_layernorms
 
 
 class Params(Record):
@@ -43,6 +43,11 @@ class Params(Record):
 def main(task: Task) -> None:
     """Tune the LayerNorms of TASK (t1, t2, ...)."""
     params = read_params(Params)
+    if params.tuning == "none":
+        print(f"stage one, {task}: tuning: none leaves nothing to learn")
+        artifacts.save_tensors(artifacts.layernorms_file(task), {})
+        artifacts.save_tensors(artifacts.auxiliary_heads_file(task), {})
+        return
     objective = artifacts.load_json(artifacts.OBJECTIVE)
     index = task_index(task)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
@@ -65,13 +70,19 @@ def main(task: Task) -> None:
         raised = partial(similarity, backbone)
 
     state = resume.state_file(f"stage_one@{task}", backbone.device)
-    with Progress(f"stage one, {task}", params.epochs * len(images)) as progress:
+    schedule = Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)})
+    if int(train["labels"].max()) == 0 and not raised:
+        print(f"stage one, {task}: one class only, nothing to tell it from: its LayerNorms stay as they start")
+        schedule = replace(schedule, epochs=0)
+    elif warning := too_few_steps(len(images), schedule, params.tuning):
+        print(f"warning: stage one, {task}: {warning}")
+    with Progress(f"stage one, {task}", schedule.epochs * len(images)) as progress:
         learned, head = tune_layernorms(
             backbone,
             start=start,
             images=images,
             labels=train["labels"],
-            schedule=Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)}),
+            schedule=schedule,
             generator=generator(params.seed, "stage_one", index),
             progress=progress,
             similarity=raised,

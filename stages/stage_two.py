@@ -1,11 +1,12 @@
 """Stage two of a task: its classifier rows, on features computed as at inference; and those of the baselines."""
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
-from pipeline import artifacts
-from pipeline.classifier import TaskFeatures, Training, add_rows, find_classifier, learn_nearest_mean
+from pipeline import artifacts, lone
+from pipeline.classifier import TaskFeatures, Training, find_classifier, learn_nearest_mean, new_softmax
 from pipeline.command import Task, run
 from pipeline.cumulative import append_rows, part
 from pipeline.head import task_heads
@@ -36,10 +37,14 @@ def main(task: Task) -> None:
     labels = artifacts.load_tensors(artifacts.train_file(task))["labels"]
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
-    auxiliary = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))[-1]
+    # Without tuning, stage one trains no head: a head on the frozen backbone's features is what it would be.
+    auxiliary = [None, *task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))][-1]
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
     tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
     frozen = TaskFeatures(queries[None], queries, queries, labels)
+
+    if int(labels.max()) == 0 and (params.classifier == "softmax" or params.training == "single_stage"):
+        print(f"stage two, {task}: a softmax over one class learns nothing: its row is made from the class's mean")
 
     new: dict[str, Tensor] = {}
     for name, features in (("auxiliary", tuned), ("frozen_ncm", frozen), ("frozen", frozen), ("tuned", tuned)):
@@ -52,7 +57,8 @@ def main(task: Task) -> None:
                 params.classifier_batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
             )
             if name == "auxiliary" or (name == "tuned" and params.training == "single_stage"):
-                state, head = add_rows(state, auxiliary)
+                train = partial(new_softmax, features.views, labels, training)
+                state, head = lone.add_task(state, *features.samples(), (lambda: auxiliary) if auxiliary else train)
             elif name == "frozen_ncm":
                 state, head = learn_nearest_mean(state, features, training)
             else:

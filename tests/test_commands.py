@@ -114,7 +114,7 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
     assert "as preset glyphs would have it" in CliRunner().invoke(app, ["preset", "glyphs"]).output
     with pytest.raises(
         UserError,
-        match="preset 'cifar' is unknown: choose one of best, best_domains, cifar100, fast, glyphs, imagenet_r",
+        match="'cifar' is unknown: choose one of best, best_domains, cifar100, fast, glyphs, imagenet_r, photographs",
     ):
         raise CliRunner().invoke(app, ["preset", "cifar"]).exception or AssertionError
 

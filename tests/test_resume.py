@@ -89,7 +89,6 @@ def test_killed_at_any_steps_it_ends_the_same(
         {},
         {"selection": "layerwise", "attention": True},
         {"selection": "latest", "tuning": "full"},
-        {"tuning": "none"},
     ],
 )
 def test_the_stage_of_every_variant_goes_on_and_leaves_no_state(

@@ -14,7 +14,8 @@ from pipeline.errors import UserError
 from pipeline.images import Images
 from pipeline.progress import Progress
 from pipeline.timm_vit import VisionTransformer
-from pipeline.tuning import Schedule, tune_layernorms
+from pipeline.tuned_parameters import Tuning
+from pipeline.tuning import Schedule, too_few_steps, tune_layernorms
 
 SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=3, min_crop=1.0, flip=False)
 IMAGES, LABELS = random_images(20), torch.arange(20) % 4
@@ -118,3 +119,37 @@ def test_flips_mirror_half_of_the_images_whole() -> None:
     same = [torch.equal(a, b) for a, b in zip(flipped, inputs, strict=True)]
     assert all(one != other for one, other in zip(mirrored, same, strict=True))
     assert 150 < sum(mirrored) < 250
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "lr", "epochs", "tuning", "advice"),
+    [
+        (
+            48,
+            64,
+            0.01,
+            5,
+            "layernorm",
+            "5 at lr 0.01: they move a value by 0.05 at most, where it begins near 1: set batc",
+        ),
+        (48, 64, 0.01, 5, "layernorm", "set batch_size: 12, or epochs: 20, or a higher lr"),
+        (1, 64, 0.001, 5, "layernorm", "near 1: set epochs: 200, or a higher lr"),
+        (48, 64, 0.0001, 5, "full", "0.0005 at most, where it begins near 0.02"),
+        (48, 12, 0.01, 5, "layernorm", ""),
+        (48, 64, 0.01, 20, "layernorm", ""),
+        (48, 64, 0.05, 5, "layernorm", ""),
+        (400, 64, 0.01, 5, "layernorm", ""),  # the default
+        (400, 16, 0.005, 2, "layernorm", ""),  # preset fast
+        (5000, 128, 0.0025, 5, "layernorm", ""),  # the paper's
+        (2400, 128, 0.005, 5, "layernorm", ""),
+        (48, 64, 0.001, 5, "full", ""),
+        (1, 64, 0.001, 1, "none", ""),
+    ],
+)
+def test_steps_that_cannot_change_anything_are_noticed(
+    images: int, batch_size: int, lr: float, epochs: int, tuning: Tuning, advice: str
+) -> None:
+    schedule = Schedule(batch_size=batch_size, lr=lr, epochs=epochs, min_crop=1.0, flip=False)
+    warning = too_few_steps(images, schedule, tuning)
+    assert advice in warning
+    assert bool(advice) == bool(warning)

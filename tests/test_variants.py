@@ -12,10 +12,7 @@ from benchmarks.stage_order import run_stage
 from pipeline import artifacts
 from pipeline.classifier import LEARN
 from pipeline.errors import UserError
-from pipeline.images import Images
-from pipeline.params import read_params
 from pipeline.selector import SCORES
-from stages import predict
 
 NORMS = 5  # of the tiny ViT, 16 wide
 
@@ -246,29 +243,3 @@ def test_an_unknown_set_of_norms_is_one_line() -> None:
     set_params(Path("params.yaml"), tuned_norms="first_2")
     with pytest.raises(UserError, match="tuned_norms: string should match pattern"):
         run_stage("stage_one", "t1")
-
-
-@pytest.mark.usefixtures("tiny_repository")
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"selection": "layerwise"},
-        {"selection": "latest", "tuning": "full"},
-        {"tuning": "none"},
-        {"selection": "latest", "order": "joint"},
-        {"selector": "entropy"},
-        {"selector": "lda", "classifier": "ridge_projected"},
-        {"selection": "latest", "classifier": "carried_gaussians"},
-        {"selection": "average", "classifier": "carried_gaussians"},
-    ],
-)
-def test_predict_agrees_with_the_evaluation(changes: dict[str, object]) -> None:
-    run_variant(**changes)
-    learner = predict.load_learner(read_params(predict.Params))
-    test = load_file(artifacts.TEST)
-    covered = test["tasks"] < 3
-    _, probabilities = learner.predict(Images.from_tensors(test)[covered])
-    accuracy = (probabilities.argmax(1) == test["labels"][covered]).float().mean()
-    assert float(accuracy) == pytest.approx(
-        artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"], abs=1e-6
-    )

@@ -1,0 +1,51 @@
+"""Photographs: who meets them with the backbone of the glyphs is told, and the preset for them trains."""
+
+from pathlib import Path
+
+import pytest
+from imports import ROOT
+from parameters import set_params
+from PIL import Image
+from tiny import random_images
+
+from benchmarks.stage_order import run_stage
+from pipeline.params import read_mapping
+from pipeline.tuning import Schedule, too_few_steps
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_the_backbone_of_the_glyphs_warns_of_other_pictures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, image in enumerate(random_images(20)):
+        file = Path(f"mine/class {index % 2}/{index}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(file)
+    monkeypatch.setattr("stages.download.fetch_backbone", lambda *_: ({}, {}))
+    for changes, warned in (
+        ({"dataset": "image_folder", "data_dir": "mine"}, True),
+        ({"dataset": "image_folder", "data_dir": "mine", "backbone": "vit_tiny_patch16_224"}, False),
+        ({"dataset": "glyphs", "backbone": "glyph_vit"}, False),
+    ):
+        set_params(Path("params.yaml"), **changes)
+        run_stage("download")
+        assert ("warning: backbone glyph_vit has seen nothing but drawn" in capsys.readouterr().out) == warned
+
+
+def test_the_preset_for_photographs_makes_enough_steps_of_a_few_pictures() -> None:
+    preset = read_mapping(ROOT / "presets/photographs.yaml")
+    schedule = Schedule(preset["batch_size"], preset["lr"], preset["epochs"], preset["min_crop"], preset["flip"])
+    assert not too_few_steps(2 * 30, schedule, "layernorm")  # two classes of thirty pictures
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_stage_one_says_so_before_it_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    for stage in ("code", "split", "queries", "keys", "objective"):
+        run_stage(stage)
+    capsys.readouterr()
+    run_stage("stage_one", "t1")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("warning: stage one, t1: few steps to learn from, 2 at lr 0.01")
+    set_params(Path("params.yaml"), batch_size=2)
+    run_stage("stage_one", "t1")
+    assert "warning" not in capsys.readouterr().out
