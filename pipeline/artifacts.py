@@ -278,6 +278,7 @@ def _writes() -> bool:
     """Whether this process writes for all devices: a process that has not loaded torch is the only one."""
     if "torch" not in sys.modules:
         return True
+    from pipeline import devices  # noqa: PLC0415
 
     return devices.rank() == 0
 
