@@ -22,6 +22,7 @@ def test_the_backbone_of_the_glyphs_warns_of_other_pictures(
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.numpy()).save(file)
     monkeypatch.setattr("stages.download.fetch_backbone", lambda *_: ({}, {}))
+    monkeypatch.setattr("stages.download.missing_weights", lambda *_: [])
     for changes, warned in (
         ({"dataset": "image_folder", "data_dir": "mine"}, True),
         ({"dataset": "image_folder", "data_dir": "mine", "backbone": "vit_tiny_patch16_224"}, False),
