@@ -5,10 +5,18 @@ from typing import Literal
 from torch import Tensor
 
 from pipeline import artifacts
-from pipeline.classifier import TaskFeatures, Training, add_rows, find_classifier, learn_nearest_mean
+from pipeline.classifier import (
+    Learn,
+    State,
+    TaskFeatures,
+    Training,
+    add_rows,
+    find_classifier,
+    learn_nearest_mean,
+)
 from pipeline.command import Task, run
 from pipeline.cumulative import append_rows, part
-from pipeline.head import task_heads
+from pipeline.head import Head, task_heads
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
@@ -41,8 +49,22 @@ def main(task: Task) -> None:
     tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
     frozen = TaskFeatures(queries[None], queries, queries, labels)
 
+    def keep_auxiliary(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+        """The head that stage one trained."""
+        del features, training
+        return add_rows(state, auxiliary)
+
+    discriminant = find_classifier("lda")
+    rows: dict[str, tuple[TaskFeatures, Learn]] = {
+        "auxiliary": (tuned, keep_auxiliary),
+        "frozen_ncm": (frozen, learn_nearest_mean),
+        "frozen_lda": (frozen, discriminant),
+        "frozen": (frozen, learn),
+        "tuned_lda": (tuned, discriminant),
+        "tuned": (tuned, keep_auxiliary if params.training == "single_stage" else learn),
+    }
     new: dict[str, Tensor] = {}
-    for name, features in (("auxiliary", tuned), ("frozen_ncm", frozen), ("frozen", frozen), ("tuned", tuned)):
+    for name, (features, learn_row) in rows.items():
         # Jointly trained, every task brings all classes so far, and the classifier starts anew.
         state = {} if params.order == "joint" else part(before, f"{name}.state.")
         start = auxiliary if name == "tuned" and params.classifier_init == "auxiliary" else None
@@ -51,12 +73,7 @@ def main(task: Task) -> None:
             training = Training(
                 params.classifier_batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
             )
-            if name == "auxiliary" or (name == "tuned" and params.training == "single_stage"):
-                state, head = add_rows(state, auxiliary)
-            elif name == "frozen_ncm":
-                state, head = learn_nearest_mean(state, features, training)
-            else:
-                state, head = learn(state, features, training)
+            state, head = learn_row(state, features, training)
         heads = append_rows(part(before, f"{name}.head."), {"weight": head.weight, "bias": head.bias})
         new |= {f"{name}.state.{field}": tensor for field, tensor in state.items()}
         new |= {f"{name}.head.{field}": tensor for field, tensor in heads.items()}

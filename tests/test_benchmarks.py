@@ -3,11 +3,12 @@
 import json
 
 from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS, page, rows_of
+from pipeline.methods import METHODS
 
 
 def test_rows_are_means_and_deviations_over_seeds_in_percent() -> None:
     def result(c_ln: float) -> dict[str, object]:
-        matrices = {name: [[0.5], [0.4, 0.2]] for name in ("frozen", "frozen_ncm", "single_stage", "oracle")}
+        matrices = {name: [[0.5], [0.4, 0.2]] for name in METHODS}
         return {"matrices": matrices | {"c_ln": [[0.9], [c_ln, 0.5]]}}
 
     rows = {row["name"]: row for row in rows_of({3: result(0.6), 5: result(0.8)})}
