@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from pipeline import artifacts, code
 from pipeline.errors import UserError
+from pipeline.methods import METHODS
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, Record, read_mapping
 
 Value = str | int | float | bool
@@ -108,7 +109,7 @@ def load_experiment(name: str, revision: str) -> Experiment:
         name=name,
         revision=revision,
         metrics=json.loads(_output("git", "show", f"{revision}:{artifacts.METRICS}")),
-        over_tasks=[float(step["c_ln"]) for step in steps],
+        over_tasks=[float(step["accuracy"]) for step in steps if step["method"] == METHODS["c_ln"]],
     )
 
 
