@@ -17,6 +17,7 @@ runs the variants and seeds of sweeps/cifar100_vit_tiny.yaml through DVC's queue
 reports/benchmarks/cifar100_vit_tiny_comparison.md and .json.
 """
 
+import hashlib
 import json
 import shutil
 import statistics
@@ -53,12 +54,19 @@ PARAMS: dict[str, Any] = {
     "classifier_batch_size": 64,
     "classifier_epochs": 15,
 }
+_CLASSES = "fbe8ad23bbaf2496"  # SHA-256 of the sorted names of CIFAR-100's classes, the beginning
 NUM_TASKS = 10
 NUM_TASKS_CHOICE = 5  # the first tasks, where values of a parameter are compared
 
 
 def params_of(images: Path, weights: Path) -> dict[str, Any]:
-    """`PARAMS`, and where the images and the weights lie."""
+    """`PARAMS`, and where the images and the weights lie; ends where the images are no CIFAR-100."""
+    names = "\n".join(sorted(path.name for path in images.glob("train/*") if path.is_dir()))
+    if hashlib.sha256(names.encode()).hexdigest()[:16] != _CLASSES:
+        raise SystemExit(
+            f"{images}: train/ does not have the 100 classes of CIFAR-100, whose pages this would write over: "
+            "`python -m benchmarks.beyond --params FILE` takes any images"
+        )
     return PARAMS | {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
 
 
