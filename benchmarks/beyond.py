@@ -5,9 +5,9 @@
     python -m benchmarks.beyond --params mine.yaml  # anything: beyond_mine
 
 A file of parameters is one as in presets/, on top of params.yaml: dataset, data_dir, task_classes or num_tasks,
-backbone, rates. The ordinary pipeline learns the LayerNorms, once per seed. All else works on their features, computed once, with
-the functions that the stages call. Choices are made with `--evaluate-on validation`. Writes reports/benchmarks/NAME.md
-and .json.
+backbone, rates. The ordinary pipeline learns the LayerNorms, once per seed. All else works on their features, computed
+once, with the functions that the stages call. Choices are made with `--evaluate-on validation`. Writes
+reports/benchmarks/NAME.md and .json.
 """
 
 import io
