@@ -225,14 +225,15 @@ def page(report: Mapping[str, Any]) -> str:
         )
         for row in report["rows"]
     ]
+    frozen = "; `frozen` tunes nothing" if any(row["selector"] == "frozen" for row in report["rows"]) else ""
     header = ("configuration", "average accuracy (%)", "right LayerNorms (%)", "passes", "bytes per task")
     return f"""\
 # Selectors, classifiers and corrections: {report["title"]}
 
 {report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
 {", ".join(map(str, report["seeds"]))}; all on the same LayerNorms. The paper's configuration is key + softmax; `oracle`
-is told the task; `latest` and `average` keep one set of LayerNorms for all tasks; `frozen` tunes nothing. No row keeps
-a sample of an old task. Passes: at inference. {report["machine"]}
+is told the task; `latest` and `average` keep one set of LayerNorms for all tasks{frozen}. No row keeps a sample of an
+old task. Passes: at inference. {report["machine"]}
 
 {table(header, rows)}
 """

@@ -104,7 +104,7 @@ def summary() -> None:
         table.add_row(METHODS[method], percent(accuracy))
     console = Console(highlight=False)
     console.print(table)
-    console.print(verdict(known))
+    console.print(verdict(known), soft_wrap=True)
     facts = {"forgetting": "forgetting {} points", "selection_accuracy": "right LayerNorms selected for {} %"}
     console.print(", ".join(text.format(percent(metrics[name])) for name, text in facts.items() if name in metrics))
     console.print(f"report: {artifacts.REPORT}")
