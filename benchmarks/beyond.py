@@ -1,10 +1,13 @@
 """Every selector with every classifier and correction, on the same LayerNorms: what better choices win.
 
-    python -m benchmarks.beyond                   # the embedded default
-    python -m benchmarks.beyond IMAGES WEIGHTS    # CIFAR-100 with ViT-Ti/16, as in benchmarks.cifar100_vit_tiny
+    python -m benchmarks.beyond                     # the embedded default: beyond_glyphs
+    python -m benchmarks.beyond IMAGES WEIGHTS      # CIFAR-100 with ViT-Ti/16, as benchmarks.cifar100_vit_tiny: beyond
+    python -m benchmarks.beyond --params mine.yaml  # anything: beyond_mine
 
-The ordinary pipeline learns the LayerNorms, once a seed. All else works on their features, computed once, with the
-functions that the stages call. Choices are made with `--evaluate-on validation`. Writes reports/benchmarks/beyond*.
+A file of parameters is one as in presets/, on top of params.yaml: dataset, data_dir, task_classes or num_tasks,
+backbone, rates. The ordinary pipeline learns the LayerNorms, once per seed. All else works on their features, computed
+once, with the functions that the stages call. Choices are made with `--evaluate-on validation`. Writes
+reports/benchmarks/NAME.md and .json.
 """
 
 import io
@@ -41,7 +44,9 @@ from pipeline.tasks import task_name
 
 SEE_SELECTED = ("softmax", "ncm")  # classifiers that learn from features under the selected LayerNorms
 OF_ONE_MODEL = ("softmax", "ncm", "lda", "carried_gaussians")
+OF_FROZEN = ("softmax", "ncm", "lda")
 CORRECTIONS = ("none", "arc", "rematch")
+_TAKEN = ("glyphs", "validation")  # names of settings that would be the pages of another
 ARC_GAMMA, ARC_TEMPERATURE, ROUNDS = 1.0, 1.2, 3
 State = dict[str, Tensor]
 Row = tuple[str, str, str]  # selector, classifier, correction
@@ -55,6 +60,26 @@ class Setting:
     name: str  # of the clone and of the result
     num_tasks: int
     changes: Mapping[str, Any]  # in params.yaml
+
+
+def setting_of(images: Path | None, weights: Path | None, params: Path | None) -> Setting:
+    """What the arguments ask for; every setting has pages of its own. Ends with a line where they make no sense."""
+    if params and not images:
+        changes = read_mapping(params)
+        if params.stem in _TAKEN or params.stem.endswith("_validation"):
+            raise SystemExit(f"{params}: beyond_{params.stem} is another result's page: give the file another name")
+        whole = read_mapping(ROOT / "params.yaml") | changes
+        for key in ("data_dir", "backbone_weights"):  # relative ones mean this checkout, not its clone
+            if key in changes:
+                changes[key] = str((ROOT / changes[key]).resolve())
+        num_tasks = len(whole["task_classes"]) if "num_tasks" not in changes else whole["num_tasks"]
+        title = f"{params.stem}: {whole['dataset']}, {whole['backbone']}"
+        return Setting(title, f"beyond_{params.stem}", num_tasks or whole["num_tasks"], changes)
+    if images and weights and not params:
+        return Setting("CIFAR-100, ViT-Ti/16 at 96 px", "beyond", NUM_TASKS, params_of(images, weights))
+    if images or weights:
+        raise SystemExit("give IMAGES and WEIGHTS of CIFAR-100, or --params FILE for anything else")
+    return Setting("glyphs, glyph_vit", "beyond_glyphs", 5, {})
 
 
 def selections(run: FinishedRun, selector: str) -> tuple[list[Tensor], Tensor, State]:
@@ -150,21 +175,19 @@ def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[t
 
 
 def rows_of_one_model(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
-    """Accuracy and costs where one set of LayerNorms serves all tasks."""
+    """Accuracy and costs where one model serves all tasks: a set of LayerNorms, or the frozen backbone."""
     last = torch.full_like(run.test_tasks, run.num_tasks - 1)
-    for selection in ONE_MODEL:
-        model: OneModel = getattr(run, selection)
-        for classifier in OF_ONE_MODEL:
+    frozen = OneModel(own=run.train_queries, before=run.train_queries, test=run.test_queries)
+    models = {"latest": run.latest, "average": run.average, "frozen": frozen}
+    for name, model in models.items():
+        for classifier in OF_ONE_MODEL if name in ONE_MODEL else OF_FROZEN:
             state, head = learn(run, classifier, model.own, model, params)
+            kept = size(list(state.values())) + (run.layernorm_bytes if name in ONE_MODEL else 0)
             for correction in ("none", "arc"):
                 predicted, _ = answers(run, head, model.test, last, correction)
                 yield (
-                    (selection, classifier, correction),
-                    {
-                        "average_accuracy": score(run, predicted),
-                        "passes": 1.0,
-                        "bytes_per_task": (size(list(state.values())) + run.layernorm_bytes) / run.num_tasks,
-                    },
+                    (name, classifier, correction),
+                    {"average_accuracy": score(run, predicted), "passes": 1.0, "bytes_per_task": kept / run.num_tasks},
                 )
 
 
@@ -202,14 +225,15 @@ def page(report: Mapping[str, Any]) -> str:
         )
         for row in report["rows"]
     ]
-    header = ("configuration", "average accuracy (%)", "right LayerNorms (%)", "passes", "bytes a task")
+    frozen = "; `frozen` tunes nothing" if any(row["selector"] == "frozen" for row in report["rows"]) else ""
+    header = ("configuration", "average accuracy (%)", "right LayerNorms (%)", "passes", "bytes per task")
     return f"""\
 # Selectors, classifiers and corrections: {report["title"]}
 
 {report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
 {", ".join(map(str, report["seeds"]))}; all on the same LayerNorms. The paper's configuration is key + softmax; `oracle`
-is told the task, an upper bound; `latest` and `average` keep one set of LayerNorms for all tasks. No row keeps a sample
-of an old task. Passes: at inference. {report["machine"]}
+is told the task; `latest` and `average` keep one set of LayerNorms for all tasks{frozen}. No row keeps a sample of an
+old task. Passes: at inference. {report["machine"]}
 
 {table(header, rows)}
 """
@@ -220,13 +244,13 @@ def main(
     weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
     evaluate_on: Annotated[str, typer.Option(help="test, or validation where choices are made.")] = "test",
+    params_file: Annotated[Path | None, typer.Option("--params", help="Other images: changes to params.yaml.")] = None,
 ) -> None:
     """Run every seed and write the table."""
-    setting = Setting("glyphs, glyph_vit", "beyond_glyphs", 5, {})
-    if images and weights:
-        setting = Setting("CIFAR-100, ViT-Ti/16 at 96 px", "beyond", NUM_TASKS, params_of(images, weights))
+    setting = setting_of(images, weights, params_file)
     folder = clone(setting.name)
-    configure(folder, **setting.changes, evaluate_on=evaluate_on)
+    fixed = {"evaluate_on": evaluate_on, "selection": "query", "tuning": "layernorm", "order": "sequential"}
+    configure(folder, **{**setting.changes, **fixed})
     run_plan(folder, setting.num_tasks)
     runs = {}
     for seed in map(int, seeds.split(",")):

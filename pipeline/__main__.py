@@ -26,23 +26,16 @@ from pipeline.doctor import examine
 from pipeline.errors import UserError, visible
 from pipeline.experiments import cells, read_sweep
 from pipeline.findings import repair as repair_finding
+from pipeline.methods import ACCURACIES, METHODS, verdict
 from pipeline.params import PARAMS_FILE, read_mapping
-from pipeline.report import METHODS, percent
+from pipeline.report import percent
 from pipeline.tasks import MOST_TASKS, chain
 
 PRESETS = Path("presets")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
-_ROWS = {
-    "c_ln": "average_accuracy",
-    "single_stage": "single_stage_accuracy",
-    "oracle": "oracle_accuracy",
-    "frozen": "frozen_accuracy",
-    "frozen_ncm": "frozen_ncm_accuracy",
-}
-
-_METRICS = (*_ROWS.values(), "selection_accuracy", "forgetting")
+_METRICS = (*ACCURACIES.values(), "selection_accuracy", "forgetting")
 
 
 @app.command()
@@ -134,12 +127,14 @@ def summary() -> None:
     metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     table = Table("method", "average accuracy (%)")
     table.columns[1].justify = "right"
-    for method, metric in _ROWS.items():
-        table.add_row(METHODS[method], percent(metrics[metric]))
+    known = {method: metrics[metric] for method, metric in ACCURACIES.items() if metric in metrics}
+    for method, accuracy in known.items():
+        table.add_row(METHODS[method], percent(accuracy))
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"forgetting {percent(metrics['forgetting'])} points, ", end="")
-    console.print(f"right LayerNorms selected for {percent(metrics['selection_accuracy'])} %")
+    console.print(verdict(known), soft_wrap=True)
+    facts = {"forgetting": "forgetting {} points", "selection_accuracy": "right LayerNorms selected for {} %"}
+    console.print(", ".join(text.format(percent(metrics[name])) for name, text in facts.items() if name in metrics))
     console.print(f"report: {artifacts.REPORT}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from scipy import stats
 
 from pipeline.experiments import Experiment
+from pipeline.methods import ACCURACIES, BASELINES, METHODS, verdict
 from pipeline.report import code, escape, table
 
 _COUNTS = (
@@ -19,7 +20,7 @@ _COUNTS = (
     "training_images",
     "test_images",
 )
-_HEADLINE = ("average_accuracy", "forgetting", "selection_accuracy")
+_HEADLINE = ("average_accuracy", "c_ln_lda_accuracy", "forgetting", "selection_accuracy")
 _CONFIDENCE = 0.95
 
 
@@ -43,6 +44,22 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
         return {"mean": mean, "low": None, "high": None}
     half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
     return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def beside(experiments: Mapping[int, Experiment]) -> list[dict[str, Any]]:
+    """What the runs of the reference measured beside C-LN: a row a method, its difference paired by seed."""
+    ours = {seed: experiment.metrics["average_accuracy"] for seed, experiment in experiments.items()}
+    rows = []
+    for row in ("c_ln_lda", *BASELINES):
+        values = {
+            seed: experiment.metrics[ACCURACIES[row]]
+            for seed, experiment in experiments.items()
+            if ACCURACIES[row] in experiment.metrics
+        }
+        if values:
+            accuracy = mean_and_deviation([values[seed] for seed in sorted(values)])
+            rows.append({"row": row, "accuracy": accuracy, "difference": paired_difference(values, ours)})
+    return rows
 
 
 def rows(
@@ -71,8 +88,8 @@ def rows(
                 "changes": dict(changes[variant]),
                 "seeds": sorted(by_seed),
                 "metrics": {
-                    metric: mean_and_deviation([e.metrics[metric] for e in experiments])
-                    for metric in experiments[0].metrics
+                    metric: mean_and_deviation([e.metrics[metric] for e in experiments if metric in e.metrics])
+                    for metric in {name: None for e in experiments for name in e.metrics}
                 },
                 "difference": paired_difference(accuracy[variant], accuracy.get(reference, {})),
                 "over_tasks": [
@@ -95,7 +112,8 @@ def rows(
 def page(comparison: Mapping[str, Any]) -> str:
     """The comparison in Markdown."""
     results, params = comparison["rows"], comparison["params"]
-    others = [metric for metric in results[0]["metrics"] if metric not in (*_HEADLINE, *_COUNTS)]
+    names = {metric: None for row in results for metric in row["metrics"]}  # each once, in order
+    others = [metric for metric in names if metric not in (*_HEADLINE, *_COUNTS)]
     environments = sorted({str(d["environment"]) for row in results for d in row["details"] if d["environment"]})
     seeds = ", ".join(map(str, comparison["seeds"]))
     published = [tuple(row.values()) for row in comparison["published"]["rows"]]
@@ -106,12 +124,14 @@ def page(comparison: Mapping[str, Any]) -> str:
 Mean ± standard deviation over the seeds, accuracies in percent, forgetting in points. Difference: to
 {escape(comparison["reference"])}, seed by seed, with its 95 % confidence interval. Seconds: work of the stages that an
 experiment ran itself, without the start of processes; what variants share comes from DVC's cache and is not counted.
+With a linear discriminant: accuracy of the same features with that in place of the head. A cell is empty where a number
+would mean nothing: where one model serves all tasks, none is selected. No row bounds another.
 
 {comparison.get("seed_moves", "")}
 
 {table(_HEADLINE_COLUMNS, [_headline(row) for row in results])}
 
-![Average accuracy over the tasks](comparison/over_tasks.png)
+{_baselines(comparison)}![Average accuracy over the tasks](comparison/over_tasks.png)
 
 ![Average accuracy against tuned parameters](comparison/parameters.png)
 
@@ -139,45 +159,73 @@ _HEADLINE_COLUMNS = (
     "variant",
     "average accuracy",
     "difference",
+    "with a linear discriminant",
     "forgetting",
     "right LayerNorms",
-    "parameters a task",
+    "parameters per task",
     "passes",
-    "GFLOP an image",
+    "GFLOP per image",
     "seconds",
 )
 
 
 def _headline(row: Mapping[str, Any]) -> tuple[str, ...]:
-    metrics, difference = row["metrics"], row["difference"]
-    if not difference:
-        gap = ""
-    elif difference["low"] is None:
-        gap = f"{100 * difference['mean']:+.1f}"
-    else:
-        gap = f"{100 * difference['mean']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+    metrics = row["metrics"]
     return (
         escape(row["name"]),
         _spread(metrics["average_accuracy"]),
-        gap,
-        _spread(metrics["forgetting"]),
-        _spread(metrics["selection_accuracy"]),
+        _gap(row["difference"]),
+        _spread(metrics.get("c_ln_lda_accuracy")),
+        _spread(metrics.get("forgetting")),
+        _spread(metrics.get("selection_accuracy")),
         f"{metrics['task_parameters']['mean']:,.0f}",
-        f"{metrics['passes_at_inference']['mean']:.0f}",
+        f"{metrics['passes_at_inference']['mean']:.3g}",
         f"{metrics['gflop_at_inference']['mean']:.3g}",
         "" if row["seconds"] is None else f"{row['seconds']:.0f}",
     )
 
 
+def _baselines(comparison: Mapping[str, Any]) -> str:
+    """C-LN beside what the same runs measured with another head or without tuning; nothing without the reference."""
+    rows = comparison["beside"]
+    if not rows:
+        return ""
+    reference = next(row for row in comparison["rows"] if row["name"] == comparison["reference"])
+    means = {row["row"]: row["accuracy"]["mean"] for row in rows} | {
+        "c_ln": reference["metrics"]["average_accuracy"]["mean"]
+    }
+    cells = [(METHODS[row["row"]], _spread(row["accuracy"]), _gap(row["difference"])) for row in rows]
+    name = f"From the runs of {escape(comparison['reference'])}, called C-LN here:"
+    return f"""\
+{name}
+
+{table(("method", "average accuracy", "difference"), cells)}
+
+**{verdict(means)}**
+
+"""
+
+
+def _gap(difference: Mapping[str, Any] | None) -> str:
+    """A difference in points, with its interval if it has one."""
+    if not difference:
+        return ""
+    if difference["low"] is None:
+        return f"{100 * difference['mean']:+.1f}"
+    return f"{100 * difference['mean']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+
+
 def _others(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
-    return (escape(row["name"]), *(_spread(row["metrics"][name]) for name in names))
+    return (escape(row["name"]), *(_spread(row["metrics"].get(name)) for name in names))
 
 
 def _changes(row: Mapping[str, Any]) -> str:
     return ", ".join(code(f"{name}: {value}") for name, value in row["changes"].items()) or "none"
 
 
-def _spread(metric: Mapping[str, Any]) -> str:
-    """Mean and deviation of a fraction, in percent."""
+def _spread(metric: Mapping[str, Any] | None) -> str:
+    """Mean and deviation of a fraction, in percent; nothing where the metric is absent."""
+    if metric is None:
+        return ""
     mean = f"{100 * metric['mean']:.1f}"
     return mean if metric["std"] is None else f"{mean} ± {100 * metric['std']:.1f}"

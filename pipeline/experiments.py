@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from pipeline import artifacts, code
 from pipeline.errors import UserError
 from pipeline.git import git
+from pipeline.methods import METHODS
 from pipeline.own_inputs import own_inputs
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, Record, read_mapping
 
@@ -128,7 +129,7 @@ def load_experiment(name: str, revision: str) -> Experiment:
         name=name,
         revision=revision,
         metrics=json.loads(git("show", f"{revision}:./{artifacts.METRICS}")),
-        over_tasks=[float(step["c_ln"]) for step in steps],
+        over_tasks=[float(step["accuracy"]) for step in steps if step["method"] == METHODS["c_ln"]],
     )
 
 

@@ -8,13 +8,19 @@ _SELECTIONS = {
         runs under that task's LayerNorms. What it names wrongly, the classifier must bear.""",
     "layerwise": """Every LayerNorm selects by its own keys from the CLS token entering it, in a single pass. Layers may
         disagree; an image then runs under a mixture that no task was trained on.""",
-    "oracle": """Each image runs under the LayerNorms of its true task, which nobody knows at inference: an upper
-        bound.""",
+    "oracle": """Each image runs under the LayerNorms of its true task, which nobody knows at inference: what
+        these LayerNorms and this head would have behind a selector that is never wrong.""",
     "latest": """Every image runs under the newest task's LayerNorms, in one pass: nothing can be selected wrongly, but
         each task moves the features of all classes before.""",
     "average": """Every image runs under the mean of all tasks' LayerNorms, in one pass: nothing can be selected
         wrongly, every task's knowledge is in it, and task t moves the mean by a t-th part only, so that features of old
         classes drift less and less.""",
+}
+
+_TUNINGS = {  # where there is no choice of LayerNorms
+    "none": "Every image runs through the frozen backbone, in one pass.",
+    "full": """Every image runs under the newest model, in one pass: each task moves the features of all classes
+        before.""",
 }
 
 _CLASSIFIERS = {
@@ -36,12 +42,12 @@ _CLASSIFIERS = {
 }
 
 
-def explain(*, selection: str, selector: str, classifier: str, training: str) -> str:
+def explain(*, selection: str, selector: str, classifier: str, training: str, tuning: str) -> str:
     """A paragraph in Markdown, one of the report's lines after the other."""
     head = "The head is the one that stage one trained, the task known."
     if training == "two_stage":
         head = _CLASSIFIERS[classifier]
-    return _filled(f"{_SELECTIONS[selection].format(selector=selector)} {head}")
+    return _filled(f"{_TUNINGS.get(tuning, _SELECTIONS[selection]).format(selector=selector)} {head}")
 
 
 def explain_seed(*, task_classes: Sequence[Sequence[str]], task_order: str, evaluate_on: str) -> str:
@@ -60,3 +66,17 @@ def explain_seed(*, task_classes: Sequence[Sequence[str]], task_order: str, eval
 
 def _filled(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 120)
+
+
+def introduce(*, backbone: str, tuning: str, selection: str, order: str) -> str:
+    """What of the backbone is tuned, on which images, and whether the task of an image is known: sentences."""
+    tuned = {
+        "none": f"Nothing of `{backbone}` is tuned.",
+        "full": f"All of `{backbone}` is tuned on and on, one model for all tasks.",
+        "layernorm": f"Of a frozen `{backbone}` only the LayerNorms are tuned",
+    }[tuning]
+    if tuning == "layernorm":
+        tuned += ", one set for all tasks." if selection == "latest" else ", for each task its own."
+    known = "is given" if selection == "oracle" and tuning == "layernorm" else "is not given"
+    joint = " Each task comes with all images before it: joint training, no continual learning."
+    return f"{tuned} The task of an image {known}.{joint if order == 'joint' else ''}"

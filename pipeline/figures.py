@@ -15,12 +15,14 @@ from pipeline.errors import visible
 matplotlib.use("Agg")
 
 _INK, _MUTED = "#1f2430", "#667085"
-_COLOURS = {
-    "c_ln": "#0b6e99",
-    "single_stage": "#7fb7cf",
-    "oracle": "#d98e04",
-    "frozen": "#8a8f98",
-    "frozen_ncm": "#8a8f98",
+_LINES = {  # colour and style of each method
+    "c_ln": ("#0b6e99", "o-"),
+    "c_ln_lda": ("#0b6e99", "o:"),
+    "single_stage": ("#7fb7cf", "o-"),
+    "oracle": ("#d98e04", "o-"),
+    "frozen": ("#8a8f98", "o-"),
+    "frozen_ncm": ("#8a8f98", "o--"),
+    "frozen_lda": ("#8a8f98", "o:"),
 }
 _ANNOTATE_UP_TO = 12  # rows of a heat map whose cells have room for a number
 _STYLE: dict[Any, Any] = {
@@ -71,21 +73,14 @@ def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float],
         steps = range(1, len(forgetting) + 1)
         for key, values in accuracy.items():
             width = 2.4 if key == "c_ln" else 1.4
+            colour, style = _LINES[key]
             points = [100 * value for value in values]
-            left.plot(
-                steps,
-                points,
-                "o--" if key == "frozen_ncm" else "o-",
-                markersize=4,
-                label=names[key],
-                color=_COLOURS[key],
-                linewidth=width,
-            )
+            left.plot(steps, points, style, markersize=4, label=names[key], color=colour, linewidth=width)
         left.set(xlabel="tasks learned", ylabel="average accuracy (%)")
         left.set_ylim(0, 100)
         left.legend(frameon=False, loc="lower left")
         right.plot(
-            steps, [100 * value for value in forgetting], "o-", markersize=4, color=_COLOURS["c_ln"], linewidth=2.4
+            steps, [100 * value for value in forgetting], "o-", markersize=4, color=_LINES["c_ln"][0], linewidth=2.4
         )
         right.set(xlabel="tasks learned", ylabel="forgetting (points)")
         right.set_ylim(min(0.0, 110 * min(forgetting)), max(5.0, 110 * max(forgetting)))

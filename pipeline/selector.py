@@ -41,6 +41,11 @@ def select_tasks(selection: Selection, selector: str, queries: Tensor, own_tasks
     return find_selector(selector)(state, queries).argmax(1)
 
 
+def chooses(selection: str, tuning: str) -> bool:
+    """Whether images run under the LayerNorms of one task or another: not where one model serves all of them."""
+    return tuning == "layernorm" and selection not in ONE_MODEL
+
+
 def num_tasks(state: State) -> int:
     """Tasks that a state has learned."""
     return int(state["task"].max()) + 1 if state else 0

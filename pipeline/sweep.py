@@ -125,6 +125,7 @@ def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
     params = read_mapping(PARAMS_FILE)
     content = {
         "rows": rows,
+        "beside": comparison.beside(results[sweep.reference]),
         "reference": sweep.reference,
         "seeds": sweep.seeds,
         "params": {name: params[name] for name in _SHOWN_PARAMS},

@@ -21,9 +21,10 @@ from pipeline.evaluation import (
 from pipeline.feature_table import FeatureTable
 from pipeline.head import Head
 from pipeline.key import cosine
+from pipeline.methods import ACCURACIES, METHODS, methods_of
 from pipeline.metrics import Matrix
 from pipeline.params import Count, read_params
-from pipeline.selector import ENTROPY, ONE_MODEL, Selection
+from pipeline.selector import ENTROPY, ONE_MODEL, Selection, chooses
 from pipeline.tasks import task_name
 from pipeline.tuned_parameters import Tuning
 
@@ -57,14 +58,18 @@ def main() -> None:
 
     features_of = {  # features of images after a step, and the head for them
         "c_ln": ("tuned", table.after),
+        "c_ln_lda": ("tuned_lda", table.after),
         "single_stage": ("auxiliary", table.after),
         "oracle": ("tuned", lambda _, image: table.of_own_task(image)),
         "frozen": ("frozen", lambda _, image: queries[image]),
         "frozen_ncm": ("frozen_ncm", lambda _, image: queries[image]),
+        "frozen_lda": ("frozen_lda", lambda _, image: queries[image]),
     }
+    selects = chooses(params.selection, params.tuning)
     matrices = {}
     rematched = artifacts.load_tensors(artifacts.REMATCH)
-    for row, (name, features_at) in features_of.items():
+    for row in methods_of(selects=selects, tunes=params.tuning != "none"):
+        name, features_at = features_of[row]
         rows = Head(**part(heads, f"{name}.head."), projection=heads.get(f"{name}.projection"))
         after = step_heads(rows, test.seen_classes)
         if row == "c_ln":
@@ -73,9 +78,9 @@ def main() -> None:
             predictions = step_predictions(test, after, features_at)
         matrices[row] = accuracy_matrix(test, predictions)
 
-    selection = selection_matrix(test, table.selected[-1])
-    by_entropy = params.selection == "query" and params.selector == ENTROPY and params.tuning != "none"
-    query_passes = int((params.selection == "query" and not by_entropy) or params.tuning == "none")
+    by_query = selects and params.selection == "query" and params.selector != ENTROPY
+    by_entropy = selects and params.selection == "query" and params.selector == ENTROPY
+    query_passes = int(by_query or params.tuning == "none")
     tuned_passes = 0 if params.tuning == "none" else int(table.tuned_passes.sum()) / len(test.tasks)
     at_inference = float(params.num_tasks if by_entropy else query_passes + (params.tuning != "none"))
     if rematched:
@@ -86,19 +91,13 @@ def main() -> None:
     bank = artifacts.load_tensors(artifacts.layernorms_file(last))
     kept = {name: rows[-1:] for name, rows in bank.items()} if params.selection in ONE_MODEL else bank
     stored = size(kept) + size(part(heads, "tuned.state."))
-    if params.selection == "query":
+    if by_query:
         stored += size(artifacts.load_tensors(artifacts.selector_file(last)))
-    c_ln = matrices["c_ln"]
-    values = {
-        "average_accuracy": metrics.average_accuracy(c_ln),
-        "average_incremental_accuracy": metrics.average_incremental_accuracy(c_ln),
-        "forgetting": metrics.forgetting(c_ln),
-        "forgetting_clipped": metrics.forgetting(c_ln, clipped=True),
-        "selection_accuracy": float((selection.diag() / selection.sum(1)).mean()),
-        "single_stage_accuracy": metrics.average_accuracy(matrices["single_stage"]),
-        "oracle_accuracy": metrics.average_accuracy(matrices["oracle"]),
-        "frozen_accuracy": metrics.average_accuracy(matrices["frozen"]),
-        "frozen_ncm_accuracy": metrics.average_accuracy(matrices["frozen_ncm"]),
+    if by_entropy:
+        stored += size(part(heads, "auxiliary.state."))
+    # Only a table of what was chosen where there was a choice; keys say something only where they choose.
+    selection = selection_matrix(test, table.selected[-1]) if selects and test.num_tasks > 1 else None
+    values = accuracies(matrices, selection) | {
         "passes_per_image": query_passes + tuned_passes,
         "passes_at_inference": at_inference,
         "gflop_at_inference": at_inference * facts["flops_per_pass"] / 1e9,
@@ -109,19 +108,34 @@ def main() -> None:
     }
     rounded = {name: round(value, 6) for name, value in values.items()}
     artifacts.save_plain_json(artifacts.METRICS, rounded)
-    save_plots(matrices, test, table.selected[-1])
+    save_plots(matrices, test, selection)
     artifacts.save_json(
         artifacts.EVALUATION,
         {
             "metrics": rounded,
             "matrices": {name: triangle(matrix) for name, matrix in matrices.items()},
-            "selection": selection.tolist(),
-            "key_similarity": cosine(keys, keys).tolist(),
+            "selection": None if selection is None else selection.tolist(),
+            "key_similarity": cosine(keys, keys).tolist() if by_query and params.selector == "key" else None,
             "test_images": len(test.tasks),
             "tuned_passes": table.tuned_passes.tolist(),
             "digests": artifacts.digests(artifacts.TABLES),
         },
     )
+
+
+def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None) -> dict[str, float]:
+    """What the accuracy matrices come to, without what means nothing: one task is neither forgotten nor chosen."""
+    c_ln = matrices["c_ln"]
+    values = {
+        "average_accuracy": metrics.average_accuracy(c_ln),
+        "average_incremental_accuracy": metrics.average_incremental_accuracy(c_ln),
+    }
+    if len(c_ln) > 1:
+        values["forgetting"] = metrics.forgetting(c_ln)
+        values["forgetting_clipped"] = metrics.forgetting(c_ln, clipped=True)
+    if selection is not None:
+        values["selection_accuracy"] = float((selection.diag() / selection.sum(1)).mean())
+    return values | {ACCURACIES[row]: metrics.average_accuracy(matrix) for row, matrix in matrices.items()}
 
 
 def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head], table: FeatureTable) -> Tensor:
@@ -148,21 +162,27 @@ def triangle(matrix: Matrix) -> list[list[float]]:
     return [[round(value, 6) for value in row[: step + 1].tolist()] for step, row in enumerate(matrix)]
 
 
-def save_plots(matrices: dict[str, Matrix], test: EvaluationSet, selected: Tensor) -> None:
-    """The tables behind DVC's plots, which sort task numbers as text."""
-    digits = len(str(test.num_tasks))
-    numbers = [f"{task:0{digits}}" for task in range(1, test.num_tasks + 1)]
-    cells = [
-        (numbers[step], numbers[task], round(float(matrices["c_ln"][step, task]), 6))
-        for step in range(test.num_tasks)
-        for task in range(step + 1)
-    ]
+def save_plots(matrices: Mapping[str, Matrix], test: EvaluationSet, selection: Tensor | None) -> None:
+    """The tables behind DVC's plots: fractions, tasks from 1, methods by the names of the report."""
+    of_pairs = [(step, task) for step in range(test.num_tasks) for task in range(step + 1)]
+    cells = [(step + 1, task + 1, round(float(matrices["c_ln"][step, task]), 6)) for step, task in of_pairs]
     artifacts.save_csv(artifacts.ACCURACY_MATRIX, ("after_task", "on_task", "accuracy"), cells)
-    curves = zip(*(metrics.average_accuracies(matrices[name]) for name in ("c_ln", "oracle", "frozen")), strict=True)
-    steps = [(step, *(round(value, 6) for value in values)) for step, values in enumerate(curves, start=1)]
-    artifacts.save_csv(artifacts.ACCURACY_OVER_TASKS, ("tasks_learned", "c_ln", "oracle", "frozen"), steps)
-    images = [(numbers[own], numbers[chosen]) for own, chosen in torch.stack([test.tasks, selected], 1).tolist()]
-    artifacts.save_csv(artifacts.SELECTION, ("true_task", "selected_task"), images)
+    points = [
+        (step, METHODS[row], round(value, 6))
+        for row, matrix in matrices.items()
+        for step, value in enumerate(metrics.average_accuracies(matrix), start=1)
+    ]
+    artifacts.save_csv(artifacts.ACCURACY_OVER_TASKS, ("tasks_learned", "method", "accuracy"), points)
+    images = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
+    # DVC fails to draw a table without rows, so where nothing is selected this one says so.
+    chosen: list[tuple[int, int | str, int, float]] = [(own, "none", count, 1.0) for own, count in enumerate(images, 1)]
+    if selection is not None:
+        chosen = [
+            (own, task, count, round(count / images[own - 1], 6))
+            for own, row in enumerate(selection.tolist(), start=1)
+            for task, count in enumerate(row, start=1)
+        ]
+    artifacts.save_csv(artifacts.SELECTION, ("true_task", "selected_task", "images", "share"), chosen)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import numpy as np
 from pipeline import artifacts, metrics
 from pipeline.command import run
 from pipeline.figures import curves, heat_map
+from pipeline.methods import METHODS
 from pipeline.params import Record, read_params
-from pipeline.report import METHODS, Result, render
+from pipeline.report import Result, Row, render
 
 
 class Params(Record):
@@ -54,7 +55,6 @@ def main() -> None:
     artifacts.check_digests(evaluation["digests"])
     tasks = artifacts.load_json(artifacts.TASKS)
     matrices = {name: metrics.square(rows) for name, rows in evaluation["matrices"].items()}
-    selection = np.array(evaluation["selection"])
     result = Result(
         params=params.model_dump(),
         tasks=dict(list(tasks.items())[: params.num_tasks]),
@@ -62,27 +62,30 @@ def main() -> None:
         metrics=evaluation["metrics"],
         rows={name: summary(matrix) for name, matrix in matrices.items()},
         test_images=evaluation["test_images"],
+        keys_choose=evaluation["key_similarity"] is not None,
     )
     accuracies = {name: metrics.average_accuracies(matrix) for name, matrix in matrices.items()}
     figures = {
         "over_tasks": curves(accuracies, metrics.forgetting_over_steps(matrices["c_ln"]), METHODS),
         "accuracy_matrix": heat_map(evaluation["matrices"]["c_ln"], x="on task", y="after task", label="accuracy (%)"),
-        "selection": heat_map(
-            (selection / selection.sum(1, keepdims=True)).tolist(), x="selected", y="true task", label="images (%)"
-        ),
-        "key_similarity": heat_map(evaluation["key_similarity"], x="key", y="key", label="cosine (x 100)"),
     }
+    if evaluation["selection"] is not None:
+        selection = np.array(evaluation["selection"])
+        shares = (selection / selection.sum(1, keepdims=True)).tolist()
+        figures["selection"] = heat_map(shares, x="selected task", y="true task", label="images (%)")
+    if evaluation["key_similarity"] is not None:
+        figures["key_similarity"] = heat_map(evaluation["key_similarity"], x="key", y="key", label="cosine (x 100)")
     for name, content in figures.items():
         artifacts.save_bytes(artifacts.FIGURES / f"{name}.png", content)
     artifacts.save_bytes(artifacts.REPORT, render(result).encode())
 
 
-def summary(matrix: metrics.Matrix) -> tuple[float, float, float]:
+def summary(matrix: metrics.Matrix) -> Row:
     """Average accuracy, average incremental accuracy and forgetting."""
     return (
         metrics.average_accuracy(matrix),
         metrics.average_incremental_accuracy(matrix),
-        metrics.forgetting(matrix),
+        metrics.forgetting(matrix) if len(matrix) > 1 else None,
     )
 
 

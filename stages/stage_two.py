@@ -6,10 +6,18 @@ from typing import Literal
 from torch import Tensor
 
 from pipeline import artifacts, lone
-from pipeline.classifier import TaskFeatures, Training, find_classifier, learn_nearest_mean, new_softmax
+from pipeline.classifier import (
+    Learn,
+    State,
+    TaskFeatures,
+    Training,
+    find_classifier,
+    learn_nearest_mean,
+    new_softmax,
+)
 from pipeline.command import Task, run
 from pipeline.cumulative import append_rows, part
-from pipeline.head import task_heads
+from pipeline.head import Head, task_heads
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.seeds import generator
@@ -46,8 +54,22 @@ def main(task: Task) -> None:
     if int(labels.max()) == 0 and (params.classifier == "softmax" or params.training == "single_stage"):
         print(f"stage two, {task}: a softmax over one class learns nothing: its row is made from the class's mean")
 
+    def keep_auxiliary(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+        """The head that stage one trained; a class alone: pipeline.lone."""
+        train = partial(new_softmax, features.views, features.labels, training)
+        return lone.add_task(state, *features.samples(), (lambda: auxiliary) if auxiliary else train)
+
+    discriminant = find_classifier("lda")
+    rows: dict[str, tuple[TaskFeatures, Learn]] = {
+        "auxiliary": (tuned, keep_auxiliary),
+        "frozen_ncm": (frozen, learn_nearest_mean),
+        "frozen_lda": (frozen, discriminant),
+        "frozen": (frozen, learn),
+        "tuned_lda": (tuned, discriminant),
+        "tuned": (tuned, keep_auxiliary if params.training == "single_stage" else learn),
+    }
     new: dict[str, Tensor] = {}
-    for name, features in (("auxiliary", tuned), ("frozen_ncm", frozen), ("frozen", frozen), ("tuned", tuned)):
+    for name, (features, learn_row) in rows.items():
         # Jointly trained, every task brings all classes so far, and the classifier starts anew.
         state = {} if params.order == "joint" else part(before, f"{name}.state.")
         start = auxiliary if name == "tuned" and params.classifier_init == "auxiliary" else None
@@ -56,13 +78,7 @@ def main(task: Task) -> None:
             training = Training(
                 params.classifier_batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
             )
-            if name == "auxiliary" or (name == "tuned" and params.training == "single_stage"):
-                train = partial(new_softmax, features.views, labels, training)
-                state, head = lone.add_task(state, *features.samples(), (lambda: auxiliary) if auxiliary else train)
-            elif name == "frozen_ncm":
-                state, head = learn_nearest_mean(state, features, training)
-            else:
-                state, head = learn(state, features, training)
+            state, head = learn_row(state, features, training)
         heads = append_rows(part(before, f"{name}.head."), {"weight": head.weight, "bias": head.bias})
         new |= {f"{name}.state.{field}": tensor for field, tensor in state.items()}
         new |= {f"{name}.head.{field}": tensor for field, tensor in heads.items()}

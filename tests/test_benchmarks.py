@@ -1,13 +1,22 @@
 """What the benchmarks make of results, without running them."""
 
 import json
+from pathlib import Path
 
+import pytest
+from imports import ROOT
+
+from benchmarks.beyond import rows_of_one_model, setting_of
 from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS, page, rows_of
+from benchmarks.finished_run import load_run
+from pipeline import artifacts
+from pipeline.methods import METHODS
+from pipeline.params import read_mapping
 
 
 def test_rows_are_means_and_deviations_over_seeds_in_percent() -> None:
     def result(c_ln: float) -> dict[str, object]:
-        matrices = {name: [[0.5], [0.4, 0.2]] for name in ("frozen", "frozen_ncm", "single_stage", "oracle")}
+        matrices = {name: [[0.5], [0.4, 0.2]] for name in METHODS}
         return {"matrices": matrices | {"c_ln": [[0.9], [c_ln, 0.5]]}}
 
     rows = {row["name"]: row for row in rows_of({3: result(0.6), 5: result(0.8)})}
@@ -21,3 +30,42 @@ def test_rows_are_means_and_deviations_over_seeds_in_percent() -> None:
     assert "| C-LN | 60.0 ± 7.1 | 20.0 |" in text
     assert f"{NUM_TASKS} tasks of 10 classes, 2,000 test images, seeds\n3, 5." in text
     json.dumps(report)
+
+
+def test_every_setting_has_pages_and_tasks_of_its_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "dataset: image_folder\ndata_dir: images/mine\ntask_classes: [[cat, dog], [car], [cow, pig, hen]]\n"
+    )
+    setting = setting_of(None, None, mine)
+    assert (setting.name, setting.num_tasks) == ("beyond_mine", 3)
+    assert setting.changes["data_dir"] == str(ROOT / "images/mine")
+    mine.write_text("num_tasks: 7\n")
+    assert setting_of(None, None, mine).num_tasks == 7
+    names = {setting_of(None, None, None).name, setting.name}
+    assert names == {"beyond_glyphs", "beyond_mine"}
+    for taken in ("glyphs", "validation", "mine_validation"):
+        other = mine.rename(tmp_path / f"{taken}.yaml")
+        with pytest.raises(SystemExit, match="another result's page"):
+            setting_of(None, None, other)
+        mine = other
+
+
+@pytest.mark.parametrize("names", [[], ["cat", "dog"], [f"class {c}" for c in range(100)]])
+def test_the_pages_of_cifar100_are_written_from_cifar100_only(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / "train" / name).mkdir(parents=True)
+    with pytest.raises(SystemExit, match="does not have the 100 classes of CIFAR-100"):
+        setting_of(tmp_path, tmp_path / "weights", None)
+    with pytest.raises(SystemExit, match="give IMAGES and WEIGHTS of CIFAR-100, or --params"):
+        setting_of(tmp_path, None, None)
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_the_frozen_backbone_is_among_the_rows_beyond() -> None:
+    params = read_mapping(Path("params.yaml"))
+    rows = dict(rows_of_one_model(load_run(params["seed"], 3, params), params))
+    metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
+    for classifier, metric in (("lda", "frozen_lda_accuracy"), ("ncm", "frozen_ncm_accuracy")):
+        found = rows["frozen", classifier, "none"]["average_accuracy"]
+        assert found == pytest.approx(100 * metrics[metric], abs=1e-3)

@@ -1,6 +1,8 @@
 """Variants side by side: the statistics against scipy, and a page that says what is missing."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,9 @@ METRICS = ("average_accuracy", "forgetting", "selection_accuracy", "task_paramet
 
 def experiment(name: str, accuracy: float) -> Experiment:
     metrics = dict.fromkeys(METRICS, 0.25) | {"average_accuracy": accuracy, "gflop_at_inference": 1.5}
-    others = {"task_parameters": 40, "oracle_accuracy": 0.9, "test_images": 400}
-    return Experiment(name, "abc", metrics | others, [1.0, accuracy])
+    baselines = {"frozen_accuracy": 0.3, "frozen_ncm_accuracy": accuracy - 0.2, "frozen_lda_accuracy": accuracy + 0.05}
+    more = {"task_parameters": 40, "oracle_accuracy": 0.9, "c_ln_lda_accuracy": 0.81, "test_images": 400}
+    return Experiment(name, "abc", metrics | baselines | more, [1.0, accuracy])
 
 
 RESULTS = {
@@ -41,6 +44,7 @@ def result() -> dict[str, object]:
     published = read_mapping(ROOT / "sweeps/published.yaml")
     return {
         "rows": rows,
+        "beside": comparison.beside(RESULTS["C-LN"]),
         "reference": "C-LN",
         "seeds": [0, 1, 2],
         "params": PLAIN | {"num_tasks": 2},
@@ -74,7 +78,9 @@ def test_page_names_variants_seeds_and_what_was_published() -> None:
     content = result()
     text = comparison.page(content)
     assert "| C\\-LN | 72.0 ± 2.0 | +0.0 [+0.0, +0.0] |" in text
-    assert "| one seed | 80.0 | +6.0 |" in text
+    assert "| one seed | 80.0 | +6.0 | 81.0 |" in text
+    assert "| frozen backbone, linear discriminant | 77.0 ± 2.0 | +5.0 [+5.0, +5.0] |" in text
+    assert "**C-LN is 5.0 points below the best baseline (frozen backbone, linear discriminant).**" in text
     assert "seeds 0, 1, 2." in text
     assert "`seed` moves what it moves." in text
     assert "| test images" not in text  # a count is no percentage
@@ -82,6 +88,28 @@ def test_page_names_variants_seeds_and_what_was_published() -> None:
     assert "86.95 ± 0.37 (6.98)" in text
     assert "two cores" in text
     assert comparison.page(json.loads(json.dumps(content))) == text
+
+
+def test_a_metric_that_a_variant_lacks_is_an_empty_cell() -> None:
+    def without(experiment: Experiment, *absent: str) -> Experiment:
+        return replace(experiment, metrics={k: v for k, v in experiment.metrics.items() if k not in absent})
+
+    lacking = ("selection_accuracy", "oracle_accuracy", "forgetting")
+    results = {**RESULTS, "other": {seed: without(one, *lacking) for seed, one in RESULTS["other"].items()}}
+    for first in ("other", "C-LN"):  # whichever comes first
+        ordered = {first: results[first], **results}
+        rows = comparison.rows(ordered, UNCHANGED, "C-LN", {})
+        text = comparison.page({**result(), "rows": rows})
+        assert re.search(r"\| other \| 63\.0 ± 4\.2 \| [^|]+ \| 81\.0 ± 0\.0 \|  \|  \| 40 \|", text)
+        assert "oracle accuracy" in text
+        assert re.search(r"\| other \|.*\|  \|.*\n", text.split("## The other metrics")[1])
+        json.loads(json.dumps(rows), parse_constant=pytest.fail)
+
+
+def test_without_the_reference_there_is_no_verdict() -> None:
+    results = {**RESULTS, "C-LN": {}}
+    rows = comparison.rows(results, UNCHANGED, "C-LN", {})
+    assert "best baseline" not in comparison.page({**result(), "rows": rows, "beside": comparison.beside({})})
 
 
 def test_figures_depend_on_numbers_only() -> None:

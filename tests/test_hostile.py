@@ -178,7 +178,9 @@ def test_a_comparison_survives_names_of_variants() -> None:
     params = dict.fromkeys(("dataset", "num_tasks", "backbone", "evaluate_on"), "x")
     published = {"source": "", "rows": []}
     rows = [{**row, "name": name} for name in NAMES]
-    text = page({"rows": rows, "params": params, "seeds": [0], "reference": NAMES[1], "published": published})
+    beside = [{"row": "frozen_lda", "accuracy": spread, "difference": None}]
+    whole = {"rows": rows, "beside": beside, "params": params, "seeds": [0], "published": published}
+    text = page(whole | {"reference": NAMES[1]})
     table = text.split("## What each variant changes")[1].split("##")[0].strip().splitlines()
     assert len(table) == 2 + len(NAMES)
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in table)

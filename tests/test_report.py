@@ -12,7 +12,8 @@ from PIL import Image
 from pipeline.classifier import LEARN
 from pipeline.explanations import explain
 from pipeline.figures import curves, heat_map
-from pipeline.report import METHODS, Result, escape, render
+from pipeline.methods import BASELINES, METHODS, verdict
+from pipeline.report import Result, escape, render
 from pipeline.selector import Selection
 
 RESULT = Result(
@@ -26,9 +27,11 @@ RESULT = Result(
         "passes_at_inference": 2,
         "gflop_at_inference": 0.01,
         "task_parameters": 40,
+        "bytes_per_task": 1234.5,
     },
     rows={name: (0.5 - 0.1 * index, 0.6, 0.1) for index, name in enumerate(METHODS)},
     test_images=1200,
+    keys_choose=True,
 )
 
 
@@ -37,8 +40,8 @@ def test_says_what_was_run_and_what_came_out() -> None:
     assert text.startswith("# Continual LayerNorm tuning on glyphs\n")
     assert "4 classes arrive in 2 tasks" in text
     assert "| C-LN | 50.0 | 60.0 | 10.0 |" in text
-    assert "C-LN is 30.0 points above the frozen backbone" in text
-    assert "| learned in total | 132 |" in text  # 2 tasks x (40 + 8) + 4 classes x (8 + 1)
+    assert "**C-LN is 40.0 points above the best baseline (frozen backbone, same head).**" in text
+    assert "| kept per task (LayerNorms, selector, classifier) | 1,234 bytes |" in text
     assert "| floating-point operations of them | 0.01 GFLOP |" in text
     for figure in ("over_tasks", "accuracy_matrix", "selection", "key_similarity"):
         assert f"(figures/{figure}.png)" in text
@@ -50,16 +53,16 @@ def test_says_what_was_run_and_what_came_out() -> None:
 def test_explains_every_selection_and_classifier(selection: str, classifier: str) -> None:
     params = {**RESULT.params, "selection": selection, "classifier": classifier, "selector": "gmm"}
     text = render(replace(RESULT, params=params))
-    told = explain(selection=selection, selector="gmm", classifier=classifier, training="two_stage")
+    told = explain(selection=selection, selector="gmm", classifier=classifier, training="two_stage", tuning="layernorm")
     assert f"\n\n{told}\n\n" in text
     assert ("`gmm`" in told) == (selection == "query")
-    assert ("are selected for 75.0 %" in text) == (selection in ("query", "layerwise"))
+    assert ("are selected for 75.0 %" in text) == (selection == "query")
 
 
 def test_a_loss_is_called_one_and_validation_is_named() -> None:
-    rows = {**RESULT.rows, "c_ln": (0.1, 0.1, 0.0)}
+    rows = {**RESULT.rows, "c_ln": (0.01, 0.1, 0.0)}
     text = render(replace(RESULT, rows=rows, params={**RESULT.params, "evaluate_on": "validation"}))
-    assert "C-LN is 10.0 points below the frozen backbone" in text
+    assert "C-LN is 9.0 points below the best baseline (frozen backbone, same head)" in text
     assert "held-out training images (validation)" in text
 
 
@@ -80,6 +83,50 @@ def test_says_what_the_seed_moves(changes: dict[str, object], moved: str) -> Non
     assert moved in text
     assert ("not the order of the tasks, so several seeds vary less" in text) == (changes == {"task_classes": [["a"]]})
     assert "| `task_classes` |" not in text
+
+
+@pytest.mark.parametrize("best", BASELINES)
+def test_the_best_baseline_is_named_whichever_it_is(best: str) -> None:
+    others = dict.fromkeys(BASELINES, 0.2)
+    assert verdict({"c_ln": 0.5, **others, best: 0.39}) == (
+        f"C-LN is 11.0 points above the best baseline ({METHODS[best]})."
+    )
+    assert verdict({"c_ln": 0.5, **others, best: 0.89}) == (
+        f"C-LN is 39.0 points below the best baseline ({METHODS[best]})."
+    )
+    assert "is as accurate as the best baseline" in verdict({"c_ln": 0.5, **others, best: 0.5})
+
+
+def test_what_means_nothing_is_not_there() -> None:
+    one_model = {"selection": "average", "classifier": "carried_gaussians"}
+    metrics = {
+        name: value for name, value in RESULT.metrics.items() if not name.startswith(("selection", "forgetting"))
+    }
+    rows = {name: (0.5, 0.6, None) for name in METHODS if name != "oracle"}
+    told = {"params": {**RESULT.params, **one_model}, "metrics": metrics, "rows": rows, "keys_choose": False}
+    text = render(replace(RESULT, **told))  # type: ignore[arg-type]
+    for absent in ("true task", "## Selection", "selected for", "Forgetting:", "the keys", "None"):
+        assert absent not in text, absent
+    assert "| C-LN | 50.0 | 60.0 |  |" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "only the LayerNorms are tuned, for each task its own. The task of an image is not given."),
+        ({"selection": "oracle"}, "The task of an image is given."),
+        ({"selection": "latest"}, "only the LayerNorms are tuned, one set for all tasks."),
+        ({"selection": "latest", "order": "joint"}, "joint training, no continual learning"),
+        ({"selection": "latest", "tuning": "full"}, "All of `glyph_vit` is tuned on and on"),
+        ({"tuning": "none"}, "Nothing of `glyph_vit` is tuned."),
+        ({"tuning": "none"}, "C-LN's row is the frozen backbone"),
+        ({"tuning": "none"}, "Every image runs through the frozen backbone, in one pass."),
+        ({"selection": "oracle"}, "C-LN is told the task of each image"),
+        ({"selection": "layerwise"}, "Most LayerNorms select the right task for 75.0 %"),
+    ],
+)
+def test_the_report_says_what_was_done_in_every_setting(changes: dict[str, object], told: str) -> None:
+    assert told in render(replace(RESULT, params={**RESULT.params, **changes}))
 
 
 def test_names_of_classes_stay_names() -> None:

@@ -1,17 +1,26 @@
 """Every variant of the paper and every baseline through all stages: what it changes, stores and costs."""
 
+import csv
+import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from parameters import set_params
 from safetensors.torch import load_file
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all
+from typer.testing import CliRunner
 
 from benchmarks.stage_order import run_stage
 from pipeline import artifacts
+from pipeline.__main__ import app
 from pipeline.classifier import LEARN
 from pipeline.errors import UserError
+from pipeline.feature_table import FeatureTable
+from pipeline.gaussians import SHRINKAGE
+from pipeline.methods import ACCURACIES, METHODS
 from pipeline.selector import SCORES
 
 NORMS = 5  # of the tiny ViT, 16 wide
@@ -76,7 +85,85 @@ def test_the_oracle_selects_right_and_equals_its_own_row() -> None:
 def test_without_tuning_everything_is_the_frozen_backbone() -> None:
     run_variant(tuning="none")
     matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
-    assert matrices["c_ln"] == matrices["frozen"] == matrices["oracle"]
+    assert matrices["c_ln"] == matrices["frozen"]
+    assert matrices["c_ln_lda"] == matrices["frozen_lda"]
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    ("changes", "absent"),
+    [
+        ({}, set()),
+        ({"selection": "layerwise"}, set()),
+        ({"selection": "oracle"}, set()),
+        ({"selection": "latest"}, {"oracle_accuracy", "selection_accuracy"}),
+        ({"selection": "average", "classifier": "carried_gaussians"}, {"oracle_accuracy", "selection_accuracy"}),
+        ({"selection": "latest", "order": "joint"}, {"oracle_accuracy", "selection_accuracy"}),
+        ({"selection": "latest", "tuning": "full", "lr": 0.001}, {"oracle_accuracy", "selection_accuracy"}),
+        ({"tuning": "none"}, {"oracle_accuracy", "selection_accuracy", "single_stage_accuracy"}),
+        ({"num_tasks": 1}, {"selection_accuracy", "forgetting", "forgetting_clipped"}),
+    ],
+)
+def test_a_metric_that_means_nothing_is_absent_everywhere(changes: dict[str, object], absent: set[str]) -> None:
+    set_params(Path("params.yaml"), **changes)
+    run_all(int(str(changes.get("num_tasks", 3))))
+    metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
+    every = {*ACCURACIES.values(), "selection_accuracy", "forgetting", "forgetting_clipped"}
+    assert every - metrics.keys() == absent
+    assert json.loads(artifacts.METRICS.read_text()) == metrics
+    assert all(math.isfinite(value) for value in metrics.values())
+    names = {METHODS[row] for row, metric in ACCURACIES.items() if metric in metrics}
+    with artifacts.ACCURACY_OVER_TASKS.open() as table:
+        assert {line["method"] for line in csv.DictReader(table)} == names
+    report = artifacts.REPORT.read_text()
+    assert {name for name in METHODS.values() if f"| {name} |" in report} == names
+    assert artifacts.SELECTION.read_text().count("none") == (3 if "oracle_accuracy" in absent else 0) + (
+        changes == {"num_tasks": 1}
+    )
+    assert (artifacts.FIGURES / "selection.png").exists() == ("selection_accuracy" in metrics)
+    summary = CliRunner().invoke(app, ["summary"])
+    assert summary.exit_code == 0
+    assert ("selected for" in summary.output) == ("selection_accuracy" in metrics)
+    assert "the best baseline" in " ".join(summary.output.split())
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize("selection", ["query", "layerwise", "average", "latest"])
+def test_the_row_of_the_discriminant_is_that_of_the_discriminant_as_classifier(selection: str) -> None:
+    run_variant(selection=selection)
+    before = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    set_params(Path("params.yaml"), classifier="lda")
+    for task in ("t1", "t2", "t3"):
+        run_stage("stage_two", task)
+    run_stage("evaluate")
+    after = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    assert before["c_ln_lda"] == after["c_ln_lda"] == after["c_ln"]
+    assert before["frozen_lda"] == after["frozen_lda"] == after["frozen"]
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize("changes", [{}, {"order": "joint", "selection": "latest"}])
+def test_the_discriminants_are_those_of_scikit_learn_on_all_classes(changes: dict[str, object]) -> None:
+    """On all training images at once, though each task adds only its statistics."""
+    run_variant(**changes)
+    matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
+    names = ["t3"] if changes else ["t1", "t2", "t3"]
+    starts = [0] if changes else [0, 2, 4]
+    trains = [
+        load_file(artifacts.train_file(name))["labels"] + start for name, start in zip(names, starts, strict=True)
+    ]
+    test, queries = load_file(artifacts.TEST), load_file(artifacts.TEST_QUERIES)["queries"]
+    of_train = {"frozen_lda": [load_file(artifacts.train_queries_file(name))["queries"] for name in names]}
+    of_test = {"frozen_lda": queries[test["tasks"] < 3]}
+    if changes:  # the row of the one model
+        table = FeatureTable.from_tensors(load_file(artifacts.features_file("t3")))
+        of_train["c_ln_lda"] = [load_file(artifacts.features_file("t3"))["own_features"]]
+        of_test["c_ln_lda"] = table.after(2, torch.arange(len(of_test["frozen_lda"])))
+    for row, features in of_train.items():
+        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=[1 / 6] * 6)
+        lda.fit(torch.cat(features).double().numpy(), torch.cat(trains).numpy())
+        right = lda.predict(of_test[row].double().numpy()) == test["labels"][test["tasks"] < 3].numpy()
+        assert sum(matrices[row][-1]) / 3 == pytest.approx(right.mean(), abs=1e-6)
 
 
 @pytest.mark.usefixtures("tiny_repository")
