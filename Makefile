@@ -48,8 +48,8 @@ install: $(VENV)/installed  ## only make .venv with the pinned dependencies
 
 # By the names that stages give, never a folder with all that is in it: somebody's images or weights may lie there, too.
 OUTPUTS := data/raw/classes.json data/raw/train.safetensors data/raw/test.safetensors data/train/t[1-9]*.safetensors \
-	data/backbone.safetensors data/tasks.json data/test.safetensors artifacts/code/*.json artifacts/backbone.json \
-	artifacts/objective.json artifacts/evaluation.json artifacts/keys.safetensors artifacts/rematch.safetensors \
+	data/backbone.safetensors data/tasks.json data/image_counts.json data/test.safetensors artifacts/code/*.json \
+	artifacts/backbone.json artifacts/learner.json artifacts/objective.json artifacts/evaluation.json artifacts/keys.safetensors artifacts/rematch.safetensors \
 	artifacts/queries/test.safetensors artifacts/queries/train/t[1-9]*.safetensors \
 	$(foreach folder,layernorms auxiliary_heads features heads selectors,artifacts/$(folder)/t[0-9]*.safetensors)
 FOLDERS := data/raw data/train data artifacts/queries/train \

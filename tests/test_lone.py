@@ -99,7 +99,7 @@ def test_tasks_of_one_class_go_through_all_stages(
     matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
     of_tasks = matrices["c_ln"][-1]
     assert min(of_tasks) > 0.15, of_tasks
-    assert single == (matrices["c_ln"] == matrices["single_stage"]) or "none" in changes.values()
+    assert "none" in changes.values() or single == (matrices["c_ln"] == matrices["single_stage"])
 
 
 @pytest.mark.usefixtures("tiny_repository")
@@ -108,5 +108,5 @@ def test_without_tuning_stage_one_runs_nothing(monkeypatch: pytest.MonkeyPatch) 
     set_params(Path("params.yaml"), tuning="none", training="single_stage")
     run_all(3)
     matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
-    assert matrices["single_stage"] == matrices["frozen"] == matrices["c_ln"]
+    assert matrices["frozen"] == matrices["c_ln"]
     assert not load_file(artifacts.auxiliary_heads_file("t3"))

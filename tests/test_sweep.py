@@ -134,7 +134,7 @@ def test_interrupted_while_it_fills_the_queue(repository: Repository) -> None:
         time.sleep(0.01)
     sweep.send_signal(signal.SIGINT)
     output, _ = sweep.communicate()
-    assert sweep.returncode == 1
+    assert sweep.returncode == 130, output
     standing = re.search(r"error: interrupted: 0 of 2 experiments have finished, (\d) are in DVC's queue", output)
     assert standing
     assert "the same command" in output
