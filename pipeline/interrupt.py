@@ -37,10 +37,13 @@ def quiet() -> Iterator[None]:
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield
-    except BaseException:
+    except BaseException as leaving:
         if pressed.is_set():  # a library may have made another exception of it
             signal.signal(signal.SIGINT, _end)
-            _say()
+            if isinstance(leaving, SystemExit) and isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)  # a command that says what it leaves behind
+            else:
+                _say()
             sys.exit(EXIT_CODE)
         raise
     finally:
