@@ -24,21 +24,21 @@ check: $(VENV)/installed-dev  ## style, types: warnings are errors
 
 bench: $(VENV)/installed-dev  ## measure speed: against bare loops and the authors' schedule, and what a user waits for
 	python -m benchmarks.speed
-	python -m benchmarks.profile_step
-	python -m benchmarks.switching
-	python -m benchmarks.times
+	python -m benchmarks.speed.profile_step
+	python -m benchmarks.speed.switching
+	python -m benchmarks.speed.times
 
 audit:  ## look up known vulnerabilities of the pinned packages on PyPI, but one that docs/decisions.md weighs
 	@test -x .scratch/audit/bin/pip-audit || { $(PYTHON) -m venv .scratch/audit && .scratch/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; }
 	.scratch/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt --ignore-vuln CVE-2025-69872
 
 faults: $(VENV)/installed-dev  ## hours: bad input, damage, full disks, kills, other machines' habits, fifty tasks
-	python -m benchmarks.bad_input
-	python -m benchmarks.corruption
-	python -m benchmarks.environment
-	python -m benchmarks.kill
-	python -m benchmarks.determinism
-	python -m benchmarks.long_run
+	python -m benchmarks.faults.bad_input
+	python -m benchmarks.faults.corruption
+	python -m benchmarks.faults.environment
+	python -m benchmarks.faults.kill
+	python -m benchmarks.faults.determinism
+	python -m benchmarks.faults.long_run
 
 format: $(VENV)/installed-dev  ## rewrite the code in the common style
 	ruff format .

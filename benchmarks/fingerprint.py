@@ -24,10 +24,12 @@ from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.repositories import make_tiny_repository, run_all, set_params
-from pipeline import artifacts
-from pipeline.classifier import LEARN as CLASSIFIERS
-from pipeline.selector import ENTROPY, SCORES
+from harness.parameters import set_params
+from harness.stage_repository import make_repository as make_tiny_repository
+from harness.stage_repository import run_all
+from pipeline.classification.classifier import LEARN as CLASSIFIERS
+from pipeline.selection.selector import ENTROPY, SCORES
+from pipeline.store import artifacts
 
 NUM_TASKS = 3
 # Where the tensors of each group of results lie.

@@ -20,15 +20,15 @@ from rich.table import Table
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from pipeline import artifacts
-from pipeline.command import run_app
-from pipeline.doctor import examine
 from pipeline.errors import UserError, visible
-from pipeline.experiments import cells, read_sweep
-from pipeline.findings import repair as repair_finding
-from pipeline.methods import ACCURACIES, METHODS, verdict
+from pipeline.evaluation.methods import ACCURACIES, METHODS, verdict
+from pipeline.experiments.queue import cells, read_sweep
+from pipeline.health.doctor import examine
+from pipeline.health.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
-from pipeline.report import percent
+from pipeline.report.markdown import percent
+from pipeline.runtime.command import run_app
+from pipeline.store import artifacts
 from pipeline.tasks import MOST_TASKS, chain
 
 PRESETS = Path("presets")
@@ -144,7 +144,7 @@ def sweep_command(
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Experiments at a time.")] = None,
 ) -> None:
     """Run every variant with every seed through DVC's queue, what has finished never again, and compare them."""
-    from pipeline.sweep import compare, default_jobs, run_sweep  # noqa: PLC0415  (seconds of imports)
+    from pipeline.experiments.sweep import compare, default_jobs, run_sweep  # noqa: PLC0415  (seconds of imports)
 
     declared = read_sweep(grid)
     wanted = cells(declared)
@@ -161,7 +161,7 @@ def sweep_command(
 @app.command("compare")
 def compare_command(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
     """Write reports/comparison.md and .json from the experiments that have finished."""
-    from pipeline.sweep import compare  # noqa: PLC0415  (seconds of imports)
+    from pipeline.experiments.sweep import compare  # noqa: PLC0415  (seconds of imports)
 
     declared = read_sweep(grid)
     print(f"comparison: {compare(declared, cells(declared))}")

@@ -1,7 +1,7 @@
 """DVC as ever, but its stages share one import of torch and timm: python -m pipeline.dvc repro, ... exp run -S lr=0.02.
 
 Starting Python and importing takes longer than most stages of a small pipeline compute. The stages are the same, and so
-are their results; only who starts them differs (pipeline.stage_server).
+are their results; only who starts them differs (pipeline.runtime.stage_server).
 """
 
 import os
@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 
-from pipeline import interrupt, stage_server
+from pipeline import interrupt
 from pipeline.errors import UserError
+from pipeline.runtime import stage_server
 
 
 def main() -> int:
@@ -33,7 +34,7 @@ def run_dvc(environment: dict[str, str]) -> int:
         signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
         code = subprocess.run(
-            [sys.executable, "-m", "pipeline.dvc_process", *sys.argv[1:]], env=environment, check=False
+            [sys.executable, "-m", "pipeline.runtime.dvc_process", *sys.argv[1:]], env=environment, check=False
         ).returncode
     finally:
         signal.signal(signal.SIGINT, before)

@@ -9,6 +9,6 @@ import pipeline  # noqa: F401  (says what to do in the wrong environment)
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 # Before the seconds that importing torch takes: a stage that DVC runs ends with it, and remembers its own code.
-from pipeline import code, orphans  # noqa: F401
+from pipeline.runtime import code, orphans  # noqa: F401
 
 orphans.end_with_dvc()

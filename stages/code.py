@@ -1,7 +1,8 @@
 """Write down which code each stage runs, so that an edit reruns the stages that it concerns, and no other."""
 
-from pipeline import artifacts, code
-from pipeline.command import run
+from pipeline.runtime import code
+from pipeline.runtime.command import run
+from pipeline.store import artifacts
 
 
 def main() -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline import artifacts
-from pipeline.backbones import EMBEDDED, fetch_backbone, missing_weights
-from pipeline.command import run
-from pipeline.datasets import fetch_dataset, missing_files
+from pipeline.backbone.pretrained import EMBEDDED, fetch_backbone, missing_weights
+from pipeline.data.datasets import fetch_dataset, missing_files
+from pipeline.data.fetch import Missing, check_network
+from pipeline.data.packing import are_arrays, content_numbers, stored, value_ranges
+from pipeline.data.sets.image_folder import listing_digest
 from pipeline.errors import REFUSALS, UserError, visible
-from pipeline.fetch import Missing, check_network
-from pipeline.image_folder import listing_digest
-from pipeline.packing import are_arrays, content_numbers, stored, value_ranges
 from pipeline.params import Record, read_params
+from pipeline.runtime.command import run
+from pipeline.store import artifacts
 
 
 class Params(Record):

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline import artifacts, metrics
-from pipeline.command import run
-from pipeline.correction import CorrectionParams, reconsidered_logits, retained
-from pipeline.cumulative import part
-from pipeline.evaluation import (
+from pipeline.evaluation import metrics
+from pipeline.evaluation.correction import CorrectionParams, reconsidered_logits, retained
+from pipeline.evaluation.methods import ACCURACIES, METHODS, methods_of
+from pipeline.evaluation.metrics import Matrix
+from pipeline.evaluation.predictions import (
     EvaluationSet,
     accuracy_matrix,
     class_tasks_of,
@@ -18,15 +18,16 @@ from pipeline.evaluation import (
     step_heads,
     step_predictions,
 )
-from pipeline.feature_table import FeatureTable
-from pipeline.head import Head
-from pipeline.key import cosine
-from pipeline.methods import ACCURACIES, METHODS, methods_of
-from pipeline.metrics import Matrix
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.linear.head import Head
 from pipeline.params import Count, read_params
-from pipeline.selector import ENTROPY, ONE_MODEL, Selection, chooses
+from pipeline.runtime.command import run
+from pipeline.selection.key import cosine
+from pipeline.selection.selector import ENTROPY, ONE_MODEL, Selection, chooses
+from pipeline.store import artifacts
+from pipeline.store.cumulative import part
 from pipeline.tasks import task_name
-from pipeline.tuned_parameters import Tuning
+from pipeline.tuning.parameters import Tuning
 
 
 class Params(CorrectionParams):

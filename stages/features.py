@@ -5,24 +5,24 @@ from functools import partial
 
 from pydantic import Field
 
-from pipeline import artifacts
-from pipeline.augment import augment
-from pipeline.backbone import Normalize, build_backbone
-from pipeline.command import Task, run
-from pipeline.device import compute_device
-from pipeline.devices import on_all_devices
-from pipeline.encoder import Chooser, SelectingEncoder, bank_of, build_encoder
+from pipeline.backbone.vit import Normalize, build_backbone
+from pipeline.data.augment import augment
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.feature_table import FeatureTable
-from pipeline.features import encode_views
-from pipeline.head import task_heads
-from pipeline.images import Images
+from pipeline.inference.encoder import Chooser, SelectingEncoder, bank_of, build_encoder
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.features import encode_views
+from pipeline.linear.head import task_heads
+from pipeline.machine.device import compute_device
+from pipeline.machine.devices import on_all_devices
 from pipeline.params import ImageSize, Record, Seed, read_params
 from pipeline.progress import Progress
+from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
-from pipeline.selector import ONE_MODEL, Selection
+from pipeline.selection.selector import ONE_MODEL, Selection
+from pipeline.store import artifacts
 from pipeline.tasks import task_index, task_name
-from pipeline.tuned_parameters import Tuning
+from pipeline.tuning.parameters import Tuning
 
 
 class Params(Record):

@@ -4,13 +4,13 @@ from typing import Literal
 
 import torch
 
-from pipeline import artifacts
-from pipeline.command import run
-from pipeline.key import closed_form_key, trained_key
-from pipeline.mappers import LEARN, add_prototype
 from pipeline.params import Count, Rate, Record, Seed, read_params
+from pipeline.runtime.command import run
 from pipeline.seeds import generator
-from pipeline.selector import ENTROPY, check_selector
+from pipeline.selection.key import closed_form_key, trained_key
+from pipeline.selection.mappers import LEARN, add_prototype
+from pipeline.selection.selector import ENTROPY, check_selector
+from pipeline.store import artifacts
 from pipeline.tasks import Chain
 
 

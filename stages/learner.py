@@ -1,8 +1,8 @@
 """What the finished learner is made of: all that predicting needs to know, and no parameter of a run to come."""
 
-from pipeline.command import run
-from pipeline.manifest import Settings, write_manifest
+from pipeline.inference.manifest import Settings, write_manifest
 from pipeline.params import read_params
+from pipeline.runtime.command import run
 
 
 class Params(Settings):

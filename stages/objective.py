@@ -6,10 +6,10 @@ file written here, whose content changes in the first case only. Combinations th
 
 from typing import Literal
 
-from pipeline import artifacts
-from pipeline.command import run
 from pipeline.errors import UserError
 from pipeline.params import Record, read_params
+from pipeline.runtime.command import run
+from pipeline.store import artifacts
 
 
 class Params(Record):

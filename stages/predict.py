@@ -9,14 +9,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import artifacts, learner
-from pipeline.command import run
+from pipeline.data.image_files import read_image
+from pipeline.data.images import Images
 from pipeline.errors import visible
-from pipeline.image_files import read_image
-from pipeline.images import Images
-from pipeline.learner import Learner
-from pipeline.manifest import Settings, read_manifest
+from pipeline.inference import learner
+from pipeline.inference.learner import Learner
+from pipeline.inference.manifest import Settings, read_manifest
 from pipeline.params import read_values
+from pipeline.runtime.command import run
+from pipeline.store import artifacts
 from pipeline.tasks import task_name
 
 Params = Settings

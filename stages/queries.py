@@ -2,15 +2,15 @@
 
 from torch import Tensor
 
-from pipeline import artifacts
-from pipeline.backbone import Backbone, Normalize, build_backbone
-from pipeline.command import run
-from pipeline.device import compute_device
-from pipeline.devices import on_all_devices
+from pipeline.backbone.vit import Backbone, Normalize, build_backbone
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.images import Images
+from pipeline.machine.device import compute_device
+from pipeline.machine.devices import on_all_devices
 from pipeline.params import ImageSize, Record, read_params
 from pipeline.progress import Progress
+from pipeline.runtime.command import run
+from pipeline.store import artifacts
 
 
 class Params(Record):

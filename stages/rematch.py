@@ -2,24 +2,24 @@
 
 import torch
 
-from pipeline import artifacts
-from pipeline.backbone import Normalize, build_backbone
-from pipeline.command import run
-from pipeline.correction import Correction
-from pipeline.cumulative import part
-from pipeline.device import compute_device
+from pipeline.backbone.vit import Normalize, build_backbone
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.evaluation import step_heads
-from pipeline.feature_table import FeatureTable
-from pipeline.features import encode_selected
-from pipeline.head import Head
-from pipeline.images import Images
+from pipeline.evaluation.correction import Correction
+from pipeline.evaluation.predictions import step_heads
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.features import encode_selected
+from pipeline.inference.rematch import rematch
+from pipeline.linear.head import Head
+from pipeline.machine.device import compute_device
 from pipeline.params import Count, ImageSize, Record, read_params
 from pipeline.progress import Progress
-from pipeline.rematch import rematch
-from pipeline.selector import Selection
+from pipeline.runtime.command import run
+from pipeline.selection.selector import Selection
+from pipeline.store import artifacts
+from pipeline.store.cumulative import part
 from pipeline.tasks import task_name
-from pipeline.tuned_parameters import Tuning
+from pipeline.tuning.parameters import Tuning
 
 
 class Params(Record):

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from pipeline import artifacts, metrics
-from pipeline.command import run
-from pipeline.figures import curves, heat_map
-from pipeline.methods import METHODS
+from pipeline.evaluation import metrics
+from pipeline.evaluation.methods import METHODS
 from pipeline.params import Record, read_params
-from pipeline.report import Result, Row, render
+from pipeline.report.figures import curves, heat_map
+from pipeline.report.markdown import Result, Row, render
+from pipeline.runtime.command import run
+from pipeline.store import artifacts
 
 
 class Params(Record):

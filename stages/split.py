@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline import artifacts
-from pipeline.command import run
+from pipeline.data.held_out import hold_out
+from pipeline.data.images import Images
+from pipeline.data.packing import rows_of
 from pipeline.errors import UserError
-from pipeline.held_out import hold_out
-from pipeline.images import Images
-from pipeline.packing import rows_of
 from pipeline.params import Count, Record, Seed, read_params
+from pipeline.runtime.command import run
+from pipeline.store import artifacts
 from pipeline.tasks import (
     Chain,
     check_chain,

@@ -7,20 +7,21 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from pipeline import artifacts, resume
-from pipeline.backbone import Normalize, build_backbone
-from pipeline.command import Task, run
-from pipeline.cumulative import append_rows
-from pipeline.device import compute_device
-from pipeline.devices import on_all_devices
-from pipeline.images import Images
-from pipeline.layerwise import initial_attention, initial_keys, similarity, with_layerwise_norms
+from pipeline.backbone.vit import Normalize, build_backbone
+from pipeline.data.images import Images
+from pipeline.machine.device import compute_device
+from pipeline.machine.devices import on_all_devices
 from pipeline.params import Count, ImageSize, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
+from pipeline.runtime import resume
+from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
+from pipeline.store import artifacts
+from pipeline.store.cumulative import append_rows
 from pipeline.tasks import task_index, task_name
-from pipeline.tuned_parameters import TunedNorms, TunedParameters, Tuning, tuned_names
-from pipeline.tuning import Schedule, too_few_steps, tune_layernorms
+from pipeline.tuning.layerwise import initial_attention, initial_keys, similarity, with_layerwise_norms
+from pipeline.tuning.loop import Schedule, too_few_steps, tune_layernorms
+from pipeline.tuning.parameters import TunedNorms, TunedParameters, Tuning, tuned_names
 
 
 class Params(Record):

@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from pipeline import artifacts, lone
-from pipeline.classifier import (
+from pipeline.classification import lone
+from pipeline.classification.classifier import (
     Learn,
     State,
     TaskFeatures,
@@ -15,12 +15,13 @@ from pipeline.classifier import (
     learn_nearest_mean,
     new_softmax,
 )
-from pipeline.command import Task, run
-from pipeline.cumulative import append_rows, part
-from pipeline.head import Head, task_heads
+from pipeline.linear.head import Head, task_heads
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
+from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
+from pipeline.store import artifacts
+from pipeline.store.cumulative import append_rows, part
 from pipeline.tasks import task_index, task_name
 
 
@@ -55,7 +56,7 @@ def main(task: Task) -> None:
         print(f"stage two, {task}: a softmax over one class learns nothing: its row is made from the class's mean")
 
     def keep_auxiliary(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-        """The head that stage one trained; a class alone: pipeline.lone."""
+        """The head that stage one trained; a class alone: pipeline.classification.lone."""
         train = partial(new_softmax, features.views, features.labels, training)
         return lone.add_task(state, *features.samples(), (lambda: auxiliary) if auxiliary else train)
 

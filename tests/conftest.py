@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from dvc_repository import Repository, make_repository, ran, stage_environment
-from stage_repository import make_repository as make_tiny_repository
-from stage_repository import run_all
-from tiny import TINY_CONFIG, tiny_weights
 
-from pipeline.backbone import Backbone, build_backbone
+from harness.dvc_repository import Repository, make_repository, ran, stage_environment
+from harness.stage_repository import make_repository as make_tiny_repository
+from harness.stage_repository import run_all
+from harness.tiny import TINY_CONFIG, tiny_weights
+from pipeline.backbone.vit import Backbone, build_backbone
 from pipeline.progress import Progress
 
 

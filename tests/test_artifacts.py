@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline import artifacts
 from pipeline.errors import UserError
+from pipeline.store import artifacts
 
 TENSORS = {"b": torch.arange(6).view(2, 3), "a": torch.tensor([0.5])}
 

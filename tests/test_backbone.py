@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import TINY, TINY_CONFIG, pretrained_layernorms, random_images, tiny_weights
 from torch import nn
 
-from pipeline.backbone import Backbone, build_backbone
+from harness.tiny import TINY, TINY_CONFIG, pretrained_layernorms, random_images, tiny_weights
+from pipeline.backbone.timm_vit import VisionTransformer
+from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.images import Images
-from pipeline.timm_vit import VisionTransformer
 
 CPU = torch.device("cpu")
 

@@ -4,20 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_repository import refusal
-from tiny import random_images
 
-from benchmarks.bad_data import IMAGES, data_sets
-from benchmarks.bad_weights import VIT, WEIGHTS
-from pipeline import artifacts, classifier, mappers
-from pipeline.backbones import fetch_backbone
-from pipeline.classifier import TaskFeatures, Training
-from pipeline.datasets import fetch_dataset
+from harness.bad_data import IMAGES, data_sets
+from harness.bad_weights import VIT, WEIGHTS
+from harness.stage_repository import refusal
+from harness.tiny import random_images
+from pipeline.backbone.pretrained import fetch_backbone
+from pipeline.classification import classifier
+from pipeline.classification.classifier import TaskFeatures, Training
+from pipeline.data.datasets import fetch_dataset
+from pipeline.data.image_set import ImageSet
+from pipeline.data.packing import are_arrays, stored, value_ranges
 from pipeline.errors import UserError
-from pipeline.image_set import ImageSet
-from pipeline.packing import are_arrays, stored, value_ranges
 from pipeline.progress import Progress
-from pipeline.selector import SCORES
+from pipeline.selection import mappers
+from pipeline.selection.selector import SCORES
+from pipeline.store import artifacts
 
 DATA = data_sets()
 # Read, and perhaps refused by `split`, which knows how many tasks and images there must be.

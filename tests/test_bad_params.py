@@ -1,4 +1,4 @@
-"""Parameters nobody should write: one line that says so, or a run; python -m benchmarks.bad_input tries 500."""
+"""Parameters nobody should write: one line that says so, or a run; python -m benchmarks.faults.bad_input tries 500."""
 
 import io
 import shutil
@@ -9,21 +9,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imports import ROOT
-from parameters import set_params
-from stage_repository import refusal
 from typer.testing import CliRunner
 
-from benchmarks.bad_input import QUIET
-from benchmarks.bad_params import PIECES, files
-from benchmarks.stage_order import in_order, run_stage
+from benchmarks.faults.bad_input import QUIET
+from harness.bad_params import PIECES, files
+from harness.parameters import set_params
+from harness.root import ROOT
+from harness.stage_order import in_order, run_stage
+from harness.stage_repository import refusal
 from pipeline.__main__ import app
-from pipeline.command import run
-from pipeline.correction import arc
 from pipeline.errors import UserError, visible
-from pipeline.experiments import read_sweep
+from pipeline.evaluation.correction import arc
+from pipeline.experiments.queue import read_sweep
 from pipeline.params import PARAMS_FILE, read_mapping, read_params
 from pipeline.progress import Progress
+from pipeline.runtime.command import run
 from stages import stage_two
 
 LONG = 1100  # characters of an error, at most

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from imports import ROOT
 
-from benchmarks.beyond import rows_of_one_model, setting_of
-from benchmarks.cifar100_vit_tiny import NUM_TASKS, PARAMS, page, rows_of
-from benchmarks.finished_run import load_run
-from pipeline import artifacts
-from pipeline.methods import METHODS
+from benchmarks.studies.beyond import rows_of_one_model, setting_of
+from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, PARAMS, page, rows_of
+from benchmarks.studies.finished_run import load_run
+from harness.root import ROOT
+from pipeline.evaluation.methods import METHODS
 from pipeline.params import read_mapping
+from pipeline.store import artifacts
 
 
 def test_rows_are_means_and_deviations_over_seeds_in_percent() -> None:

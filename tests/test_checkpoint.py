@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
-from tiny import random_images
 from torch import Tensor, nn
 
-from pipeline.backbone import build_backbone
-from pipeline.backbones import fetch_backbone
+from harness.tiny import random_images
+from pipeline.backbone.pretrained import fetch_backbone
+from pipeline.backbone.timm_vit import create_model, create_with_filter
+from pipeline.backbone.vit import build_backbone
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.images import Images
-from pipeline.timm_vit import create_model, create_with_filter
 
 NAME = "test_vit"  # timm's smallest: patches of 16, 160 pixels
 State = dict[str, Tensor]
@@ -163,7 +163,7 @@ def test_the_norm_of_a_file_says_how_the_model_pools(
 
 def make_small(monkeypatch: pytest.MonkeyPatch, **small: Any) -> None:  # noqa: ANN401
     """Have timm's models be built small."""
-    from pipeline import checkpoint, timm_weights  # noqa: PLC0415
+    from pipeline.backbone import checkpoint, timm_weights  # noqa: PLC0415
 
     monkeypatch.setattr(timm_weights, "create_model", lambda name, **given: create_model(name, **given, **small))
     monkeypatch.setattr(

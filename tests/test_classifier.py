@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.classifier import (
+from pipeline.classification.classifier import (
     LEARN,
     TaskFeatures,
     Training,
@@ -15,10 +15,10 @@ from pipeline.classifier import (
     new_softmax,
 )
 from pipeline.errors import UserError
-from pipeline.evaluation import step_heads
-from pipeline.head import Head
+from pipeline.evaluation.predictions import step_heads
+from pipeline.linear.head import Head
+from pipeline.linear.softmax import train_softmax
 from pipeline.progress import Progress
-from pipeline.softmax import train_softmax
 
 CENTRES = 3 * torch.eye(4, 8)
 LABELS = torch.arange(80) % 4

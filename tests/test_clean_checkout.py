@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from dvc_repository import Repository
-from imports import ROOT
+from harness.dvc_repository import Repository
+from harness.root import ROOT
 
 UP_TO_DATE = "Data and pipelines are up to date."
 

@@ -8,8 +8,9 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge as SklearnRidge
 from torch import Tensor
 
-from pipeline import cls, gaussians, ridge
-from pipeline.head import random_features
+from pipeline.classification import cls
+from pipeline.linear import gaussians, ridge
+from pipeline.linear.head import random_features
 
 DIM = 6
 

@@ -6,16 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from imports import ROOT
-from parameters import set_params
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from pipeline import artifacts
+from harness.parameters import set_params
+from harness.root import ROOT
 from pipeline.__main__ import app
 from pipeline.errors import UserError
 from pipeline.params import read_mapping
+from pipeline.store import artifacts
 from pipeline.tasks import chain
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from imports import ROOT
-from parameters import PLAIN
 from scipy import stats
 
-from pipeline import comparison
-from pipeline.experiments import Experiment, cells, read_sweep
-from pipeline.figures import bands, scatter
+from harness.parameters import PLAIN
+from harness.root import ROOT
+from pipeline.experiments import comparison
+from pipeline.experiments.queue import Experiment, cells, read_sweep
 from pipeline.params import read_mapping
-from pipeline.work_log import work_by_experiment
+from pipeline.report.figures import bands, scatter
+from pipeline.runtime.work_log import work_by_experiment
 
 UNCHANGED: dict[str, dict[str, object]] = {"C-LN": {}, "other": {}, "one seed": {}, "not run": {}}
 METRICS = ("average_accuracy", "forgetting", "selection_accuracy", "task_parameters", "passes_at_inference")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pipeline.correction import arc, retained_head
-from pipeline.head import Head
+from pipeline.evaluation.correction import arc, retained_head
+from pipeline.linear.head import Head
 
 CLASS_TASKS = torch.tensor([0, 0, 1, 1, 1, 2, 2])
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stage_repository import digests
 
-from benchmarks.damage import HARMLESS, KINDS, NAMED, Damage, outcome, readers
-from benchmarks.stage_order import run_stage
-from pipeline import artifacts, params
+from harness.damage import HARMLESS, KINDS, NAMED, Damage, outcome, readers
+from harness.stage_order import run_stage
+from harness.stage_repository import digests
+from pipeline import params
 from pipeline.errors import UserError
+from pipeline.store import artifacts
 
 DAMAGES = st.builds(Damage, st.sampled_from(KINDS), st.floats(0, 1), st.integers(0, 7))
 

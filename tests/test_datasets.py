@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from pipeline import archive_sets, torchvision_sets  # before torchvision
-from pipeline.archives import unpack
-from pipeline.datasets import DATASETS, fetch_dataset, missing_files
+from pipeline.data.archives import unpack
+from pipeline.data.datasets import DATASETS, fetch_dataset, missing_files
+from pipeline.data.fetch import Remote
+from pipeline.data.image_set import ImageSet
+from pipeline.data.packing import are_arrays, stored
+from pipeline.data.sets import archive_sets, torchvision_sets  # before torchvision
 from pipeline.errors import UserError
-from pipeline.fetch import Remote
-from pipeline.image_set import ImageSet
-from pipeline.packing import are_arrays, stored
 
 from torchvision import datasets  # isort: skip
 

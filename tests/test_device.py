@@ -10,7 +10,7 @@ import pytest
 PAGES_OF_FREED_MEMORY = """
 import resource
 import torch
-from pipeline.device import compute_device
+from pipeline.machine.device import compute_device
 
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,19 +9,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from imports import ROOT
-from stage_repository import prepare, refusal
-from tiny import TINY_CONFIG, pretrained_layernorms, random_images, tiny_weights
 
-from benchmarks.stage_order import run_stage
-from pipeline import artifacts, devices
-from pipeline.backbone import INFERENCE_BATCH, Backbone, build_backbone
-from pipeline.devices import on_all_devices
+from harness.root import ROOT
+from harness.stage_order import run_stage
+from harness.stage_repository import prepare, refusal
+from harness.tiny import TINY_CONFIG, pretrained_layernorms, random_images, tiny_weights
+from pipeline.backbone.vit import INFERENCE_BATCH, Backbone, build_backbone
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.images import Images
-from pipeline.layerwise import encode_layerwise, initial_keys, similarity, with_layerwise_norms
+from pipeline.machine import devices
+from pipeline.machine.devices import on_all_devices
 from pipeline.progress import Progress
-from pipeline.tuning import Schedule, tune_layernorms
+from pipeline.store import artifacts
+from pipeline.tuning.layerwise import encode_layerwise, initial_keys, similarity, with_layerwise_norms
+from pipeline.tuning.loop import Schedule, tune_layernorms
 
 COUNTS = (2 * INFERENCE_BATCH + 100, 50, 0)  # of three batches, the last one short; of one batch; of none
 ROUNDING = 1e-5

@@ -11,17 +11,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from dvc_repository import Repository, ran
-from imports import ROOT
-from parameters import set_params
 from ruamel.yaml import YAML
 
-from benchmarks.damage import Damage
-from pipeline import artifacts, doctor
+from harness.damage import Damage
+from harness.dvc_repository import Repository, ran
+from harness.parameters import set_params
+from harness.root import ROOT
 from pipeline.errors import UserError
-from pipeline.experiments import revisions
-from pipeline.findings import Finding, repair
-from pipeline.storage import check_storage, locked
+from pipeline.experiments.queue import revisions
+from pipeline.health import doctor
+from pipeline.health.findings import Finding, repair
+from pipeline.health.storage import check_storage, locked
+from pipeline.store import artifacts
 
 EVERYTHING = ("data/**/*", "artifacts/**/*", "reports/**/*", "dvc.lock", ".dvc/cache/files/**/*")
 FLIP = Damage("flip", 0.5)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dvc_repository import Repository, ran
-from parameters import set_params
 from PIL import Image
+
+from harness.dvc_repository import Repository, ran
+from harness.parameters import set_params
 
 
 def draw(folder: Path, name: str, seed: int) -> None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from dvc_repository import Repository, cached, per_task, ran
+from harness.dvc_repository import Repository, cached, per_task, ran
 
 
 def test_nothing_to_do_from_any_folder(repository: Repository) -> None:

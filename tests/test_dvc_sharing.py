@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from dvc_repository import Repository, ran
-from parameters import set_params
+
+from harness.dvc_repository import Repository, ran
+from harness.parameters import set_params
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from dvc_repository import Repository, ran
-from imports import ROOT
-from parameters import set_params
 from PIL import Image
-from stage_repository import refusal
 
-from pipeline import doctor
-from pipeline.datasets import fetch_dataset
+from harness.dvc_repository import Repository, ran
+from harness.parameters import set_params
+from harness.root import ROOT
+from harness.stage_repository import refusal
+from pipeline.data.datasets import fetch_dataset
+from pipeline.health import doctor
 
 
 def write(folder: Path, count: int = 3, classes: tuple[str, ...] = ("cat", "dog")) -> None:

@@ -1,4 +1,4 @@
-"""A full disk, folders without access, odd paths: one line, nothing half-written; more in benchmarks.environment."""
+"""A full disk, folders without access, odd paths: one line, nothing half-written (more: faults.environment)."""
 
 import errno
 import os
@@ -13,13 +13,15 @@ import pytest
 import torch
 import typer
 from PIL import Image
-from stage_repository import digests, prepare
-from tiny import random_images
 
-from pipeline import artifacts, fetch, work_log
-from pipeline.command import run_app
+from harness.stage_repository import digests, prepare
+from harness.tiny import random_images
+from pipeline.data import fetch
+from pipeline.data.packing import stored
 from pipeline.errors import UserError
-from pipeline.packing import stored
+from pipeline.runtime import work_log
+from pipeline.runtime.command import run_app
+from pipeline.store import artifacts
 from stages.download import scratch_folder
 
 NOBODY = 65534

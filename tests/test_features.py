@@ -4,20 +4,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import pretrained_layernorms, random_images, selector_state
 
-from pipeline.backbone import Backbone
-from pipeline.cumulative import append_rows, row, running_means
+from harness.tiny import pretrained_layernorms, random_images, selector_state
+from pipeline.backbone.vit import Backbone
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.evaluation import EvaluationSet, accuracy_matrix, selection_matrix, step_predictions
-from pipeline.feature_table import FeatureTable
-from pipeline.features import encode_selected, extend_table
-from pipeline.head import Head
-from pipeline.images import Images
-from pipeline.key import closed_form_key
+from pipeline.evaluation.predictions import EvaluationSet, accuracy_matrix, selection_matrix, step_predictions
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.features import encode_selected, extend_table
+from pipeline.inference.rematch import rematch
+from pipeline.linear.head import Head
 from pipeline.progress import Progress
-from pipeline.rematch import rematch
-from pipeline.selector import select_tasks
+from pipeline.selection.key import closed_form_key
+from pipeline.selection.selector import select_tasks
+from pipeline.store.cumulative import append_rows, row, running_means
 
 TASKS, PER_TASK, CLASSES_PER_TASK = 5, 12, 3
 DIM = 16
@@ -115,9 +115,8 @@ def test_only_records_cost_a_pass(backbone: Backbone) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
 def test_table_holds_each_needed_pair_once_whatever_the_selector_says(seed: int) -> None:
-    from tiny import TINY_CONFIG, tiny_weights  # noqa: PLC0415  (fixtures do not mix with given)
-
-    from pipeline.backbone import build_backbone  # noqa: PLC0415
+    from harness.tiny import TINY_CONFIG, tiny_weights  # noqa: PLC0415  (fixtures do not mix with given)
+    from pipeline.backbone.vit import build_backbone  # noqa: PLC0415
 
     backbone = build_backbone(
         tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import fetch as fetching
+from pipeline.data import fetch as fetching
+from pipeline.data.fetch import Missing, Remote, check_network, fetch, missing
 from pipeline.errors import UserError
-from pipeline.fetch import Missing, Remote, check_network, fetch, missing
 
 CONTENT = bytes(range(256)) * 40
 Answer = Callable[[BaseHTTPRequestHandler, int], None]
@@ -177,7 +177,7 @@ def test_without_network_nothing_is_tried_twice(reason: str, tmp_path: Path, mon
         raise URLError(NO_WAY[reason])
 
     monkeypatch.setattr(fetching, "urlopen", urlopen)
-    monkeypatch.setattr("pipeline.fetch.time.sleep", lambda seconds: asked.append("waits") if seconds else None)
+    monkeypatch.setattr("pipeline.data.fetch.time.sleep", lambda seconds: asked.append("waits") if seconds else None)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     with pytest.raises(UserError, match=rf"a\.bin cannot be downloaded \({reason}\): try again, or place the file at"):
         fetch(Remote("http://one/a.bin", "0"), "set")

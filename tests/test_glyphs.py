@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import glyph_images, glyphs
-from pipeline.datasets import fetch_dataset
+from pipeline.data.datasets import fetch_dataset
+from pipeline.data.image_set import ImageSet
+from pipeline.data.sets import glyph_images, glyphs
+from pipeline.data.sets.glyph_images import RENDITIONS, SIZE, Rendition
 from pipeline.errors import UserError
-from pipeline.glyph_images import RENDITIONS, SIZE, Rendition
-from pipeline.image_set import ImageSet
 from pipeline.seeds import generator
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from imports import ROOT
 
 from benchmarks.gpu.command import run
 from benchmarks.gpu.measuring import figure
 from benchmarks.gpu.operations import differing, operations
 from benchmarks.gpu.report import Part
-from pipeline.code import modules, read_sources
+from harness.root import ROOT
+from pipeline.runtime.code import modules, read_sources
 
 MINIATURE = ["--device", "cpu", "--minutes", "30"]  # it takes seconds, but not on every machine
 TITLES = ["The card", "ViT-B/16", "The authors' schedule", "Whole pipelines", "Two runs", "From encoded images"]
@@ -218,7 +218,7 @@ def recorded(name, function):
     return lambda *arguments, **options: asked.append(name) or function(*arguments, **options)
 for name in ("is_available", "device_count", "current_device", "get_device_capability", "init"):
     setattr(torch.cuda, name, recorded(name, getattr(torch.cuda, name)))
-from pipeline import stage_server
+from pipeline.runtime import stage_server
 for name in (*stage_server._FIRST, stage_server._SOON, *stage_server._LATER, "benchmarks.gpu.command"):
     importlib.import_module(name)
 print(asked)

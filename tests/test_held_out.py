@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import random_images
 
-from pipeline.held_out import SHARE, fifth, hold_out
-from pipeline.image_folder import Files, stratified_split
-from pipeline.packing import content_numbers
+from harness.tiny import random_images
+from pipeline.data.held_out import SHARE, fifth, hold_out
+from pipeline.data.packing import content_numbers
+from pipeline.data.sets.image_folder import Files, stratified_split
 from pipeline.seeds import rank
 
 contents = st.integers(0, 2**63 - 1)

@@ -11,23 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc_repository import Repository
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imports import ROOT
-from parameters import set_params
 from PIL import Image
 from ruamel.yaml import YAML
-from stage_repository import refusal
 
-from benchmarks.bad_input import QUIET
-from benchmarks.stage_order import run_stage
-from pipeline import artifacts, figures
-from pipeline.archives import unpack
-from pipeline.comparison import page
+from benchmarks.faults.bad_input import QUIET
+from harness.dvc_repository import Repository
+from harness.parameters import set_params
+from harness.root import ROOT
+from harness.stage_order import run_stage
+from harness.stage_repository import refusal
+from pipeline.data.archives import unpack
 from pipeline.errors import UserError
+from pipeline.experiments.comparison import page
 from pipeline.params import read_mapping
-from pipeline.report import code, escape
+from pipeline.report import figures
+from pipeline.report.markdown import code, escape
+from pipeline.store import artifacts
 from stages import predict
 
 MUCH = 24 * 2**20

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.data.sets.image_folder import listing_digest, load_image_folder
 from pipeline.errors import UserError
-from pipeline.image_folder import listing_digest, load_image_folder
 
 
 def write(folder: Path, count: int, names: str = "{}.png") -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from stage_repository import refusal
 from torch import Tensor
 
-from pipeline.image_folder import load_image_folder
-from pipeline.image_set import ImageSet
+from harness.stage_repository import refusal
+from pipeline.data.image_set import ImageSet
+from pipeline.data.sets.image_folder import load_image_folder
 
 
 def write(folder: Path, *names: str) -> None:

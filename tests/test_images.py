@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import random_images
 
-from pipeline import artifacts
+from harness.tiny import random_images
+from pipeline.data.image_files import BadImageError, open_upright, pixels, upright_size
+from pipeline.data.images import Images
+from pipeline.data.packing import PACKED_SIDE, are_arrays, stored
 from pipeline.errors import UserError
-from pipeline.image_files import BadImageError, open_upright, pixels, upright_size
-from pipeline.images import Images
-from pipeline.packing import PACKED_SIDE, are_arrays, stored
+from pipeline.store import artifacts
 
 
 def packed(folder: Path, images: torch.Tensor | list[Path]) -> Images:
@@ -227,6 +227,6 @@ def test_a_bad_file_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(UserError, match=rf"{name} {what}: replace or delete it, then `dvc repro`"):
             packed(tmp_path, [tmp_path / "good.jpg", tmp_path / name])
     assert not (tmp_path / "packed.safetensors").exists()
-    monkeypatch.setattr("pipeline.image_files._MAX_PIXELS", 1000)
+    monkeypatch.setattr("pipeline.data.image_files._MAX_PIXELS", 1000)
     with pytest.raises(BadImageError, match="90 x 90 pixels are more than 1,000"):
         open_upright(tmp_path / "good.jpg")

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from dvc_repository import Repository
-from imports import ROOT
-from stage_repository import make_repository
 
+from harness.dvc_repository import Repository
+from harness.root import ROOT
+from harness.stage_repository import make_repository
 from pipeline import interrupt
 
 # Python runs it before all else: Ctrl-C, as a terminal sends it, when the process that {when} first imports a module.
@@ -53,7 +53,7 @@ def finished(command: list[str], folder: Path, environment: dict[str, str]) -> s
     [
         (["pipeline", "--help"], "typer"),
         (["pipeline", "preset", "best"], "pipeline.params"),
-        (["pipeline", "sweep", "sweeps/variants.yaml"], "pipeline.sweep"),  # by the command, at work
+        (["pipeline", "sweep", "sweeps/variants.yaml"], "pipeline.experiments.sweep"),  # by the command, at work
         (["stages.predict", "image.png"], "torch"),
         (["stages.split"], "numpy"),
         (["pipeline.dvc", "status"], "subprocess"),
@@ -66,7 +66,7 @@ def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, command: list[str], m
 
 
 def test_ctrl_c_in_a_stage_is_the_line_of_dvc(repository: Repository, tmp_path: Path) -> None:
-    for number, module in enumerate(("pipeline.command", "pipeline.artifacts")):
+    for number, module in enumerate(("pipeline.runtime.command", "pipeline.store.artifacts")):
         (tmp_path / str(number)).mkdir()
         environment = press_ctrl_c(tmp_path / str(number), module, "'DVC_STAGE' in os.environ")
         done = finished(["dvc", "repro", "-f", "code"], repository.path, environment)

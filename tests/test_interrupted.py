@@ -12,23 +12,23 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dvc_repository import Repository
-from imports import ROOT
-from parameters import set_params
 from ruamel.yaml import YAML
-from stage_repository import prepare
 
-from benchmarks.stage_order import run_stage
-from pipeline import artifacts
+from harness.dvc_repository import Repository
+from harness.parameters import set_params
+from harness.root import ROOT
+from harness.stage_order import run_stage
+from harness.stage_repository import prepare
 from pipeline.errors import UserError
-from pipeline.orphans import SECONDS_BETWEEN_LOOKS
 from pipeline.params import read_declared
-from pipeline.unchanged import unchanged
+from pipeline.runtime.orphans import SECONDS_BETWEEN_LOOKS
+from pipeline.runtime.unchanged import unchanged
+from pipeline.store import artifacts
 
 SLEEPER = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from pipeline import orphans
+from pipeline.runtime import orphans
 orphans.end_with_dvc()
 print(os.getpid(), flush=True)
 time.sleep(60)
@@ -94,10 +94,10 @@ def start(repository: Repository) -> subprocess.Popen[str]:
 def test_edited_then_killed_then_finished(repository: Repository) -> None:
     set_params(repository.path / "params.yaml", epochs=4)
     edited = start(repository)
-    with (repository.path / "pipeline/augment.py").open("a") as code:
+    with (repository.path / "pipeline/data/augment.py").open("a") as code:
         code.write("# edited\n")
     output, _ = edited.communicate()
-    assert "error: pipeline/augment.py changed while stage_one@t1 ran, so its result is not kept" in output
+    assert "error: pipeline/data/augment.py changed while stage_one@t1 ran, so its result is not kept" in output
     assert "Traceback" not in output
     assert edited.returncode != 0
     assert "modified" in repository.dvc("status", "stage_one@t1")
@@ -175,7 +175,7 @@ def test_files_that_appear_in_a_folder_are_named_and_those_of_file_browsers_let_
 def test_code_that_is_no_longer_what_the_run_began_with_is_named() -> None:
     prepare()
     listed = artifacts.load_json(artifacts.code_file("keys"))
-    artifacts.save_json(artifacts.code_file("keys"), listed | {"pipeline/key.py": "of another version"})
+    artifacts.save_json(artifacts.code_file("keys"), listed | {"pipeline/selection/key.py": "of another version"})
     with pytest.raises(UserError, match=r"^pipeline/key\.py changed since this run began: `dvc repro` begins again"):
         edit_during("keys")
     edit_during("split")

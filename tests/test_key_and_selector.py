@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import selector_state
 from torch.nn import functional
 
+from harness.tiny import selector_state
 from pipeline.errors import UserError
-from pipeline.key import closed_form_key, cosine, trained_key
-from pipeline.selector import select_tasks
+from pipeline.selection.key import closed_form_key, cosine, trained_key
+from pipeline.selection.selector import select_tasks
 
 OWN = torch.tensor([2, 0, 1])
 

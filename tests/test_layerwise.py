@@ -4,15 +4,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY, pretrained_layernorms, random_images
 from torch.nn import functional
 
-from pipeline.backbone import Backbone, build_backbone
-from pipeline.encoder import LayerwiseEncoder
+from harness.tiny import TINY, pretrained_layernorms, random_images
+from pipeline.backbone.timm_vit import VisionTransformer
+from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.feature_table import FeatureTable
-from pipeline.images import Images
-from pipeline.layerwise import (
+from pipeline.inference.encoder import LayerwiseEncoder
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.progress import Progress
+from pipeline.tuning.layerwise import (
     encode_layerwise,
     initial_attention,
     initial_keys,
@@ -20,10 +22,8 @@ from pipeline.layerwise import (
     similarity,
     with_layerwise_norms,
 )
-from pipeline.progress import Progress
-from pipeline.timm_vit import VisionTransformer
-from pipeline.tuned_parameters import tuned_names
-from pipeline.tuning import Schedule, tune_layernorms
+from pipeline.tuning.loop import Schedule, tune_layernorms
+from pipeline.tuning.parameters import tuned_names
 
 IMAGES = Images.of_pixels(random_images(40))
 TASKS = 3

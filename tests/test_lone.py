@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from parameters import set_params
 from safetensors.torch import load_file
-from stage_repository import run_all
 
-from pipeline import artifacts, lone
-from pipeline.classifier import LEARN, State, TaskFeatures, Training
-from pipeline.head import Head
+from harness.parameters import set_params
+from harness.stage_repository import run_all
+from pipeline.classification import lone
+from pipeline.classification.classifier import LEARN, State, TaskFeatures, Training
+from pipeline.linear.head import Head
 from pipeline.progress import Progress
-from pipeline.selector import lowest_entropy
+from pipeline.selection.selector import lowest_entropy
+from pipeline.store import artifacts
 
 PER_CLASS = 40
 CENTRES = 2 * torch.randn(12, 24, generator=torch.Generator().manual_seed(0)) + 3  # off the origin

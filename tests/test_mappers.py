@@ -8,10 +8,10 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline import gaussians
-from pipeline.key import closed_form_key
-from pipeline.mappers import LEARN, PROTOTYPES, add_prototype
-from pipeline.selector import SCORES, State, num_tasks
+from pipeline.linear import gaussians
+from pipeline.selection.key import closed_form_key
+from pipeline.selection.mappers import LEARN, PROTOTYPES, add_prototype
+from pipeline.selection.selector import SCORES, State, num_tasks
 
 DIM, TASKS, CLASSES = 12, 4, 3
 GENERATOR = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline import metrics
+from pipeline.evaluation import metrics
 
 nan = np.nan
 MATRIX = np.array([[0.9, nan, nan], [0.6, 0.8, nan], [0.7, 0.9, 0.5]])

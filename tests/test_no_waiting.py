@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY_CONFIG, random_images, tiny_weights
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline import augment
-from pipeline.backbone import Backbone, build_backbone
-from pipeline.device import fetch
-from pipeline.features import encode_inputs
-from pipeline.images import Images
-from pipeline.layerwise import similarity, with_layerwise_norms
+from harness.tiny import TINY_CONFIG, random_images, tiny_weights
+from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.data import augment
+from pipeline.data.images import Images
+from pipeline.inference.features import encode_inputs
+from pipeline.machine.device import fetch
 from pipeline.progress import Progress
-from pipeline.tuning import Schedule, tune_layernorms
+from pipeline.tuning.layerwise import similarity, with_layerwise_norms
+from pipeline.tuning.loop import Schedule, tune_layernorms
 
 META = torch.device("meta")  # whoever asks for a value of its tensors gets an error
 SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=1, min_crop=0.3, flip=True)

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from imports import ROOT
-from parameters import set_params
 from PIL import Image
-from tiny import random_images
 
-from benchmarks.stage_order import run_stage
+from harness.parameters import set_params
+from harness.root import ROOT
+from harness.stage_order import run_stage
+from harness.tiny import random_images
 from pipeline.params import read_mapping
-from pipeline.tuning import Schedule, too_few_steps
+from pipeline.tuning.loop import Schedule, too_few_steps
 
 
 @pytest.mark.usefixtures("tiny_repository")

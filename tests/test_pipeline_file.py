@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from imports import ROOT
 from ruamel.yaml import YAML
 
-from benchmarks.stage_order import in_order
-from pipeline import artifacts
-from pipeline.code import digests, modules, read_sources
+from harness.root import ROOT
+from harness.stage_order import in_order
 from pipeline.params import Record
+from pipeline.runtime.code import digests, modules, read_sources
+from pipeline.store import artifacts
 from pipeline.tasks import chain
 
 yaml = YAML(typ="safe", pure=True)
@@ -107,8 +107,8 @@ def test_stages_import_the_library_and_never_the_reverse() -> None:
 
 
 def test_an_artifact_path_is_spelled_the_same_in_the_code() -> None:
-    """Every data or artifact path of dvc.yaml is one that pipeline.artifacts knows."""
-    source = (ROOT / "pipeline/artifacts.py").read_text()
+    """Every data or artifact path of dvc.yaml is one that pipeline.store.artifacts knows."""
+    source = (ROOT / "pipeline/store/artifacts.py").read_text()
     for stage in STAGES.values():
         for path in (*stage["deps"], *stage.get("outs", [])):
             name = path if isinstance(path, str) else next(iter(path))

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from imports import ROOT
+
+from harness.root import ROOT
 
 
 @pytest.mark.parametrize("command", ["pipeline --help", "pipeline.dvc repro", "stages.code", "stages.predict a.png"])

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from dvc_render.vega import VegaRenderer
-from dvc_repository import Repository
-from imports import ROOT
-from parameters import set_params
 
-from pipeline import artifacts
+from harness.dvc_repository import Repository
+from harness.parameters import set_params
+from harness.root import ROOT
+from pipeline.store import artifacts
 
 OVER_TASKS, MATRIX, SELECTION = "Average accuracy over the tasks", "Accuracy matrix", "Selected task by true task"
 PAGE = ROOT / ".dvc/plots/page.html"

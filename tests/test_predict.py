@@ -4,25 +4,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from parameters import set_params
 from PIL import Image
 from safetensors.torch import load_file
-from stage_repository import refusal, run_all
 from typer.testing import CliRunner
 
-from benchmarks.stage_order import run_stage
-from pipeline import artifacts, cls
-from pipeline import classifier as classifiers
+from harness.parameters import set_params
+from harness.stage_order import run_stage
+from harness.stage_repository import refusal, run_all
 from pipeline.__main__ import app
-from pipeline.classifier import LEARN
-from pipeline.cumulative import part
-from pipeline.evaluation import step_heads
-from pipeline.feature_table import FeatureTable
-from pipeline.head import Head
-from pipeline.images import Images
-from pipeline.manifest import Settings, read_manifest
+from pipeline.classification import classifier as classifiers
+from pipeline.classification import cls
+from pipeline.classification.classifier import LEARN
+from pipeline.data.images import Images
+from pipeline.evaluation.predictions import step_heads
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.manifest import Settings, read_manifest
+from pipeline.linear.head import Head
 from pipeline.params import read_params
-from pipeline.selector import ONE_MODEL, SCORES
+from pipeline.selection.selector import ONE_MODEL, SCORES
+from pipeline.store import artifacts
+from pipeline.store.cumulative import part
 from stages import evaluate, predict
 
 PARAMS = Path("params.yaml")

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from imports import ROOT
 
 from backbones.glyph_vit import pretrain
 from backbones.glyph_vit.strokes import stroke_bitmaps
-from pipeline import artifacts, glyphs
-from pipeline.backbone import build_backbone
-from pipeline.backbones import EMBEDDED, PRETRAINED, Embedded, fetch_backbone
+from harness.root import ROOT
+from pipeline.backbone.pretrained import EMBEDDED, PRETRAINED, Embedded, fetch_backbone
+from pipeline.backbone.vit import build_backbone
+from pipeline.data.sets import glyphs
+from pipeline.data.sets.glyphs import CANVAS
 from pipeline.errors import UserError
-from pipeline.glyphs import CANVAS
+from pipeline.store import artifacts
 
 HERE = ROOT / "backbones/glyph_vit"
 
@@ -42,7 +43,7 @@ def test_unknown_changed_and_missing_weights_are_named(tmp_path: Path, monkeypat
         fetch_backbone("glyph_vit", PRETRAINED)
     (tmp_path / "w").write_bytes(b"other")
     monkeypatch.setitem(EMBEDDED, "other", Embedded(Path("w"), "0" * 64))
-    with pytest.raises(UserError, match=r"w is not the file that pipeline/backbones.py names"):
+    with pytest.raises(UserError, match=r"w is not the file that pipeline/backbone/pretrained.py names"):
         fetch_backbone("other", PRETRAINED)
 
 

@@ -6,15 +6,15 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from parameters import PLAIN
 from PIL import Image
 
-from pipeline.classifier import LEARN
-from pipeline.explanations import explain
-from pipeline.figures import curves, heat_map
-from pipeline.methods import BASELINES, METHODS, verdict
-from pipeline.report import Result, escape, render
-from pipeline.selector import Selection
+from harness.parameters import PLAIN
+from pipeline.classification.classifier import LEARN
+from pipeline.evaluation.methods import BASELINES, METHODS, verdict
+from pipeline.report.explanations import explain
+from pipeline.report.figures import curves, heat_map
+from pipeline.report.markdown import Result, escape, render
+from pipeline.selection.selector import Selection
 
 RESULT = Result(
     params=PLAIN | {"seed": 3, "epochs": 5},

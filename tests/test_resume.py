@@ -10,17 +10,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parameters import set_params
-from stage_repository import digests, prepare
-from tiny import pretrained_layernorms, random_images
 
-from benchmarks.stage_order import run_stage
-from pipeline import artifacts, resume
-from pipeline.backbone import Backbone
-from pipeline.images import Images
+from harness.parameters import set_params
+from harness.stage_order import run_stage
+from harness.stage_repository import digests, prepare
+from harness.tiny import pretrained_layernorms, random_images
+from pipeline.backbone.vit import Backbone
+from pipeline.data.images import Images
 from pipeline.progress import Progress
-from pipeline.training import Training
-from pipeline.tuning import Schedule, tune_layernorms
+from pipeline.runtime import resume
+from pipeline.store import artifacts
+from pipeline.tuning.loop import Schedule, tune_layernorms
+from pipeline.tuning.state import Training
 
 EPOCHS, STEPS = 3, 3
 SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=EPOCHS, min_crop=0.5, flip=True)

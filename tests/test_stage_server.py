@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage_server
 from pipeline.errors import UserError
+from pipeline.runtime import stage_server
 
 
 def test_a_stage_runs_the_modules_of_its_own_folder_from_the_first_on(tmp_path: Path) -> None:

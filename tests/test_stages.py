@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from parameters import set_params
 from safetensors.torch import load_file
-from stage_repository import CLASSES, TEST_PER_CLASS, TRAIN_PER_CLASS, digests, prepare, run_all
-from tiny import random_images
 from typer.testing import CliRunner
 
-from benchmarks.stage_order import run_stage
-from pipeline import artifacts
+from harness.parameters import set_params
+from harness.stage_order import run_stage
+from harness.stage_repository import CLASSES, TEST_PER_CLASS, TRAIN_PER_CLASS, digests, prepare, run_all
+from harness.tiny import random_images
 from pipeline.__main__ import app
+from pipeline.data.images import Images
+from pipeline.data.packing import content_numbers, stored
 from pipeline.errors import UserError
-from pipeline.images import Images
-from pipeline.packing import content_numbers, stored
+from pipeline.store import artifacts
 
 
 @pytest.mark.usefixtures("tiny_finished")

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from imports import ROOT
+
+from harness.root import ROOT
 
 HEAVY = {"torch", "torchvision", "timm", "matplotlib", "numpy", "scipy", "sklearn", "dvc", "lightning_fabric"}
 

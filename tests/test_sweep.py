@@ -12,17 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 from dvc.utils.hydra import apply_overrides
-from dvc_repository import Repository
-from imports import ROOT
-from parameters import set_params
 from PIL import Image
 
-from benchmarks.kill import running_in
-from pipeline import code
+from benchmarks.faults.kill import running_in
+from harness.dvc_repository import Repository
+from harness.parameters import set_params
+from harness.root import ROOT
 from pipeline.errors import UserError
-from pipeline.experiments import Sweep, _quoted, cells, read_sweep
-from pipeline.own_inputs import own_inputs
+from pipeline.experiments.own_inputs import own_inputs
+from pipeline.experiments.queue import Sweep, _quoted, cells, read_sweep
 from pipeline.params import read_mapping
+from pipeline.runtime import code
 
 GRID = """
 seeds: [0]
@@ -213,9 +213,9 @@ def test_a_name_stands_for_parameters_and_code(monkeypatch: pytest.MonkeyPatch) 
     set_params(Path("params.yaml"), epochs=9)
     changed = cells(sweep)
     assert not {cell.name for cell in first} & {cell.name for cell in changed}
-    Path("pipeline/report.py").write_text("# other words")
+    Path("pipeline/report/markdown.py").write_text("# other words")
     assert cells(sweep) == changed, "the report's code has no part in the numbers"
-    Path("pipeline/tuning.py").write_text("# another training")
+    Path("pipeline/tuning/loop.py").write_text("# another training")
     assert not {cell.name for cell in cells(sweep)} & {cell.name for cell in changed}
 
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.data.packing import rows_of
 from pipeline.errors import UserError
-from pipeline.packing import rows_of
 from pipeline.seeds import generator
 from pipeline.tasks import (
     Chain,

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY
 from torch import nn
 
+from harness.tiny import TINY
+from pipeline.backbone.timm_vit import VisionTransformer, create_model
 from pipeline.errors import UserError
-from pipeline.timm_vit import VisionTransformer, create_model
-from pipeline.tuned_parameters import block_names, tuned_names
+from pipeline.tuning.parameters import block_names, tuned_names
 
 MODEL = VisionTransformer(**TINY | {"depth": 3}, num_classes=0)
 

@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TINY, pretrained_layernorms, random_images, tiny_weights
 from torch import nn
 from torch.nn import functional
 
-from pipeline.augment import Views, augment, draw_crops
-from pipeline.backbone import Backbone
+from harness.tiny import TINY, pretrained_layernorms, random_images, tiny_weights
+from pipeline.backbone.timm_vit import VisionTransformer
+from pipeline.backbone.vit import Backbone
+from pipeline.data.augment import Views, augment, draw_crops
+from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.images import Images
 from pipeline.progress import Progress
-from pipeline.timm_vit import VisionTransformer
-from pipeline.tuned_parameters import Tuning
-from pipeline.tuning import Schedule, too_few_steps, tune_layernorms
+from pipeline.tuning.loop import Schedule, too_few_steps, tune_layernorms
+from pipeline.tuning.parameters import Tuning
 
 SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=3, min_crop=1.0, flip=False)
 IMAGES, LABELS = random_images(20), torch.arange(20) % 4

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from stage_repository import refusal
 
-from pipeline import artifacts
-from pipeline.image_files import open_upright, pixels, read_image
-from pipeline.images import Images
-from pipeline.packing import stored, value_ranges
-from pipeline.value_range import to_8_bits, widened
+from harness.stage_repository import refusal
+from pipeline.data.image_files import open_upright, pixels, read_image
+from pipeline.data.images import Images
+from pipeline.data.packing import stored, value_ranges
+from pipeline.data.value_range import to_8_bits, widened
+from pipeline.store import artifacts
 from stages import predict
 
 SIDE = 80

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from parameters import set_params
 from safetensors.torch import load_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all
 from typer.testing import CliRunner
 
-from benchmarks.stage_order import run_stage
-from pipeline import artifacts
+from harness.parameters import set_params
+from harness.stage_order import run_stage
+from harness.stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all
 from pipeline.__main__ import app
-from pipeline.classifier import LEARN
+from pipeline.classification.classifier import LEARN
 from pipeline.errors import UserError
-from pipeline.feature_table import FeatureTable
-from pipeline.gaussians import SHRINKAGE
-from pipeline.methods import ACCURACIES, METHODS
-from pipeline.selector import SCORES
+from pipeline.evaluation.methods import ACCURACIES, METHODS
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.linear.gaussians import SHRINKAGE
+from pipeline.selection.selector import SCORES
+from pipeline.store import artifacts
 
 NORMS = 5  # of the tiny ViT, 16 wide
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.glyph_vit.strokes import stroke_bitmaps
-from pipeline import glyphs
-from pipeline.timm_vit import VisionTransformer
+from pipeline.backbone.timm_vit import VisionTransformer
+from pipeline.data.sets import glyphs
 
 HERE = Path(__file__).parent
 ARCHITECTURE: dict[str, Any] = {

@@ -6,7 +6,7 @@ A few hundred letters are little to pretrain on; a class of random strokes costs
 import torch
 from torch import Tensor
 
-from pipeline.glyphs import CANVAS, INK, uniform
+from pipeline.data.sets.glyphs import CANVAS, INK, uniform
 
 _POINTS = 12  # a curve is drawn as 11 straight segments
 
@@ -39,7 +39,7 @@ def _draw(control: Tensor, half_width: Tensor) -> Tensor:
 
 
 def stroke_bitmaps(classes: int, hands: int, seed: int) -> Tensor:
-    """Invented characters in the layout of `pipeline.glyphs.bitmaps`: uint8 [classes, hands, CANVAS, CANVAS].
+    """Invented characters in the layout of `pipeline.data.sets.glyphs.bitmaps`: uint8 [classes, hands, CANVAS, CANVAS].
 
     A hand moves each control point a little (deviation 0.06) and has its own stroke width.
     """

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks import plain_project
-from benchmarks.clone import ROOT, configure
 from benchmarks.gpu.data import Benchmark, cifar100, default
 from benchmarks.gpu.measuring import Measurement, Setup, figure
-from benchmarks.ratios import Row, seconds
-from benchmarks.stage_order import AFTER_LAYERNORMS, LEARNING, run_stages
-from pipeline import artifacts
+from benchmarks.speed.ratios import Row, seconds
+from harness import plain_project
+from harness.clone import ROOT, configure
+from harness.stage_order import AFTER_LAYERNORMS, LEARNING, run_stages
 from pipeline.params import read_mapping
+from pipeline.store import artifacts
 
 TITLE = "Whole pipelines"
 PAPER, BEST = "the paper's configuration", "presets/best"

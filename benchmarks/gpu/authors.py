@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plain_project
-from benchmarks.against_authors import (
+from benchmarks.gpu.data import Benchmark, cifar100, default
+from benchmarks.gpu.measuring import Measurement, Setup, of_ratio
+from benchmarks.speed.against_authors import (
     Result,
     image_count,
     our_variants,
@@ -16,11 +17,10 @@ from benchmarks.against_authors import (
     results_of_seed,
     summaries,
 )
-from benchmarks.clone import configure
-from benchmarks.gpu.data import Benchmark, cifar100, default
-from benchmarks.gpu.measuring import Measurement, Setup, of_ratio
-from benchmarks.ratios import Row
-from benchmarks.stage_order import run_stages
+from benchmarks.speed.ratios import Row
+from harness import plain_project
+from harness.clone import configure
+from harness.stage_order import run_stages
 
 TITLE = "The authors' schedule against ours"
 GOAL = ">= 10, equally accurate"

@@ -10,8 +10,8 @@ from importlib import metadata
 import torch
 
 from benchmarks.gpu.measuring import Measurement, Setup, figure
-from benchmarks.ratios import Row, machine_name, seconds
-from pipeline.device import synchronise
+from benchmarks.speed.ratios import Row, machine_name, seconds
+from pipeline.machine.device import synchronise
 
 TITLE = "The card"
 _PRODUCTS = 10  # in a row, before they are waited for

@@ -21,8 +21,8 @@ from benchmarks.gpu.measuring import Setup
 from benchmarks.gpu.packages import OPTIONAL, missing
 from benchmarks.gpu.report import Part, Report
 from benchmarks.gpu.runner import Event, run_part, why_not
-from pipeline.command import run_app
 from pipeline.errors import UserError
+from pipeline.runtime.command import run_app
 
 TITLES = {module.__name__.rpartition(".")[2]: module.TITLE for module in (card, vit, authors, accuracy, repeat, inputs)}
 SHARES = {"card": 0.2, "vit": 0.4, "authors": 0.3, "accuracy": 0.6, "repeat": 0.6, "inputs": 1.0}

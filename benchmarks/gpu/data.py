@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cifar100_vit_tiny import NUM_TASKS, params_of
 from benchmarks.gpu.measuring import Setup
-from benchmarks.input_path import write_images
+from benchmarks.speed.input_path import write_images
+from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, params_of
 from pipeline.params import read_mapping
 
 _MINIATURE = {"epochs": 1, "classifier_epochs": 1}

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from benchmarks.gpu.measuring import Measurement, Setup, figure
 from benchmarks.gpu.vit import STATISTICS, TINY
-from benchmarks.input_path import input_rate, model_rate, packed_images, rate
-from benchmarks.ratios import Row
-from pipeline.backbone import Backbone, build_backbone
-from pipeline.device import compute_device
-from pipeline.images import Images, decoding_threads
-from pipeline.timm_vit import VisionTransformer, create_model
-from pipeline.tuned_parameters import tuned_names
+from benchmarks.speed.input_path import input_rate, model_rate, packed_images, rate
+from benchmarks.speed.ratios import Row
+from pipeline.backbone.timm_vit import VisionTransformer, create_model
+from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.data.images import Images, decoding_threads
+from pipeline.machine.device import compute_device
+from pipeline.tuning.parameters import tuned_names
 
 TITLE = "From encoded images to features"
 SIDE = 256  # pixels of the images

@@ -7,7 +7,7 @@ from multiprocessing.context import ForkContext, SpawnContext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from benchmarks.ratios import Row
+from benchmarks.speed.ratios import Row
 
 Full = TypeVar("Full")
 StartMethod = Literal["fork", "spawn"]
@@ -55,6 +55,6 @@ def figure(
 
 
 def of_ratio(row: Mapping[str, Any]) -> Row:
-    """A row of the other benchmarks (benchmarks.ratios) as one of these."""
+    """A row of the other benchmarks (benchmarks.speed.ratios) as one of these."""
     spread = row["spread"] and (round(row["spread"][0], 3), round(row["spread"][1], 3))
     return figure(row["name"], row["ratio"], row["unit"], goal=row["goal"], spread=spread)

@@ -9,14 +9,14 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plain_project
-from benchmarks.determinism import SMALLER, compare, contents
+from benchmarks.faults.determinism import SMALLER, compare, contents
 from benchmarks.gpu.data import Benchmark, default
 from benchmarks.gpu.measuring import Measurement, Setup, figure
 from benchmarks.gpu.operations import differing, operations
-from benchmarks.ratios import Row
-from benchmarks.stage_order import LEARNING, in_order, run_stage
-from benchmarks.step_costs import Workload, stage_one, workload
+from benchmarks.speed.ratios import Row
+from benchmarks.speed.step_costs import Workload, stage_one, workload
+from harness import plain_project
+from harness.stage_order import LEARNING, in_order, run_stage
 
 TITLE = "Two runs with one seed"
 

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ratios import Row
-from pipeline import artifacts
-from pipeline.report import table
+from benchmarks.speed.ratios import Row
+from pipeline.report.markdown import table
+from pipeline.store import artifacts
 
 
 @dataclass

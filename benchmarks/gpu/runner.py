@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.clone import ROOT
 from benchmarks.gpu.measuring import Setup
+from harness.clone import ROOT
 
 Event = dict[str, Any]  # begin, row, skipped, failed
 

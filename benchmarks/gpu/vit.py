@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.gpu.card import matrix_rate
 from benchmarks.gpu.measuring import Measurement, Setup, figure
-from benchmarks.ratios import Row, in_turn, seconds
-from benchmarks.step_costs import (
+from benchmarks.speed.ratios import Row, in_turn, seconds
+from benchmarks.speed.step_costs import (
     SCHEDULE,
     Workload,
     bare_epoch,
@@ -23,12 +23,12 @@ from benchmarks.step_costs import (
     stage_one,
     tensor_peak,
 )
-from pipeline.images import Images
+from pipeline.backbone.timm_vit import VisionTransformer, create_model
+from pipeline.data.images import Images
 from pipeline.progress import Progress
-from pipeline.timm_vit import VisionTransformer, create_model
-from pipeline.training import Training
-from pipeline.tuned_parameters import tuned_names
-from pipeline.tuning import tune_layernorms
+from pipeline.tuning.loop import tune_layernorms
+from pipeline.tuning.parameters import tuned_names
+from pipeline.tuning.state import Training
 
 TITLE = "ViT-B/16 at 224 px, random weights"
 NAME = "vit_base_patch16_224"

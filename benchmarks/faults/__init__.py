@@ -1,0 +1,1 @@
+"""Faults: what people, disks and machines do wrong."""

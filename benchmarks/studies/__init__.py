@@ -1,0 +1,1 @@
+"""Studies: accuracy of methods and schedules."""

@@ -1,0 +1,279 @@
+"""Every selector with every classifier and correction, on the same LayerNorms: what better choices win.
+
+    python -m benchmarks.studies.beyond                     # the embedded default: beyond_glyphs
+    python -m benchmarks.studies.beyond IMAGES WEIGHTS      # CIFAR-100 with ViT-Ti/16 (cifar100_vit_tiny.py): beyond
+    python -m benchmarks.studies.beyond --params mine.yaml  # anything: beyond_mine
+
+A file of parameters is one as in presets/, on top of params.yaml: dataset, data_dir, task_classes or num_tasks,
+backbone, rates. The ordinary pipeline learns the LayerNorms, once per seed. All else works on their features, computed
+once, with the functions that the stages call. Choices are made with `--evaluate-on validation`. Writes
+reports/benchmarks/NAME.md and .json.
+"""
+
+import io
+import os
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, params_of
+from benchmarks.studies.finished_run import FinishedRun, OneModel, load_run, size
+from harness.clone import ROOT, clone, configure, run_dvc, run_plan
+from pipeline.classification.classifier import LEARN as CLASSIFIERS
+from pipeline.classification.classifier import TaskFeatures, Training
+from pipeline.evaluation.correction import arc
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.rematch import rematch
+from pipeline.linear.head import Head
+from pipeline.params import read_mapping
+from pipeline.progress import Progress
+from pipeline.report.markdown import table
+from pipeline.seeds import generator
+from pipeline.selection.mappers import LEARN as MAPPERS
+from pipeline.selection.mappers import add_prototype
+from pipeline.selection.selector import ENTROPY, ONE_MODEL, SCORES, lowest_entropy
+from pipeline.store import artifacts
+from pipeline.tasks import task_name
+
+SEE_SELECTED = ("softmax", "ncm")  # classifiers that learn from features under the selected LayerNorms
+OF_ONE_MODEL = ("softmax", "ncm", "lda", "carried_gaussians")
+OF_FROZEN = ("softmax", "ncm", "lda")
+CORRECTIONS = ("none", "arc", "rematch")
+_TAKEN = ("glyphs", "validation")  # names of settings that would be the pages of another
+ARC_GAMMA, ARC_TEMPERATURE, ROUNDS = 1.0, 1.2, 3
+State = dict[str, Tensor]
+Row = tuple[str, str, str]  # selector, classifier, correction
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the table is about."""
+
+    title: str
+    name: str  # of the clone and of the result
+    num_tasks: int
+    changes: Mapping[str, Any]  # in params.yaml
+
+
+def setting_of(images: Path | None, weights: Path | None, params: Path | None) -> Setting:
+    """What the arguments ask for; every setting has pages of its own. Ends with a line where they make no sense."""
+    if params and not images:
+        changes = read_mapping(params)
+        if params.stem in _TAKEN or params.stem.endswith("_validation"):
+            raise SystemExit(f"{params}: beyond_{params.stem} is another result's page: give the file another name")
+        whole = read_mapping(ROOT / "params.yaml") | changes
+        for key in ("data_dir", "backbone_weights"):  # relative ones mean this checkout, not its clone
+            if key in changes:
+                changes[key] = str((ROOT / changes[key]).resolve())
+        num_tasks = len(whole["task_classes"]) if "num_tasks" not in changes else whole["num_tasks"]
+        title = f"{params.stem}: {whole['dataset']}, {whole['backbone']}"
+        return Setting(title, f"beyond_{params.stem}", num_tasks or whole["num_tasks"], changes)
+    if images and weights and not params:
+        return Setting("CIFAR-100, ViT-Ti/16 at 96 px", "beyond", NUM_TASKS, params_of(images, weights))
+    if images or weights:
+        raise SystemExit("give IMAGES and WEIGHTS of CIFAR-100, or --params FILE for anything else")
+    return Setting("glyphs, glyph_vit", "beyond_glyphs", 5, {})
+
+
+def selections(run: FinishedRun, selector: str) -> tuple[list[Tensor], Tensor, State]:
+    """Tasks selected for each task's training images when it was the newest, for the test images in the end; state."""
+    if selector == "oracle":
+        return [torch.full_like(labels, task) for task, labels in enumerate(run.train_labels)], run.test_tasks, {}
+    heads = run.auxiliary_heads
+    if selector == ENTROPY:
+        trains = [
+            lowest_entropy([h.logits(f) for h, f in zip(heads[: task + 1], features, strict=False)])
+            for task, features in enumerate(run.train_features)
+        ]
+        return trains, lowest_entropy([h.logits(f) for h, f in zip(heads, run.test_features, strict=True)]), {}
+    state: State = {}
+    trains = []
+    for task, (queries, labels) in enumerate(zip(run.train_queries, run.train_labels, strict=True)):
+        if selector == "key":
+            state = add_prototype(state, torch.nn.functional.normalize(queries, dim=1).mean(0))
+        else:
+            state = MAPPERS[selector](state, queries, labels, generator(run.seed, "keys", task))
+        trains.append(SCORES[selector](state, queries).argmax(1))
+    return trains, SCORES[selector](state, run.test_queries).argmax(1), state
+
+
+def learn(
+    run: FinishedRun, classifier: str, seen: list[Tensor], model: OneModel, params: Mapping[str, Any]
+) -> tuple[State, Head]:
+    """State and head after the last task. seen: [N, D] of each task, as at inference; model: own features, before."""
+    state: State = {}
+    head = Head(torch.empty(0), torch.empty(0))
+    for task, labels in enumerate(run.train_labels):
+        training = Training(
+            batch_size=params["classifier_batch_size"],
+            lr=params["classifier_lr"],
+            epochs=params["classifier_epochs"],
+            start=None,
+            generator=generator(run.seed, "stage_two", task),
+            progress=Progress("", 0),
+        )
+        given = TaskFeatures(seen[task][None], model.own[task], model.before[task], labels)
+        with redirect_stdout(io.StringIO()):  # hundreds of heads are trained here
+            state, head = CLASSIFIERS[classifier](state, given, training)
+    return state, head
+
+
+def answers(run: FinishedRun, head: Head, features: Tensor, selected: Tensor, correction: str) -> tuple[Tensor, float]:
+    """Predicted classes [M] of the test images, and how many passes an image the correction took."""
+    image = torch.arange(len(selected))
+    sizes = torch.tensor([int(labels.max()) + 1 for labels in run.train_labels])
+    class_tasks = torch.arange(run.num_tasks).repeat_interleave(sizes)
+    if correction == "arc":
+        return arc(head.logits(features), class_tasks, gamma=ARC_GAMMA, temperature=ARC_TEMPERATURE), 0.0
+    if correction == "rematch":
+        empty = FeatureTable.empty(features.shape[1])
+        final = FeatureTable(image, selected, features, image[None], empty.own_rows, selected[None], empty.tuned_passes)
+        result = rematch(final, [head], class_tasks, lambda i, t: run.test_features[t, i], rounds=ROUNDS)
+        return result.predictions[0], int(result.asked[0]) / len(selected)
+    return head.logits(features).argmax(1), 0.0
+
+
+def score(run: FinishedRun, predicted: Tensor) -> float:
+    """Average accuracy in percent."""
+    right = (predicted == run.test_labels).float()
+    return 100 * statistics.fmean(float(right[run.test_tasks == task].mean()) for task in range(run.num_tasks))
+
+
+def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
+    """Accuracy and costs where a task is selected for each image."""
+    learned: dict[str, tuple[State, Head]] = {}  # of classifiers that see own features only, whatever selects
+    image = torch.arange(len(run.test_labels))
+    for selector in (*SCORES, ENTROPY, "oracle"):
+        trains, test, selector_state = selections(run, selector)
+        seen = [f[s, torch.arange(len(s))] for f, s in zip(run.train_features, trains, strict=True)]
+        passes = {"oracle": 1, ENTROPY: run.num_tasks}.get(selector, 2)
+        for classifier in CLASSIFIERS:
+            if classifier == "carried_gaussians":
+                continue
+            if classifier in SEE_SELECTED or classifier not in learned:
+                learned[classifier] = learn(run, classifier, seen, run.latest, params)
+            state, head = learned[classifier]
+            kept = size([*selector_state.values(), *state.values()]) / run.num_tasks + run.layernorm_bytes
+            for correction in CORRECTIONS if selector != "oracle" else ("none",):
+                predicted, more = answers(run, head, run.test_features[test, image], test, correction)
+                yield (
+                    (selector, classifier, correction),
+                    {
+                        "average_accuracy": score(run, predicted),
+                        "selection_accuracy": 100 * float((test == run.test_tasks).float().mean()),
+                        "passes": passes + more,
+                        "bytes_per_task": kept,
+                    },
+                )
+
+
+def rows_of_one_model(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
+    """Accuracy and costs where one model serves all tasks: a set of LayerNorms, or the frozen backbone."""
+    last = torch.full_like(run.test_tasks, run.num_tasks - 1)
+    frozen = OneModel(own=run.train_queries, before=run.train_queries, test=run.test_queries)
+    models = {"latest": run.latest, "average": run.average, "frozen": frozen}
+    for name, model in models.items():
+        for classifier in OF_ONE_MODEL if name in ONE_MODEL else OF_FROZEN:
+            state, head = learn(run, classifier, model.own, model, params)
+            kept = size(list(state.values())) + (run.layernorm_bytes if name in ONE_MODEL else 0)
+            for correction in ("none", "arc"):
+                predicted, _ = answers(run, head, model.test, last, correction)
+                yield (
+                    (name, classifier, correction),
+                    {"average_accuracy": score(run, predicted), "passes": 1.0, "bytes_per_task": kept / run.num_tasks},
+                )
+
+
+def summarise(runs: Mapping[int, Mapping[Row, Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Mean over the seeds, best first."""
+    rows = []
+    for key in next(iter(runs.values())):
+        values = [results[key] for results in runs.values()]
+        mean = {name: round(statistics.fmean(value[name] for value in values), 2) for name in values[0]}
+        accuracy = [value["average_accuracy"] for value in values]
+        rows.append(
+            dict(zip(("selector", "classifier", "correction"), key, strict=True))
+            | {
+                "average_accuracy_mean": mean["average_accuracy"],
+                "average_accuracy_std": round(statistics.stdev(accuracy), 2) if len(accuracy) > 1 else 0.0,
+                "average_accuracies": [round(value, 2) for value in accuracy],
+                "selection_accuracy": mean.get("selection_accuracy"),
+                "passes": mean["passes"],
+                "bytes_per_task": round(mean["bytes_per_task"]),
+                "seeds": list(runs),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["average_accuracy_mean"])
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The table in Markdown."""
+    rows = [
+        (
+            " + ".join(row[name] for name in ("selector", "classifier", "correction") if row[name] != "none"),
+            f"{row['average_accuracy_mean']:.1f} ± {row['average_accuracy_std']:.1f}",
+            "" if row["selection_accuracy"] is None else f"{row['selection_accuracy']:.1f}",
+            f"{row['passes']:.2f}",
+            f"{row['bytes_per_task']:,}",
+        )
+        for row in report["rows"]
+    ]
+    frozen = "; `frozen` tunes nothing" if any(row["selector"] == "frozen" for row in report["rows"]) else ""
+    header = ("configuration", "average accuracy (%)", "right LayerNorms (%)", "passes", "bytes per task")
+    return f"""\
+# Selectors, classifiers and corrections: {report["title"]}
+
+{report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
+{", ".join(map(str, report["seeds"]))}; all on the same LayerNorms. The paper's configuration is key + softmax; `oracle`
+is told the task; `latest` and `average` keep one set of LayerNorms for all tasks{frozen}. No row keeps a sample of an
+old task. Passes: at inference. {report["machine"]}
+
+{table(header, rows)}
+"""
+
+
+def main(
+    images: Annotated[Path | None, typer.Argument(help="Folder train/CLASS/*, test/CLASS/*.")] = None,
+    weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
+    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
+    evaluate_on: Annotated[str, typer.Option(help="test, or validation where choices are made.")] = "test",
+    params_file: Annotated[Path | None, typer.Option("--params", help="Other images: changes to params.yaml.")] = None,
+) -> None:
+    """Run every seed and write the table."""
+    setting = setting_of(images, weights, params_file)
+    folder = clone(setting.name)
+    fixed = {"evaluate_on": evaluate_on, "selection": "query", "tuning": "layernorm", "order": "sequential"}
+    configure(folder, **{**setting.changes, **fixed})
+    run_plan(folder, setting.num_tasks)
+    runs = {}
+    for seed in map(int, seeds.split(",")):
+        configure(folder, seed=seed)
+        run_dvc(folder, "repro", f"stage_one@{task_name(setting.num_tasks - 1)}")
+        with chdir(folder):
+            params = read_mapping(Path("params.yaml"))
+            run = load_run(seed, setting.num_tasks, params)
+            runs[seed] = dict([*rows_of_selectors(run, params), *rows_of_one_model(run, params)])
+    report = {
+        "rows": summarise(runs),
+        "title": setting.title,
+        "num_tasks": setting.num_tasks,
+        "evaluate_on": evaluate_on,
+        "seeds": list(runs),
+        "machine": f"{os.cpu_count()} CPU cores.",
+    }
+    suffix = "" if evaluate_on == "test" else f"_{evaluate_on}"
+    result = ROOT / f"reports/benchmarks/{setting.name}{suffix}.json"
+    artifacts.save_plain_json(result, report)
+    artifacts.save_bytes(result.with_suffix(".md"), page(report).encode())
+    print(page(report))
+
+
+if __name__ == "__main__":
+    typer.run(main)

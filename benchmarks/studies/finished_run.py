@@ -1,0 +1,107 @@
+"""A finished run as selectors and classifiers see it: queries, and features under every model, computed once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.backbone.vit import build_backbone
+from pipeline.data.images import Images
+from pipeline.linear.head import Head, task_heads
+from pipeline.machine.device import compute_device
+from pipeline.progress import Progress
+from pipeline.store import artifacts
+from pipeline.store.cumulative import row, running_means
+from pipeline.tasks import task_name
+
+
+@dataclass(frozen=True)
+class OneModel:
+    """Features under models of which each serves all tasks so far."""
+
+    own: list[Tensor]  # [N, D] of each task's training images under the model after it
+    before: list[Tensor]  # [N, D] under the model before it
+    test: Tensor  # [M, D] under the last model
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Queries, and features under the LayerNorms of every task that was known."""
+
+    seed: int
+    train_queries: list[Tensor]  # [N, D] of each task
+    train_labels: list[Tensor]  # [N] of each task, from 0
+    train_features: list[Tensor]  # [t + 1, N, D] of task t's images under the LayerNorms of every task up to it
+    test_queries: Tensor  # [M, D]
+    test_features: Tensor  # [T, M, D]
+    test_labels: Tensor  # [M]
+    test_tasks: Tensor  # [M]
+    average: OneModel  # under the running means of the LayerNorms
+    auxiliary_heads: list[Head]
+    layernorm_bytes: int  # of a task
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return len(self.train_queries)
+
+    @property
+    def latest(self) -> OneModel:
+        """Under the newest task's LayerNorms."""
+        own = [features[task] for task, features in enumerate(self.train_features)]
+        before = [self.train_queries[0], *(f[task] for task, f in enumerate(self.train_features[1:]))]
+        return OneModel(own, before, self.test_features[-1])
+
+
+def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRun:
+    """The run of the working folder, in which stage one has finished."""
+    names = [task_name(task) for task in range(num_tasks)]
+    weights, config = artifacts.load_weights(artifacts.BACKBONE)
+    backbone = build_backbone(
+        weights, config, image_size=params["image_size"], normalize=params["normalize"], device=compute_device()
+    )
+    bank = artifacts.load_tensors(artifacts.layernorms_file(names[-1]))
+    means = running_means(bank)
+    trains = [artifacts.load_tensors(artifacts.train_file(name)) for name in names]
+    train_images = [Images.from_tensors(train) for train in trains]
+    queries = [artifacts.load_tensors(artifacts.train_queries_file(name))["queries"] for name in names]
+    test = artifacts.load_tensors(artifacts.TEST)
+    covered = test["tasks"] < num_tasks
+    test_images = Images.from_tensors(test)[covered]
+
+    with Progress(f"features, seed {seed}", images=0) as progress:
+
+        def encode(images: Images, models: Mapping[str, Tensor], task: int) -> Tensor:
+            progress.step(len(images))
+            return backbone.encode(images, row(models, task))
+
+        def under_tasks(images: Images, count: int) -> Tensor:
+            return torch.stack([encode(images, bank, task) for task in range(count)])
+
+        average = OneModel(
+            own=[encode(images, means, task) for task, images in enumerate(train_images)],
+            before=[queries[0], *(encode(images, means, task) for task, images in enumerate(train_images[1:]))],
+            test=encode(test_images, means, num_tasks - 1),
+        )
+        run = FinishedRun(
+            seed=seed,
+            train_queries=queries,
+            train_labels=[train["labels"] for train in trains],
+            train_features=[under_tasks(images, task + 1) for task, images in enumerate(train_images)],
+            test_queries=artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"][covered],
+            test_features=under_tasks(test_images, num_tasks),
+            test_labels=test["labels"][covered],
+            test_tasks=test["tasks"][covered],
+            average=average,
+            auxiliary_heads=task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(names[-1]))),
+            layernorm_bytes=size([tensor[0] for tensor in bank.values()]),
+        )
+        progress.finish()
+    return run
+
+
+def size(tensors: Sequence[Tensor]) -> int:
+    """Bytes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: tiny models, repositories to run in, faults to inject."""

@@ -1,0 +1,181 @@
+"""params.yaml as nobody should write it: wrong types, absurd numbers, contradictions, tags, damaged bytes."""
+
+import io
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from pipeline.classification.classifier import LEARN
+from pipeline.selection.selector import SCORES
+
+# Values that are right each for itself: together they may contradict one another, or fail in a later stage.
+RIGHT: dict[str, list[object]] = {
+    "classes_per_task": [1, 2],
+    "task_classes": [[], [["class 0"], ["class 1", "class 2"]], [["class 0", "class 3"]]],
+    "task_order": ["given", "random"],
+    "num_tasks": [1, 2],
+    "seed": [0, 1, 2**62],
+    "order": ["sequential", "joint"],
+    "evaluate_on": ["test", "validation"],
+    "image_size": [32, 16, 64],
+    "normalize": ["pretrained", "none"],
+    "batch_size": [1, 3, 1_000_000],
+    "classifier_batch_size": [1, 3, 1_000_000],
+    "tuning": ["layernorm", "full", "none"],
+    "tuned_norms": ["all", "attention", "mlp", "final", "last_1", "last_6"],
+    "tuned_parameters": ["both", "scale", "bias"],
+    "layernorm_init": ["previous", "pretrained"],
+    "lr": [0.01, 1e-320, 1000.0],
+    "epochs": [1, 2],
+    "min_crop": [1.0, 0.5, 1e-300],
+    "flip": [True, False],
+    "selection": ["query", "layerwise", "oracle", "latest"],
+    "attention": [True, False],
+    "detach": [True, False],
+    "selector": [*SCORES, "entropy"],
+    "key_method": ["closed_form", "sgd"],
+    "key_lr": [0.0025, 1000.0, 1e-40],
+    "key_epochs": [1, 3],
+    "training": ["two_stage", "single_stage"],
+    "classifier": [*LEARN],
+    "classifier_init": ["fresh", "auxiliary"],
+    "classifier_views": [0, 1, 3],
+    "classifier_lr": [0.005, 1000.0, 1e-320],
+    "classifier_epochs": [1, 4],
+    "correction": ["none", "arc", "arc_retention", "rematch"],
+    "arc_gamma": [1.0, 1e-300, 1e308],
+    "arc_temperature": [1.2, 1.0, 1e308],
+    "arc_beta": [0.0, 0.8, 1.0],
+    "arc_lr": [0.000005, 0, 1000],
+    "rematch_rounds": [1, 3],
+}
+
+# Values that are wrong, most of them by a little.
+WRONG: dict[str, list[object]] = {
+    "dataset": ["glyps", "../images", ""],
+    "data_dir": ["nowhere", "/dev/null", "params.yaml", "a\0b", "\n"],
+    "classes_per_task": [3, 10**9, 10**30, 0],
+    "task_classes": [[["no such"]], [[]], [["class 0"] * 2], [["class 0"]], "class 0", [[1]]],
+    "task_order": ["sorted", True],
+    "num_tasks": [3, 0, 10**12],
+    "seed": [2**64, -1, 0.5],
+    "evaluate_on": ["train"],
+    "backbone": ["vit_tiny_patch16_224.no_such_tag", "resnet18", "hf-hub:a/b", "glyph_vit "],
+    "backbone_weights": ["nowhere.pth", "params.yaml", "images", "a\0b"],
+    "image_size": [33, 7, 0, 5000, 10**30],
+    "batch_size": [10**30, 0, 1.5],
+    "classifier_batch_size": [10**30, 0, 1.5],
+    "tuned_norms": ["last_7", "last_0", "last_" + "9" * 5000, "all\n"],
+    "lr": [1001.0, 1e308, -1, 0, "0.1"],
+    "epochs": [0, 10**7, 1.0, True],
+    "min_crop": [1.0000001, 0],
+    "flip": [1, "yes"],
+    "selector": ["keys", "Key"],
+    "key_epochs": [0],
+    "classifier": ["svm"],
+    "classifier_views": [-1, 10**6],
+    "classifier_lr": [1e30, 0],
+    "arc_gamma": [0],
+    "arc_temperature": [0.5],
+    "arc_beta": [1.1],
+    "arc_lr": [1e308, -1],
+    "rematch_rounds": [0, 10**7],
+    "tasks": [
+        {"t1": {"prev": "t0"}, "t2": {"prev": "t0"}},
+        {"t1; touch pwned": {"prev": "t0"}},
+        {"../../t1": {"prev": "t0"}},
+        {"t1": {"prev": "$(touch pwned)"}},
+        {"t1": None},
+        {},
+        [],
+    ],
+}
+
+# Pieces of YAML that a loader may trip over, run, or follow for ever.
+PIECES = [
+    b"seed: !!python/object/apply:os.system ['touch pwned']\n",
+    b"lr: !!python/name:os.system\n",
+    b"lr: !!timestamp soon\n",
+    b"lr: !!bool maybe\n",
+    b"lr: !!int ''\n",
+    b"lr: 2001-99-99\n",
+    b"seed: " + b"9" * 5000 + b"\n",
+    b"task_classes: &a [*a]\n",
+    b"tasks: &a {t1: *a}\n",
+    b"task_classes: " + b"[" * 400 + b"\n",
+    b"? [a, b]\n: 1\n",
+    b"1: 2\n",
+    b"null: 2\n",
+    b'dataset: "\\ud800"\n',
+    b'data_dir: "\\e[2J\\n\\u202e"\n',
+    b"<<: {lr: 1}\n",
+    b"<<: 1\n",
+    b"---\nlr: 1\n",
+    b"%YAML 9.9\n",
+    b"lr: 0.1\nlr: 0.2\n",
+    b"lr: *nobody\n",
+    b"\t\n",
+    b"\0",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + b"".join(b"%c: &%c [%b]\n" % (c, c, b",".join([b"*%c" % (c - 1)] * 9)) for c in b"bcdefghij")
+    + b"task_classes: *j\n",
+]
+
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from([date(2026, 1, 1), 10**400, "x" * 5000, "1e-3", "$(touch pwned)", "; touch pwned", "\x1b[2J"])
+)
+_ANYTHING = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_SCALARS, inner, max_size=3), max_leaves=6
+)
+
+
+def _of(table: Mapping[str, list[object]]) -> st.SearchStrategy[tuple[str, object]]:
+    return st.sampled_from([(name, value) for name, values in table.items() for value in values])
+
+
+def right() -> st.SearchStrategy[dict[str, object]]:
+    """Values for some parameters, each of which is right for itself."""
+    return st.lists(_of(RIGHT), min_size=1, max_size=12).map(dict)
+
+
+def wrong() -> st.SearchStrategy[dict[str, object]]:
+    """The same, and one that is wrong: a name nobody knows, or any value at all."""
+    anything = st.tuples(st.sampled_from([*RIGHT, "tasks", "dataset", "data_dir", "backbone"]), _ANYTHING)
+    stranger = st.tuples(st.text(max_size=10), _ANYTHING)
+    return st.builds(lambda good, bad: {**good, bad[0]: bad[1]}, right(), _of(WRONG) | _of(WRONG) | anything | stranger)
+
+
+def files(base: Mapping[str, object]) -> st.SearchStrategy[bytes]:
+    """Whole params.yaml files: `base` with other values, right or wrong; or damaged as text."""
+    whole = written(base)
+
+    def rewritten(new: dict[str, object]) -> bytes:
+        return written({**base, **new})
+
+    def damaged(where: int, piece: bytes, kept: int) -> bytes:
+        return whole[:where] + piece + whole[where + kept :]
+
+    place = st.integers(0, len(whole))
+    line = st.sampled_from([0, *(index + 1 for index, byte in enumerate(whole) if byte == ord("\n"))])
+    piece = st.sampled_from(PIECES)
+    cut = st.builds(damaged, place, st.binary(max_size=4), st.integers(0, 40))
+    pierced = st.builds(damaged, line, piece, st.just(0))
+    kinds = [right().map(rewritten)] * 3 + [wrong().map(rewritten)] * 2 + [pierced, cut]
+    return st.sampled_from(kinds).flatmap(lambda kind: kind)
+
+
+def written(params: Mapping[Any, object]) -> bytes:
+    """A mapping as YAML."""
+    text = io.BytesIO()
+    YAML(typ="safe", pure=True).dump(dict(params), text)
+    return text.getvalue()

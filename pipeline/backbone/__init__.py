@@ -1,0 +1,1 @@
+"""The frozen ViT, and where its weights come from."""

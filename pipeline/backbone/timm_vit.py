@@ -1,0 +1,39 @@
+"""What this project uses of timm, importable beside a CPU-only torch too."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from torch import Tensor
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub need not be told what is installed here
+
+from pipeline.machine import torchvision_schemas  # noqa: F401  (before timm, which imports torchvision)
+
+# isort: split
+from timm import create_model, is_model, list_models
+from timm.models import _builder
+from timm.models.vision_transformer import VisionTransformer
+
+__all__ = ["VisionTransformer", "create_model", "create_with_filter", "is_model", "list_models"]
+
+State = dict[str, Tensor]
+
+
+def create_with_filter(name: str, **arguments: object) -> tuple[Any, Callable[[State], State]]:
+    """A timm model with random weights, and what turns a checkpoint as its authors publish it into its state dict.
+
+    Every family has such a filter, with settings that depend on the model's name. timm hands it to the function that
+    loads pretrained weights, and to nobody else: so we stand in for that function while the model is built.
+    """
+    caught: dict[str, Any] = {}
+
+    def load(model: object, *, filter_fn: Callable[[State, object], State] | None, **_: object) -> None:
+        caught.update(model=model, filter_fn=filter_fn)
+
+    with mock.patch.object(_builder, "load_pretrained", load):
+        model = create_model(name, pretrained=True, **arguments)
+    assert caught["model"] is model, "timm builds this model in another way"
+    filter_fn = caught["filter_fn"]
+    return model, lambda state: filter_fn(state, model) if filter_fn else state

@@ -1,0 +1,1 @@
+"""Stage two: how the classes of a task are learned."""

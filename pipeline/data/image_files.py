@@ -1,0 +1,191 @@
+"""Reads image files of any kind as upright 8-bit RGB: greyscale, palettes, alpha, CMYK, 16 bits, EXIF rotation."""
+
+import contextlib
+import importlib
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from pipeline.data import git_lfs
+from pipeline.data.value_range import DEEP_COLOUR, KNOWN, Range, Ranges, extremes, kind, to_8_bits
+from pipeline.errors import REFUSALS, UserError
+
+# Files may be any of these whatever their ending, or what their ending says; their first bytes tell them apart.
+_COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+# Never opened: EPS and WMF may start a program; of the others Pillow has no more than a header.
+_NEVER = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
+HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+HEIF_REMEDY = "`pip install pillow-heif`"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_MAX_PIXELS = 100_000_000  # a side of 10,000: more is a mistake or an attack
+
+
+class BadImageError(Exception):
+    """A file that is no image, truncated or absurdly large; the message says which."""
+
+
+@cache
+def formats() -> dict[str, str]:
+    """What Pillow reads here: endings, each with its format. With pillow-heif installed, HEIC is among them."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    found = Image.registered_extensions()
+    return {end: name for end, name in found.items() if name not in _NEVER and name in {*Image.OPEN, "MPO"}}
+
+
+def open_upright(file: Path | BinaryIO, *, at_least: int | None = None, ranges: Ranges | None = None) -> Image.Image:
+    """The image in RGB, turned as its EXIF says; what is transparent is white. Of several frames it is the first.
+
+    at_least: the shorter side that is enough, so that a large JPEG may be decoded at a fraction of its size. ranges:
+    how more than 8 bits become 8, by kind (pipeline.data.value_range). Raises BadImageError, or FileNotFoundError.
+    """
+    with _opened(file) as image:
+        if at_least is not None:
+            image.draft("RGB", (at_least, at_least))
+        of = kind(image)
+        upright = ImageOps.exif_transpose(image)
+        return _rgb(upright) if of in (None, DEEP_COLOUR) else _grey(upright, of, {**KNOWN, **(ranges or {})})
+
+
+def upright_size(path: Path, *, up_to: int) -> tuple[int, int]:
+    """Width and height of an image as it is when turned; of one of more than `up_to` pixels as its header says.
+
+    Formats tell in different places how an image is to be turned, some behind its pixels, so small ones are decoded.
+    Raises BadImageError, or FileNotFoundError.
+    """
+    with _opened(path) as image:
+        is_enough = image.width == image.height or image.width * image.height > up_to
+        return image.size if is_enough else ImageOps.exif_transpose(image).size
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file begins as an image does."""
+    try:
+        with _opened(path):
+            return True
+    except (BadImageError, OSError):
+        return False
+
+
+def value_extremes(path: Path) -> tuple[str, Range] | None:
+    """The kind of an image of more than 8 bits, and its least and greatest value; None for any other."""
+    with _opened(path) as image:
+        of = kind(image)
+        return None if of is None else (of, _finite(np.asarray(image.convert("RGB") if of == DEEP_COLOUR else image)))
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
+    """An image whose header is read; whatever Pillow raises now or while it is used becomes a BadImageError."""
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise BadImageError("is not a file")  # nor is a pipe, which would be waited for
+    own = formats().get(file.suffix.lower()) if isinstance(file, Path) else None
+    heif = ("HEIF",) if "HEIF" in Image.OPEN else ()
+    try:
+        with Image.open(file, formats=[*_COMMON, *heif, *([own] if own in Image.OPEN else [])]) as image:
+            _check_size(image)
+            yield image
+    except (FileNotFoundError, BadImageError):
+        raise
+    except UnidentifiedImageError:
+        raise BadImageError(_what_it_is(file)) from None
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, RuntimeError, struct.error, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            raise  # no fault of the image
+        raise BadImageError(f"cannot be read: {error}") from None
+    except (Image.DecompressionBombError, OverflowError, ImageCms.PyCMSError) as error:
+        raise BadImageError(f"cannot be read: {error}") from None
+
+
+def _what_it_is(file: Path | BinaryIO) -> str:
+    start = b""
+    if isinstance(file, Path):
+        with file.open("rb") as content:
+            start = content.read(64)
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return f"is HEIC, for which Pillow needs a package: {HEIF_REMEDY}, or convert it to JPEG"
+    if git_lfs.is_pointer(file):
+        return git_lfs.ADVICE
+    return "is not an image that Pillow can read: convert it to PNG or JPEG"
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > _MAX_PIXELS:
+        raise BadImageError(f"{image.width} x {image.height} pixels are more than {_MAX_PIXELS:,}")
+    if not image.width * image.height:
+        raise BadImageError("has no pixels")
+
+
+def is_plain(file: Path | BinaryIO) -> bool:
+    """Whether an image that can be opened is JPEG, PNG or WebP in 8-bit RGB, and not turned."""
+    with _opened(file) as image:
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return (
+            image.format in ("JPEG", "PNG", "WEBP")
+            and image.mode == "RGB"
+            and upright
+            and not image.has_transparency_data
+        )
+
+
+def _grey(image: Image.Image, of: str, ranges: Ranges) -> Image.Image:
+    if of not in ranges:
+        raise BadImageError(
+            f"holds {of} values, as no image of the data set does, so nobody knows which is white: save it as 8-bit"
+        )
+    values = np.asarray(image)
+    _finite(values)
+    return Image.fromarray(to_8_bits(values, ranges[of])).convert("RGB")
+
+
+def _finite(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Range:
+    found = extremes(values)
+    if found is None:
+        raise BadImageError("has no pixel that is a number")
+    return found
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "LAB":  # which Pillow leaves to its colour management
+        spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        turned = ImageCms.profileToProfile(image, *spaces, outputMode="RGB")
+        assert turned is not None
+        return turned
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """uint8 [H, W, 3] of an RGB image."""
+    return torch.from_numpy(np.asarray(image).copy())
+
+
+def square(image: Image.Image, size: int) -> Tensor:
+    """Its middle square, scaled to `size`: uint8 [size, size, 3]."""
+    return pixels(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+
+
+def read_image(path: Path, size: int, ranges: Ranges | None = None) -> Tensor:
+    """A user's image file, its middle square scaled to `size`: uint8 [size, size, 3].
+
+    ranges: those of the data set that the learner saw. Raises UserError for a file that is missing, not an image,
+    truncated or absurdly large.
+    """
+    try:
+        return square(open_upright(path, ranges=ranges), size)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except BadImageError as error:
+        raise UserError(f"{path} {error}") from None

@@ -1,0 +1,103 @@
+"""Which files below a folder are images, and what is left out: nothing in silence but what no user put there."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.data.image_files import HEIF_REMEDY, HEIF_SUFFIXES, formats, is_image
+from pipeline.data.system_files import is_of_system
+from pipeline.errors import UserError
+
+# With such an ending a file is an image, and refused if it can't be read. With another of Pillow's, or none, it is one
+# if its first bytes say so.
+_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+_SHOWN = 8  # endings, folders
+AGAIN = "`dvc repro -f download`"  # DVC doesn't notice what is installed
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds, in alphabetical order."""
+
+    images: list[Path]
+    left_out: list[Path]
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, and links to folders, in alphabetical order; none where it is no folder."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if path.is_dir() and not is_of_system(path.name))
+
+
+def list_images(folder: Path, *, deep: bool = True) -> Listing:
+    """The images in a folder, and in those inside at any depth if deep. Raises UserError for a link to a folder."""
+    images: list[Path] = []
+    left_out: list[Path] = []
+    for here, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = (
+            sorted(no_link(Path(here, name)).name for name in folders if not is_of_system(name)) if deep else []
+        )
+        for path in (Path(here, name) for name in files if not is_of_system(name)):
+            (images if _counts_as_image(path) else left_out).append(path)
+    return Listing(sorted(images), sorted(left_out))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _counts_as_image(path: Path) -> bool:
+    ending = path.suffix.lower()
+    return ending in _SUFFIXES or ((not ending or ending in formats()) and path.is_file() and is_image(path))
+
+
+def describe_left_out(folder: Path, paths: Iterable[Path]) -> list[str]:
+    """A line on files that are no images, by ending and count; none where there are none."""
+    counts = Counter(path.suffix.lower() or "without ending" for path in paths)
+    if not counts:
+        return []
+    shown = [f"{count} {ending}" for ending, count in counts.most_common(_SHOWN)]
+    more = ", ..." if len(counts) > _SHOWN else ""
+    install = f"; for HEIC, {HEIF_REMEDY}, then {AGAIN}" if HEIF_SUFFIXES & counts.keys() else ""
+    return [
+        f"{folder}: left out {counts.total()} files that Pillow does not read as images: "
+        f"{', '.join(shown)}{more}{install}"
+    ]
+
+
+def describe_depth(folder: Path, classes: Iterable[tuple[Path, Listing]]) -> list[str]:
+    """A line on images in folders inside class folders; none where there are none."""
+    deep = [path.parent for of, listing in classes for path in listing.images if path.parent != of]
+    if not deep:
+        return []
+    inside = sorted({str(path.relative_to(folder)) for path in deep})
+    more = ", ..." if len(inside) > _SHOWN else ""
+    return [
+        f"{folder}: {len(deep)} images lie in folders inside those of the classes and count as theirs: "
+        f"{', '.join(inside[:_SHOWN])}{more}"
+    ]
+
+
+def class_name(folder: Path) -> str:
+    """A class is called as its folder, in composed Unicode: archives from macOS hold names that are decomposed.
+
+    Raises UserError for a name that is not UTF-8.
+    """
+    if folder.name.encode(errors="replace").decode() != folder.name:
+        raise UserError(f"{folder}: the name of this class is not UTF-8: rename the folder")
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def no_link(folder: Path) -> Path:
+    """The folder. Raises UserError for a link to one: DVC doesn't look behind it."""
+    if folder.is_symlink():
+        raise UserError(
+            f"{folder} is a link to a folder, in which DVC notices no change: put the folder itself there, or one of "
+            "links to its files (remove the link, then `cp -rs ORIGINAL LINK`)"
+        )
+    return folder

@@ -1,0 +1,149 @@
+"""Data sets that torchvision reads: it names the files and their MD5; we fetch and unpack them where it looks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.machine import torchvision_schemas  # noqa: F401  (before torchvision)
+
+# isort: split
+from torchvision import datasets
+
+from pipeline.data.archives import unpack
+from pipeline.data.fetch import Remote, fetch
+from pipeline.data.image_set import ImageSet
+from pipeline.data.sets.image_folder import class_files, image_set, stratified_split
+from pipeline.errors import UserError
+
+# In EuroSAT's download() only.
+_EUROSAT = Remote(
+    "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+    "c8fa014336c82ac7804f0398fcb19387",
+    95,
+)
+_FASHION, _FLOWERS = datasets.FashionMNIST, datasets.Flowers102
+
+# The files of each data set. torchvision names no sizes: these are about what the servers send, in megabytes.
+REMOTES: dict[str, list[Remote]] = {
+    "cifar100": [Remote(datasets.CIFAR100.url, datasets.CIFAR100.tgz_md5, 169)],
+    "fashion_mnist": [
+        Remote(_FASHION.mirrors[0] + file, md5, megabytes)
+        for (file, md5), megabytes in zip(_FASHION.resources, (26.4, 0.1, 4.4, 0.1), strict=True)
+    ],
+    "svhn": [
+        Remote(datasets.SVHN.split_list[split][0], datasets.SVHN.split_list[split][2], megabytes)
+        for split, megabytes in (("train", 182), ("test", 64))
+    ],
+    "flowers102": [
+        Remote(_FLOWERS._download_url_prefix + file, md5, megabytes)
+        for (file, md5), megabytes in zip(_FLOWERS._file_dict.values(), (345, 0.1, 0.1), strict=True)
+    ],
+    "food101": [Remote(datasets.Food101._URL, datasets.Food101._MD5, 4996)],
+    "dtd": [Remote(datasets.DTD._URL, datasets.DTD._MD5, 625)],
+    "eurosat": [_EUROSAT],
+}
+
+
+def load(name: str, scratch: Path) -> ImageSet:
+    """A data set of this module, with an empty folder to unpack in. Raises UserError for content that is another."""
+    with _described(name):
+        return _LOADERS[name](scratch)
+
+
+def _unpack_all(name: str, folder: Path) -> None:
+    """Every file of a data set, fetched and unpacked."""
+    for remote in REMOTES[name]:
+        unpack(fetch(remote, name), folder)
+
+
+def _cifar100(scratch: Path) -> ImageSet:
+    cls = datasets.CIFAR100
+    _unpack_all("cifar100", scratch)
+    train, test = (cls(scratch, train=is_train) for is_train in (True, False))
+    pixels = [torch.from_numpy(split.data) for split in (train, test)]
+    return _labelled(train.classes, pixels[0], train.targets, pixels[1], test.targets)
+
+
+def _fashion_mnist(scratch: Path) -> ImageSet:
+    cls = datasets.FashionMNIST
+    _unpack_all("fashion_mnist", scratch / "FashionMNIST/raw")
+    train, test = (cls(scratch, train=is_train) for is_train in (True, False))
+    colour = [split.data[..., None].expand(-1, -1, -1, 3) for split in (train, test)]  # grey three times
+    return _labelled(cls.classes, colour[0], train.targets, colour[1], test.targets)
+
+
+def _svhn(scratch: Path) -> ImageSet:
+    _unpack_all("svhn", scratch)
+    train, test = (datasets.SVHN(scratch, split=split) for split in ("train", "test"))
+    pixels = [torch.from_numpy(np.ascontiguousarray(split.data.transpose(0, 2, 3, 1))) for split in (train, test)]
+    return _labelled([str(digit) for digit in range(10)], pixels[0], train.labels, pixels[1], test.labels)
+
+
+def _flowers102(scratch: Path) -> ImageSet:
+    """Training is the official train and validation split, 20 images a class, as continual learning takes it."""
+    cls = datasets.Flowers102
+    _unpack_all("flowers102", scratch / "flowers-102")
+    train, val, test = (cls(scratch, split=split) for split in ("train", "val", "test"))
+    classes = getattr(cls, "classes", None) or [f"flower {number}" for number in range(1, 103)]
+    return _labelled(
+        classes, train._image_files + val._image_files, train._labels + val._labels, test._image_files, test._labels
+    )
+
+
+def _food101(scratch: Path) -> ImageSet:
+    cls = datasets.Food101
+    _unpack_all("food101", scratch)
+    train, test = (cls(scratch, split=split) for split in ("train", "test"))
+    return _labelled(train.classes, train._image_files, train._labels, test._image_files, test._labels)
+
+
+def _dtd(scratch: Path) -> ImageSet:
+    """The first of the ten official partitions; training is its train and validation split."""
+    cls = datasets.DTD
+    _unpack_all("dtd", scratch / "dtd")
+    train, val, test = (cls(scratch, split=split) for split in ("train", "val", "test"))
+    files, labels = train._image_files + val._image_files, train._labels + val._labels
+    return _labelled(train.classes, files, labels, test._image_files, test._labels)
+
+
+def _eurosat(scratch: Path) -> ImageSet:
+    """No official split: about a fifth of each class is for testing, always the same."""
+    _unpack_all("eurosat", scratch)
+    return image_set(*stratified_split(class_files(scratch / "2750")))
+
+
+_LOADERS = {
+    "cifar100": _cifar100,
+    "fashion_mnist": _fashion_mnist,
+    "svhn": _svhn,
+    "flowers102": _flowers102,
+    "food101": _food101,
+    "dtd": _dtd,
+    "eurosat": _eurosat,
+}
+
+
+@contextmanager
+def _described(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, OSError, KeyError, ValueError) as error:  # torchvision: not found, corrupted, misshapen
+        raise UserError(
+            f"downloads/{name} does not hold {name} ({error}): delete that folder, then `dvc repro`"
+        ) from None
+
+
+def _labelled(
+    classes: Sequence[str],
+    train_images: Tensor | Sequence[Path],
+    train_labels: Any,  # noqa: ANN401  (a list, an array or a tensor)
+    test_images: Tensor | Sequence[Path],
+    test_labels: Any,  # noqa: ANN401
+) -> ImageSet:
+    train, test = (torch.as_tensor(labels, dtype=torch.int64) for labels in (train_labels, test_labels))
+    return ImageSet(list(classes), [""] * len(classes), train_images, train, test_images, test)

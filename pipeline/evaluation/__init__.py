@@ -1,0 +1,1 @@
+"""Predictions after every step, corrections, and metrics."""

@@ -1,0 +1,100 @@
+"""Corrections at test time: second thoughts about a prediction, from the logits alone.
+
+Adaptive Retention & Correction (arXiv 2405.14318). `arc` is its stateless half: a weak prediction of a class of the
+newest task is put to the vote of all tasks. `arc_retention` is its other half: the head follows the unlabelled test
+images one by one, so it is transductive, and its row is reported apart.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.linear.head import Head, random_features
+from pipeline.params import Record, Seed
+from pipeline.seeds import generator as seeded
+
+Correction = Literal["none", "arc", "arc_retention", "rematch"]
+
+
+class CorrectionParams(Record):
+    """Which correction, and how strong."""
+
+    seed: Seed
+    correction: Correction
+    arc_gamma: float = Field(gt=0)
+    arc_temperature: float = Field(ge=1)
+    arc_beta: float = Field(ge=0, le=1)
+    arc_lr: float = Field(ge=0, le=1000)
+
+
+def reconsidered_logits(logits: Tensor, class_tasks: Tensor, params: CorrectionParams) -> Tensor:
+    """Logits [B, C] after the second thoughts that are wanted: the highest is the answer. class_tasks: [C]."""
+    if params.correction not in ("arc", "arc_retention"):
+        return logits
+    return arc_logits(logits, class_tasks, gamma=params.arc_gamma, temperature=params.arc_temperature)
+
+
+def retained(head: Head, features: Tensor, class_tasks: Tensor, params: CorrectionParams, step: int) -> Head:
+    """The head of a zero-based step, after the test images' features [B, D] of that step where these are to move it."""
+    if params.correction != "arc_retention":
+        return head
+    random = seeded(params.seed, "evaluate", step)
+    return retained_head(head, features, class_tasks, beta=params.arc_beta, lr=params.arc_lr, generator=random)
+
+
+def arc(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float) -> Tensor:
+    """Predicted classes [B] from logits [B, C]: see `arc_logits`."""
+    return arc_logits(logits, class_tasks, gamma=gamma, temperature=temperature).argmax(1)
+
+
+def arc_logits(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float) -> Tensor:
+    """Logits [B, C] over the classes seen, whose tasks [C] ascend, with -inf where the vote rules a class out.
+
+    c: softmax of the best class of the newest task among all classes; p: of the best past class among past ones. If
+    the newest task wins and c / p < gamma, task i scores s_i = e^(max z in i) / sum e^z over the classes of tasks <= i,
+    where z is divided by the temperature once for each task after i. The answer is the best class of tasks <= argmax s.
+    """
+    answer = logits.argmax(1)
+    newest = int(class_tasks.max())
+    if newest == 0:
+        return logits
+    shares = []  # s_i, the newest task last
+    for task in range(newest + 1):
+        coolness = torch.tensor(temperature, dtype=torch.float64) ** (newest - task)  # infinite rather than an error
+        cooled = logits[:, class_tasks <= task] / coolness
+        best = logits[:, class_tasks == task].max(1).values / coolness
+        shares.append((best - cooled.logsumexp(1)).exp())
+    past = logits[:, class_tasks < newest]
+    confidence_past = (past.max(1).values - past.logsumexp(1)).exp()
+    doubted = (class_tasks[answer] == newest) & (shares[-1] / confidence_past < gamma)
+    vote = torch.stack(shares, dim=1).argmax(1)
+    allowed = class_tasks[None] <= vote[:, None]
+    return logits.masked_fill(doubted[:, None] & ~allowed, -torch.inf)
+
+
+def retained_head(
+    head: Head, features: Tensor, class_tasks: Tensor, *, beta: float, lr: float, generator: torch.Generator
+) -> Head:
+    """The head after it has followed unlabelled test images [B, D], in random order, one gradient step each.
+
+    Only where the prediction is a class of a past task with a softmax above beta: down the gradient of cross-entropy to
+    the prediction plus the softmax's entropy. The given head is left alone.
+    """
+    weight, bias = head.weight.clone(), head.bias.clone()
+    features = features if head.projection is None else random_features(features, head.projection)
+    newest = int(class_tasks.max())
+    for row in torch.randperm(len(features), generator=generator).tolist():
+        inputs = features[row]
+        share = functional.linear(inputs, weight, bias).softmax(0)
+        predicted = int(share.argmax())
+        if int(class_tasks[predicted]) < newest and float(share[predicted]) > beta:
+            log_share = share.log()
+            target = functional.one_hot(torch.tensor(predicted), len(share))
+            entropy = -(share * log_share).sum()
+            slope = (share - target) - share * (log_share + entropy)  # of both terms with respect to the logits
+            weight -= lr * slope[:, None] * inputs
+            bias -= lr * slope
+    return Head(weight, bias, head.projection)

@@ -1,0 +1,77 @@
+"""Every step's predictions, reconstructed at the end from what never changes: features, selections and head rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.evaluation.metrics import Matrix
+from pipeline.linear.head import Head
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Who the test images are."""
+
+    tasks: Tensor  # [M] zero-based task of each image, ascending
+    labels: Tensor  # [M] class of each image, numbered in the order of the tasks
+    seen_classes: Sequence[int]  # [T] classes seen after each step
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return len(self.seen_classes)
+
+    def images_until(self, step: int) -> Tensor:
+        """Images of the tasks seen after zero-based `step`: the first of the set."""
+        return torch.arange(int((self.tasks <= step).sum()))
+
+
+def highest(logits: Tensor) -> Tensor:
+    """The class of the highest logit: [B, C] -> [B]."""
+    return logits.argmax(1)
+
+
+def step_predictions(
+    test: EvaluationSet,
+    heads: Sequence[Head],
+    features_at: Callable[[int, Tensor], Tensor],
+    decide: Callable[[Tensor], Tensor] = highest,
+) -> Tensor:
+    """Predicted class of every image after every step, over the classes seen by then: [T, M], -1 for images to come.
+
+    heads: of each step. features_at(step, image) returns the features [B, D] that images [B] have after a step;
+    `decide` turns logits [B, C] into classes [B].
+    """
+    predictions = torch.full((test.num_tasks, len(test.tasks)), -1)
+    for step, head in enumerate(heads):
+        image = test.images_until(step)
+        predictions[step, image] = decide(head.logits(features_at(step, image)))
+    return predictions
+
+
+def step_heads(rows: Head, seen_classes: Sequence[int]) -> list[Head]:
+    """The head after each step, from the rows of all: every step leaves a head for the classes seen by then."""
+    ends = torch.tensor(seen_classes).cumsum(0).tolist()
+    return [rows.rows(end - classes, end) for classes, end in zip(seen_classes, ends, strict=True)]
+
+
+def class_tasks_of(seen_classes: Sequence[int]) -> Tensor:
+    """The zero-based task [C] of each class, from the classes seen after each step [T]."""
+    counts = torch.tensor(seen_classes).diff(prepend=torch.tensor([0]))
+    return torch.arange(len(counts)).repeat_interleave(counts)
+
+
+def accuracy_matrix(test: EvaluationSet, predictions: Tensor) -> Matrix:
+    """Accuracy on task j after step t from predictions [T, M]: [T, T], NaN above the diagonal."""
+    totals = torch.bincount(test.tasks, minlength=test.num_tasks)
+    correct = [torch.bincount(test.tasks[row == test.labels], minlength=test.num_tasks) for row in predictions]
+    rows = torch.stack(correct).double() / totals
+    return rows.masked_fill(torch.ones_like(rows).triu(1).bool(), torch.nan).numpy()
+
+
+def selection_matrix(test: EvaluationSet, selected: Tensor) -> Tensor:
+    """How many images of task i the selection [M] gave to task j: int64 [T, T]."""
+    cells = torch.bincount(test.tasks * test.num_tasks + selected, minlength=test.num_tasks**2)
+    return cells.view(test.num_tasks, test.num_tasks)

@@ -1,0 +1,56 @@
+"""Files of the user's that parameters name: what an experiment in a copy of the repository needs to know of them.
+
+DVC's queue runs experiments in copies of the repository, which have only what git or DVC tracks. Pictures and weights
+that neither does are named there by their absolute path. And they may change while all parameters stay the same: a
+digest of their content tells such experiments apart.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.health.storage import md5_of
+from pipeline.runtime.git import git
+
+_NAMES = ("data_dir", "backbone_weights")
+
+
+class OwnInputs(NamedTuple):
+    """What parameters name."""
+
+    digest: str  # of the content
+    elsewhere: dict[str, str]  # parameters whose path does not hold in a copy of the repository, and one that does
+
+
+def own_inputs(params: Mapping[str, Any]) -> OwnInputs:
+    """The files that parameters name, where these are used."""
+    used = {name: Path(str(params[name])) for name in _NAMES if params.get(name)}
+    if params.get("dataset") != "image_folder":
+        used.pop("data_dir", None)
+    listed = {name: _files(path) for name, path in used.items()}
+    content = md5_of(file for files in listed.values() for file in files)
+    known = sorted((file.as_posix(), digest) for file, digest in content.items())
+    return OwnInputs(
+        digest=hashlib.sha256(repr(known).encode()).hexdigest(),
+        elsewhere={name: str(path.resolve()) for name, path in used.items() if listed[name] and not _is_copied(path)},
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a folder, at any depth, or the file itself; none where there is neither."""
+    if path.is_file():
+        return [path]
+    return sorted(Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
+
+
+def _is_copied(path: Path) -> bool:
+    """Whether a copy of the repository has all that lies there, under the same path."""
+    if path.is_absolute():
+        return True
+    if not path.resolve().is_relative_to(git("rev-parse", "--show-toplevel").strip()):
+        return False
+    by_dvc = [f"{folder}.dvc" for folder in (path, *path.parents) if folder.name]
+    ls_files = ("--literal-pathspecs", "ls-files")
+    return bool(git(*ls_files, "--", *by_dvc)) or not git(*ls_files, "--others", "--directory", "--", str(path))

@@ -1,0 +1,212 @@
+"""DVC's experiments: what is declared, what has finished, how to have the rest run by DVC's queue.
+
+An experiment's name ends in a digest of all its parameters, of the user's files that these name and of the code of the
+stages up to evaluate. So one that has finished is known by its name, whatever was committed since, and a change of
+code, or of the pictures, makes new names.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from pydantic import Field, ValidationError
+
+from pipeline.errors import UserError
+from pipeline.evaluation.methods import METHODS
+from pipeline.experiments.own_inputs import own_inputs
+from pipeline.params import PARAMS_FILE, PIPELINE_FILE, Record, read_mapping
+from pipeline.runtime import code
+from pipeline.runtime.git import git
+from pipeline.store import artifacts
+
+Value = str | int | float | bool
+_RUNNING = Path(".dvc/tmp/exps/run")  # of DVC: what it knows of the process of an experiment
+
+
+class Sweep(Record):
+    """A grid: every variant with every seed."""
+
+    seeds: list[int] = Field(min_length=1)
+    variants: dict[str, dict[str, Value]] = Field(min_length=1)  # what each changes in params.yaml
+    reference: str  # the variant that others are compared with; unless given, the first
+    curves: list[str] = Field(default=[])  # variants whose accuracy over the tasks is drawn; unless given, all
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a grid."""
+
+    name: str
+    variant: str
+    seed: int
+    changes: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one has left: its commit, and what is in it."""
+
+    name: str
+    revision: str
+    metrics: Mapping[str, float]
+    over_tasks: list[float]  # average accuracy after each task
+
+
+def read_sweep(path: Path) -> Sweep:
+    """The grid that a file declares. Raises UserError for what is wrong with it."""
+    given = {key: value for key, value in read_mapping(path).items() if value is not None}
+    if isinstance(variants := given.get("variants"), dict) and variants:
+        given["variants"] = {name: {} if changes is None else changes for name, changes in variants.items()}
+        given = {"reference": next(iter(variants)), "curves": list(variants), **given}
+    try:
+        sweep = Sweep(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+    known = read_mapping(PARAMS_FILE)
+    for variant in (sweep.reference, *sweep.curves):
+        if variant not in sweep.variants:
+            raise UserError(f"{path}: {variant!r} is none of its variants")
+    for variant, changes in sweep.variants.items():
+        for key in changes:
+            if key not in known or key in ("seed", "tasks"):
+                raise UserError(f"{path}: variant {variant!r}: {key!r} is no parameter that a variant can change")
+    return sweep
+
+
+def cells(sweep: Sweep) -> list[Cell]:
+    """Every experiment of the grid, variant by variant: neighbours, which run at the same time, share no stage.
+
+    Two variants that change the same, under names with the same letters, are one experiment.
+    """
+    params, of_code = read_mapping(PARAMS_FILE), code_digest()
+    folder = git("rev-parse", "--show-prefix").strip()  # of a larger repository: its experiments are kept together
+    grid = []
+    for number, (variant, changes) in enumerate(sweep.variants.items(), start=1):
+        inputs = own_inputs(params | changes)
+        for seed in sweep.seeds:
+            whole = json.dumps([params | changes | {"seed": seed}, of_code, inputs.digest, folder], sort_keys=True)
+            digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+            name = f"{_slug(variant) or f'variant-{number}'}-s{seed}-{digest}"
+            grid.append(Cell(name, variant, seed, changes | inputs.elsewhere))
+    return grid
+
+
+def _slug(variant: str) -> str:
+    """What of a variant's name fits into that of an experiment, which git makes a file's: none of many scripts."""
+    ascii_only = unicodedata.normalize("NFKD", variant).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_only.lower())[:80].strip("-")
+
+
+def code_digest() -> str:
+    """Digest of every module that a stage up to evaluate runs."""
+    stages, sources = read_mapping(PIPELINE_FILE)["stages"], code.read_sources()
+    of_stages = {stage: code.digests(stage, sources) for stage in sorted(stages) if stage != "report"}
+    return hashlib.sha256(json.dumps(of_stages).encode()).hexdigest()
+
+
+def revisions() -> dict[str, str]:
+    """Commit of every experiment of this repository, by name."""
+    lines = git("for-each-ref", "refs/exps", "--format=%(objectname) %(refname)").splitlines()
+    pairs = [(line.split()[0], line.split()[1].split("/")) for line in lines]
+    return {parts[-1]: revision for revision, parts in pairs if len(parts) == 5}  # refs/exps/ab/cdef.../name
+
+
+def load_experiment(name: str, revision: str) -> Experiment:
+    """What a finished experiment has left."""
+    # ./: from here, which may be a folder of a larger repository
+    steps = csv.DictReader(io.StringIO(git("show", f"{revision}:./{artifacts.ACCURACY_OVER_TASKS}")))
+    return Experiment(
+        name=name,
+        revision=revision,
+        metrics=json.loads(git("show", f"{revision}:./{artifacts.METRICS}")),
+        over_tasks=[float(step["accuracy"]) for step in steps if step["method"] == METHODS["c_ln"]],
+    )
+
+
+def enqueue(cell: Cell) -> None:
+    """Put an experiment into DVC's queue; up to evaluate, which has all its numbers."""
+    changes = {**cell.changes, "seed": cell.seed}
+    overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={_quoted(value)}")]
+    _dvc("exp", "run", "--queue", "--name", cell.name, *overrides, "evaluate")
+
+
+def _quoted(value: Value) -> str:
+    """A value as Hydra reads it, of which DVC makes use: in its quotes a backslash is one, but before a quote."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), value)
+    return "'" + escaped.replace("${", "\\${") + "'"
+
+
+def start_workers(count: int) -> None:
+    """Have the queue worked off in the background, by so many at a time; those that already work count."""
+    _dvc("queue", "start", "-j", str(count))
+
+
+def queue_states() -> dict[str, str]:
+    """State of every experiment that the queue knows: Queued, Running, Success, Failed, ..."""
+    rows = re.findall(r"^[0-9a-f]{7}\s+(\S+)\s.*?(\w+)\s*$", _dvc("queue", "status"), re.MULTILINE)
+    return dict(rows)
+
+
+def count_workers() -> int:
+    """How many work on the queue, or look for work."""
+    return sum(map(int, re.findall(r"(\d+) (?:active|idle)", _dvc("queue", "status"))))
+
+
+def give_up_abandoned() -> None:
+    """Have the queue see that an experiment has failed whose process is gone: it shows it as running for ever."""
+    processes = {file.parent.name[:7]: json.loads(file.read_text()) for file in _RUNNING.glob("*/*.json")}
+    gone = {task for task, known in processes.items() if known["returncode"] is None and not _is_alive(known["pid"])}
+    if gone:
+        running = re.findall(r"^([0-9a-f]{7})\s.*\bRunning\s*$", _dvc("queue", "status"), re.MULTILINE)
+        for task in gone.intersection(running):
+            _dvc("queue", "kill", task)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether this is still the experiment's process: after a power cut, its number may be another's."""
+    try:
+        return "exec-run" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+
+
+def forget(names: Iterable[str]) -> None:
+    """Take failed experiments out of the queue, so that they can be tried again."""
+    for name in names:
+        _dvc("queue", "remove", name)
+
+
+def _dvc(*arguments: str) -> str:
+    """What a DVC command prints. Ctrl-C waits for its end: it may have put the user's changes aside."""
+    # No pipes: the workers of the queue keep open what they inherit, for as long as they work.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)
+        is_interrupted = False
+        while process.returncode is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                is_interrupted = True
+        if is_interrupted:
+            raise KeyboardInterrupt
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+            said = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+            raise UserError(f"dvc {' '.join(arguments[:2])} failed: {(said or lines or ['no message'])[-1]}")
+        return output.read().decode(errors="replace")

@@ -1,0 +1,147 @@
+"""A declared grid of variants and seeds: run what has not finished through DVC's queue, then compare."""
+
+import os
+import time
+from collections.abc import Sequence, Set
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline.errors import UserError
+from pipeline.experiments import comparison
+from pipeline.experiments import queue as experiments
+from pipeline.experiments.queue import Cell, Sweep
+from pipeline.machine.device import compute_device
+from pipeline.params import PARAMS_FILE, read_mapping
+from pipeline.report.explanations import explain_seed
+from pipeline.report.figures import bands, scatter
+from pipeline.runtime import stage_server
+from pipeline.runtime.work_log import work_by_experiment
+from pipeline.store import artifacts
+
+PUBLISHED = Path("sweeps/published.yaml")
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SHOWN_PARAMS = ("dataset", "num_tasks", "classes_per_task", "backbone", "image_size", "lr", "epochs", "evaluate_on")
+
+
+def default_jobs() -> int:
+    """One experiment at a time on a GPU; on CPUs one a core, up to four, each with its share of the threads."""
+    return 1 if compute_device().type != "cpu" else min(4, os.cpu_count() or 1)
+
+
+def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
+    """Have every unfinished experiment of the grid run, and wait: the names of those that have no result.
+
+    Those that an interrupted sweep left in the queue stay there; those that failed, or whose machine did, are tried
+    again. Raises UserError where Ctrl-C ends it, which says what stands.
+    """
+    cells = {cell.name: cell for cell in grid}
+    wanted = set(cells)
+    experiments.give_up_abandoned()
+    finished = wanted & experiments.revisions().keys()
+    states = experiments.queue_states()
+    waiting = {name for name in wanted - finished if states.get(name) in ("Queued", "Running")}
+    experiments.forget(sorted((wanted - finished - waiting) & states.keys()))
+    console = Console(highlight=False)
+    new = [cell for name, cell in cells.items() if name not in finished | waiting]
+    console.print(f"{len(wanted)} experiments: {len(finished)} finished, {len(waiting)} waiting, {len(new)} new")
+    if not new and not waiting:
+        return []
+    try:
+        with console.status("into DVC's queue"):
+            for cell in new:
+                experiments.enqueue(cell)
+        server = _start(jobs)
+        console.print("Ctrl-C leaves the queue at work; `dvc queue stop --kill` ends it; this command goes on with it")
+        _wait(wanted, jobs, console)
+    except KeyboardInterrupt:
+        raise UserError(_standing(wanted)) from None
+    stage_server.stop(server)  # after Ctrl-C it goes on serving the queue, and leaves when that is done
+    return sorted(wanted - experiments.revisions().keys())
+
+
+def _start(jobs: int) -> stage_server.StageServer:
+    """Have the queue worked off, by workers whose stages need not import torch each time."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)  # of each worker's stages, unless the user has said otherwise
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    server = stage_server.start(os.environ)
+    os.environ["PATH"] = server.environment["PATH"]
+    experiments.start_workers(jobs)
+    return server
+
+
+def _standing(wanted: Set[str]) -> str:
+    """How far an interrupted sweep has come, and how it goes on."""
+    finished = len(wanted & experiments.revisions().keys())
+    states = experiments.queue_states()
+    in_queue = sum(states.get(name) in ("Queued", "Running") for name in wanted)
+    standing = f"interrupted: {finished} of {len(wanted)} experiments have finished, {in_queue} are in DVC's queue"
+    if not in_queue:
+        return f"{standing}: the same command goes on"
+    if experiments.count_workers():
+        return f"{standing}, which goes on by itself: the same command waits for it, `dvc queue stop --kill` ends it"
+    return f"{standing}, and nobody works on it: the same command goes on, `dvc queue remove --queued` empties it"
+
+
+def _wait(wanted: Set[str], jobs: int, console: Console) -> None:
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task("", total=len(wanted))
+        shown = -1
+        while True:
+            states = {name: state for name, state in experiments.queue_states().items() if name in wanted}
+            finished = len(wanted & experiments.revisions().keys())
+            failed = sum(state in ("Failed", "Killed") for state in states.values())
+            running = sorted(name for name, state in states.items() if state == "Running")
+            note = ", ".join(running) + (f"; {failed} failed" if failed else "")
+            bar.update(row, completed=finished, description=note)
+            if not console.is_terminal and finished != shown:
+                console.print(f"{finished} of {len(wanted)} experiments; {note}", soft_wrap=True)
+                shown = finished
+            if not any(state in ("Queued", "Running") for state in states.values()):
+                return
+            if not running:
+                experiments.start_workers(jobs)  # they had left: a worker does when it finds nothing to do
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
+    """Write reports/comparison.md, .json and figures from what has finished: the page's path."""
+    known = experiments.revisions()
+    results: dict[str, dict[int, experiments.Experiment]] = {variant: {} for variant in sweep.variants}
+    for cell in grid:
+        if cell.name in known:
+            results[cell.variant][cell.seed] = experiments.load_experiment(cell.name, known[cell.name])
+    if not any(results.values()):
+        raise UserError(
+            "no experiment of this grid has finished with these parameters: `python -m pipeline sweep` runs it"
+        )
+    rows = comparison.rows(results, sweep.variants, sweep.reference, work_by_experiment())
+    params = read_mapping(PARAMS_FILE)
+    content = {
+        "rows": rows,
+        "beside": comparison.beside(results[sweep.reference]),
+        "reference": sweep.reference,
+        "seeds": sweep.seeds,
+        "params": {name: params[name] for name in _SHOWN_PARAMS},
+        "published": read_mapping(PUBLISHED),
+        "seed_moves": explain_seed(**{name: params[name] for name in ("task_classes", "task_order", "evaluate_on")}),
+    }
+    artifacts.save_plain_json(artifacts.COMPARISON_JSON, content)
+    drawn = {row["name"]: row for row in rows}
+    curves = {name: drawn[name]["over_tasks"] for name in sweep.curves if name in drawn}
+    points = {
+        row["name"]: (row["metrics"]["task_parameters"]["mean"], row["metrics"]["average_accuracy"]) for row in rows
+    }
+    artifacts.save_bytes(artifacts.COMPARISON_FIGURES / "over_tasks.png", bands(curves))
+    artifacts.save_bytes(artifacts.COMPARISON_FIGURES / "parameters.png", scatter(points))
+    artifacts.save_bytes(artifacts.COMPARISON, comparison.page(content).encode())
+    return artifacts.COMPARISON

@@ -1,0 +1,1 @@
+"""How an image gets its feature, in training, evaluation and prediction alike."""

@@ -1,0 +1,132 @@
+"""Features under selected LayerNorms, each computed once.
+
+The parameters of task k never change after task k. So the feature of an image under task k is the same at every later
+step, and an image needs a new pass at step t only if the selector now names a task it has not been run under. With the
+paper's selector that is when the new key beats all keys before: for keys in random order about 1 + 1/2 + ... + 1/T
+passes an image for the whole accuracy matrix.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.backbone.vit import Backbone
+from pipeline.data.images import Images
+from pipeline.errors import UserError
+from pipeline.inference.feature_table import FeatureTable, pair_code, pair_of
+from pipeline.machine.device import fetch, send
+from pipeline.progress import Progress
+from pipeline.store.cumulative import row
+from pipeline.tasks import task_name
+
+
+def encode_selected(
+    backbone: Backbone, images: Images, tasks: Tensor, bank: Mapping[str, Tensor], progress: Progress
+) -> Tensor:
+    """CLS outputs [N, D] of N images, each under the LayerNorms of its task [N].
+
+    Images of one task run together, so that nothing is gathered per sample. Raises UserError where LayerNorms have
+    diverged in the very last step of stage one, which no loss shows.
+    """
+    features = torch.empty(len(images), backbone.model.num_features)
+    for task in tasks.unique().tolist():
+        rows = (tasks == task).nonzero().flatten()
+        features[rows] = backbone.encode(images[rows], row(bank, task))
+        if not bool(features[rows].isfinite().all()):
+            raise UserError(f"features under the LayerNorms of {task_name(task)} are not finite: lower lr")
+        progress.step(len(rows))
+    return features
+
+
+Encode = Callable[[Tensor, Tensor], Tensor]  # images [B], tasks [B] -> features [B, D]
+
+
+def with_pairs(table: FeatureTable, image: Tensor, task: Tensor, encode: Encode) -> FeatureTable:
+    """The table with these images [B] under these tasks [B]; those it holds are not run again."""
+    wanted = pair_code(image, task).unique()
+    missing = wanted[~torch.isin(wanted, pair_code(table.image, table.task))]
+    new_image, new_task = pair_of(missing)
+    return replace(
+        table,
+        image=torch.cat([table.image, new_image]),
+        task=torch.cat([table.task, new_task]),
+        features=torch.cat([table.features, encode(new_image, new_task)]),
+    )
+
+
+def extend_table(table: FeatureTable, selected: Tensor, encode: Encode, *, passes: int | None = None) -> FeatureTable:
+    """The table after one more task.
+
+    selected: [M], the task chosen at this step for the images of the table's tasks, then for those of the new one.
+    passes: that the choice itself took, where it saw features; else those of pairs chosen for the first time count.
+    """
+    task, known, count = len(table.selected), table.selected.shape[1], len(selected)
+    history = functional.pad(table.selected, (0, count - known), value=-1)  # [t, M]
+    image, own = torch.arange(count), torch.arange(known, count)
+    is_new_pair = ~(history == selected).any(0)
+    own_task = torch.full_like(own, task)
+    longer = with_pairs(
+        table, torch.cat([image[is_new_pair], own]), torch.cat([selected[is_new_pair], own_task]), encode
+    )
+    return _with_step(
+        longer,
+        rows=longer.find(image, selected),
+        own_rows=longer.find(own, own_task),
+        selected=selected,
+        passes=int(is_new_pair.sum()) if passes is None else passes,
+    )
+
+
+def replace_table(table: FeatureTable, features: Tensor, selected: Tensor, own_features: Tensor) -> FeatureTable:
+    """The table after one more task, where a step leaves no feature as it was: the variant that selects by layers.
+
+    features: [M, D] of all images so far; selected: [M]; own_features: of the new task's images under its LayerNorms.
+    """
+    first, second = len(table.image), len(table.image) + len(features)
+    image, own = torch.arange(len(features)), torch.arange(table.selected.shape[1], len(features))
+    longer = replace(
+        table,
+        image=torch.cat([table.image, image, own]),
+        task=torch.cat([table.task, torch.full_like(image, -1), torch.full_like(own, len(table.selected))]),
+        features=torch.cat([table.features, features, own_features]),
+    )
+    own_rows = second + torch.arange(len(own))
+    return _with_step(longer, rows=first + image, own_rows=own_rows, selected=selected, passes=len(image))
+
+
+def _with_step(table: FeatureTable, *, rows: Tensor, own_rows: Tensor, selected: Tensor, passes: int) -> FeatureTable:
+    """The table with its rows given, and what a step says of all images."""
+    to_come = len(selected) - table.selected.shape[1]
+    return replace(
+        table,
+        rows=torch.cat([functional.pad(table.rows, (0, to_come), value=-1), rows[None]]),
+        own_rows=torch.cat([table.own_rows, own_rows]),
+        selected=torch.cat([functional.pad(table.selected, (0, to_come), value=-1), selected[None]]),
+        tuned_passes=torch.cat([table.tuned_passes, torch.tensor([passes])]),
+    )
+
+
+def encode_views(
+    backbone: Backbone,
+    images: Images,
+    count: int,
+    augment: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Features [V, N, D] of V augmented views of each image; `encode` maps a batch of them [B, 3, S, S] to [B, D]."""
+    with torch.inference_mode():
+        views = [torch.cat(fetch(encode(augment(inputs)) for inputs in backbone.inputs(images))) for _ in range(count)]
+    return torch.stack(views)
+
+
+def encode_inputs(backbone: Backbone, inputs: Tensor, tasks: Tensor, bank: Mapping[str, Tensor]) -> Tensor:
+    """CLS outputs [B, D] of a prepared batch, each image under the LayerNorms of its task [B]."""
+    features = torch.empty(len(inputs), backbone.model.num_features, device=backbone.device)
+    for task in tasks.unique().tolist():
+        rows = send((tasks == task).nonzero().flatten(), backbone.device)
+        layernorms = {name: send(tensor, backbone.device) for name, tensor in row(bank, task).items()}
+        features[rows] = backbone.forward(inputs[rows], layernorms)
+    return features.cpu()

@@ -1,0 +1,97 @@
+"""A finished learner: backbone, LayerNorms of every task, selector, classifier, correction. Enough to predict."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.data.images import Images
+from pipeline.errors import UserError
+from pipeline.evaluation.correction import reconsidered_logits, retained
+from pipeline.evaluation.predictions import class_tasks_of, step_heads
+from pipeline.inference.encoder import Chooser, Encoder, bank_of, build_encoder
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.features import encode_selected
+from pipeline.inference.manifest import Settings
+from pipeline.inference.rematch import ask_again
+from pipeline.linear.head import Head, task_heads
+from pipeline.machine.device import compute_device
+from pipeline.progress import Progress
+from pipeline.store import artifacts
+from pipeline.store.cumulative import part
+from pipeline.tasks import task_name
+
+
+class Prediction(NamedTuple):
+    """What a learner says of some images, corrections included."""
+
+    tasks: Tensor  # [B] zero-based task whose LayerNorms made the features; layerwise: by most of them
+    logits: Tensor  # [B, C] over all classes, -inf for those that a correction rules out; the highest is the answer
+
+
+@dataclass(frozen=True)
+class Learner:
+    """All that inference needs."""
+
+    settings: Settings
+    backbone: Backbone
+    encoder: Encoder
+    head: Head  # of C classes
+    class_tasks: Tensor  # [C] task of each class
+    progress: Progress
+
+    def predict(self, images: Images) -> Prediction:
+        """The passes that the selection takes, the classifier, and the correction, for B images."""
+        features, tasks = self.encoder.encode(images)
+        if self.settings.correction == "rematch":
+            bank = self.encoder.bank
+            features, tasks, _ = ask_again(
+                self.head,
+                features,
+                tasks,
+                self.class_tasks,
+                lambda image, task: encode_selected(self.backbone, images[image], task, bank, self.progress),
+                rounds=self.settings.rematch_rounds,
+            )
+        return Prediction(tasks, reconsidered_logits(self.head.logits(features), self.class_tasks, self.settings))
+
+
+def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
+    """The learner after the last task, from its files. class_counts: of each task.
+
+    Raises UserError where it was made to be told the task of an image.
+    """
+    if settings.selection == "oracle":
+        raise UserError(
+            "the learner was made with selection: oracle, which needs the task of an image: set selection: query in "
+            "params.yaml, then `dvc repro`"
+        )
+    last = task_name(settings.num_tasks - 1)
+    weights, config = artifacts.load_weights(artifacts.BACKBONE)
+    backbone = build_backbone(
+        weights, config, image_size=settings.image_size, normalize=settings.normalize, device=compute_device()
+    )
+    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
+    auxiliary = artifacts.load_tensors(artifacts.auxiliary_heads_file(last))
+    state = artifacts.load_tensors(artifacts.selector_file(last))
+    progress = Progress("predict", images=0)
+    chooser = Chooser(settings.selection, settings.selector, state, task_heads(auxiliary))
+    encoder = build_encoder(
+        backbone, bank_of(bank, settings.tuning, settings.selection, settings.num_tasks), chooser, progress
+    )
+    class_tasks = class_tasks_of(torch.tensor(class_counts).cumsum(0).tolist())
+    return Learner(settings, backbone, encoder, final_head(settings, class_tasks), class_tasks, progress)
+
+
+def final_head(settings: Settings, class_tasks: Tensor) -> Head:
+    """The head over all classes [C]; with arc_retention as it is after the test images of the evaluation."""
+    last = task_name(settings.num_tasks - 1)
+    heads = artifacts.load_tensors(artifacts.heads_file(last))
+    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
+    seen_classes = [int((class_tasks <= task).sum()) for task in range(settings.num_tasks)]
+    head = step_heads(rows, seen_classes)[-1]
+    table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
+    step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
+    return retained(head, table.after(step, image), class_tasks, settings, step)

@@ -1,0 +1,1 @@
+"""Linear heads and class statistics: what selectors and classifiers are built from."""

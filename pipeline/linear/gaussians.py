@@ -1,0 +1,86 @@
+"""Class Gaussians with one shared covariance: what a learner may keep of classes whose images are gone.
+
+Kept are counts, means and the scatter within classes; they grow class by class and never hold a sample.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.linear.head import Head
+
+SHRINKAGE = 0.1  # of the covariance, wherever a discriminant is asked for
+_LEAST_VARIANCE = 1e-9  # far below any real one; images that are all the same have none, and no inverse
+
+
+class Gaussians(NamedTuple):
+    """Sufficient statistics of C classes in D dimensions, float64."""
+
+    counts: Tensor  # [C]
+    means: Tensor  # [C, D]
+    scatter: Tensor  # [D, D], sum over all samples of the outer product of their deviation from the class mean
+
+
+def no_gaussians(dim: int) -> Gaussians:
+    """Before the first class."""
+    return Gaussians(torch.zeros(0).double(), torch.zeros(0, dim).double(), torch.zeros(dim, dim).double())
+
+
+def add_classes(gaussians: Gaussians, features: Tensor, labels: Tensor) -> Gaussians:
+    """With the classes of one more task: features [N, D]; labels [N], from 0 within the task."""
+    features, one_hot = features.double(), torch.nn.functional.one_hot(labels).double()
+    counts = one_hot.sum(0)
+    means = (one_hot.T @ features) / counts[:, None]
+    deviations = features - means[labels]
+    return Gaussians(
+        torch.cat([gaussians.counts, counts]),
+        torch.cat([gaussians.means, means]),
+        gaussians.scatter + deviations.T @ deviations,
+    )
+
+
+def covariance(gaussians: Gaussians, shrinkage: float) -> Tensor:
+    """The shared covariance [D, D], shrunk towards a multiple of the identity: (1 - s) S + s tr(S) / D I."""
+    pooled = gaussians.scatter / gaussians.counts.sum()
+    dim = len(pooled)
+    added = (shrinkage * pooled.trace() / dim).clamp(min=_LEAST_VARIANCE)
+    return (1 - shrinkage) * pooled + added * torch.eye(dim, dtype=pooled.dtype)
+
+
+def linear_discriminant(gaussians: Gaussians, shrinkage: float) -> Head:
+    """The linear discriminant of classes that are equally likely: logits are log posteriors but for a constant.
+
+    w_c = S^-1 m_c, b_c = -m_c' S^-1 m_c / 2 (Hastie, Tibshirani, Friedman: Elements of Statistical Learning, 4.3).
+    """
+    weight = torch.linalg.solve(covariance(gaussians, shrinkage), gaussians.means.T).T
+    bias = -(gaussians.means * weight).sum(1) / 2
+    return Head(weight.float(), bias.float())
+
+
+def sample(gaussians: Gaussians, per_class: int, shrinkage: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random features [C * per_class, D] of every class, and their labels."""
+    root = torch.linalg.cholesky(covariance(gaussians, shrinkage))
+    classes, dim = gaussians.means.shape
+    noise = torch.randn(classes * per_class, dim, generator=generator, dtype=root.dtype)
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    return (gaussians.means[labels] + noise @ root.T).float(), labels
+
+
+def carry(gaussians: Gaussians, before: Tensor, after: Tensor, penalty: float) -> Gaussians:
+    """The Gaussians moved to where the new LayerNorms put the features of old classes.
+
+    before, after: the same images' features [N, D] under the old and the new LayerNorms. A linear map A, b is fitted to
+    them by least squares, A shrunk towards the identity: min ||(X - x) A - (Y - y)||^2 / N + penalty tr(S_X) / D
+    ||A - I||^2, with the means x, y; class means move to (m - x) A + y and the scatter to A' S A.
+    """
+    before, after = before.double(), after.double()
+    dim = before.shape[1]
+    centre, target = before.mean(0), after.mean(0)
+    inputs, outputs = before - centre, after - target
+    gram = inputs.T @ inputs / len(inputs)
+    strength = (penalty * gram.trace() / dim).clamp(min=_LEAST_VARIANCE) * torch.eye(dim, dtype=gram.dtype)
+    matrix = torch.linalg.solve(gram + strength, inputs.T @ outputs / len(inputs) + strength)
+    return Gaussians(
+        gaussians.counts, (gaussians.means - centre) @ matrix + target, matrix.T @ gaussians.scatter @ matrix
+    )

@@ -1,0 +1,191 @@
+"""The Markdown report: what was run, what came out, what it cost. Depends on numbers and parameters only."""
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import visible
+from pipeline.evaluation.methods import METHODS, verdict, worth_of_tuning
+from pipeline.report.explanations import explain, explain_seed, introduce
+
+Row = tuple[float, float, float | None]  # average accuracy, its mean over the steps, forgetting; None with one task
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that the report tells."""
+
+    params: Mapping[str, Any]
+    tasks: Mapping[str, Sequence[str]]  # classes of each task
+    backbone: Mapping[str, int]  # parameters, dim, flops_per_pass
+    metrics: Mapping[str, float]
+    rows: Mapping[str, Row]
+    test_images: int
+    keys_choose: bool  # whether the paper's key chooses the task of an image
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, first column left, the others right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown and HTML leave alone, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~:@.-])", r"\\\1", visible(text))
+
+
+def code(text: str) -> str:
+    """Text as code, where Markdown can: not if it would end the code, or the cell of a table."""
+    return f"`{text}`" if text.isprintable() and not set(text) & set("`|") else escape(text)
+
+
+def percent(fraction: float) -> str:
+    """0.4213 -> 42.1."""
+    return f"{100 * fraction:.1f}"
+
+
+def headline(rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
+    """Method, average accuracy, average incremental accuracy and forgetting of each row, as text."""
+    return [
+        (METHODS[row], *("" if value is None else percent(value) for value in values)) for row, values in rows.items()
+    ]
+
+
+_CORRECTIONS = {
+    "none": "",
+    "arc": " C-LN's row has the correction `arc` (arXiv 2405.14318).",
+    "arc_retention": " C-LN's row has the correction `arc_retention` (arXiv 2405.14318): **transductive**, its head\n"
+    "has followed the unlabelled test images; not to be compared with rows that have not.",
+    "rematch": " C-LN's row is re-matched: the LayerNorms of the predicted class's task were asked, too.",
+}
+
+HEADLINE = ("method", "average accuracy (%)", "average incremental accuracy (%)", "forgetting (points)")
+
+
+def render(result: Result) -> str:
+    """The whole report, in Markdown."""
+    params, tasks = result.params, result.tasks
+    images = "test images" if params["evaluate_on"] == "test" else "held-out training images (validation)"
+    shown = {name: value for name, value in params.items() if name != "task_classes"}  # the table of tasks has them
+    classes = [(name, ", ".join(map(escape, names))) for name, names in tasks.items()]
+    return f"""\
+# Continual LayerNorm tuning on {params["dataset"]}
+
+{sum(map(len, tasks.values()))} classes arrive in {len(tasks)} tasks.
+{introduce(**{name: params[name] for name in ("backbone", "tuning", "selection", "order")})}
+Seed {params["seed"]}, lr {params["lr"]:g}, {params["epochs"]} epochs per task; measured on
+{result.test_images:,} {images}.
+
+{table(HEADLINE, headline(result.rows))}
+
+{conclusion(result)}
+
+{explain(**{name: params[name] for name in ("selection", "selector", "classifier", "training", "tuning")})}
+
+{explain_seed(**{name: params[name] for name in ("task_classes", "task_order", "evaluate_on")})}
+
+{definitions(result)}
+
+## Over the tasks
+
+![Average accuracy and forgetting over the tasks](figures/over_tasks.png)
+
+## Accuracy matrix
+
+Accuracy (%) on each task after each step.
+
+![Accuracy matrix](figures/accuracy_matrix.png)
+
+{selection_section(result)}## Cost
+
+{table(("what", "amount"), costs(result))}
+
+## Tasks
+
+| task | classes |
+| --- | --- |
+{chr(10).join(f"| {name} | {names} |" for name, names in classes)}
+
+## Parameters
+
+{table(("name", "value"), [(f"`{name}`", code(str(value))) for name, value in shown.items()])}
+"""
+
+
+def conclusion(result: Result) -> str:
+    """C-LN beside the best baseline, and what must be known to read that."""
+    params, accuracies = result.params, {row: values[0] for row, values in result.rows.items()}
+    sentences = [f"**{verdict(accuracies)}**"]
+    if params["tuning"] == "none":
+        sentences.append("Nothing is tuned here: C-LN's row is the frozen backbone.")
+    else:
+        sentences.append(worth_of_tuning(accuracies))
+    if params["selection"] == "oracle":
+        sentences.append("C-LN is told the task of each image, which the baselines are not.")
+    if "selection_accuracy" in result.metrics:
+        right = percent(result.metrics["selection_accuracy"])
+        if params["selection"] == "query":
+            sentences.append(f"The right LayerNorms are selected for {right} % of the images.")
+        if params["selection"] == "layerwise":
+            sentences.append(f"Most LayerNorms select the right task for {right} % of the images.")
+    return "\n".join(sentences) + _CORRECTIONS[params["correction"]]
+
+
+def definitions(result: Result) -> str:
+    """What the columns and rows of the first table mean."""
+    parts = [
+        "Average accuracy: unweighted mean over the tasks after the last one, each image classified among all classes.",
+        "Average incremental accuracy: its mean over the steps.",
+        "Linear discriminant: class Gaussians with one shrunk covariance, learned task by task from the same features,"
+        " in place of the head.",
+    ]
+    if "forgetting_clipped" in result.metrics:
+        parts.append(
+            "Forgetting: best accuracy on a task before the last step minus the final one (Chaudhry); where the last"
+            " step counts too, as in the authors' code, it is"
+            f" {percent(result.metrics['forgetting_clipped'])} points."
+        )
+    if "single_stage" in result.rows:
+        parts.append(
+            "Single training stage: the head that stage one trains together with the LayerNorms, in place of stage"
+            " two's."
+        )
+    if "oracle" in result.rows:
+        parts.append("Given the true task, its LayerNorms are used; the class is still one of all.")
+    return textwrap.fill(" ".join(parts), 120)
+
+
+def selection_section(result: Result) -> str:
+    """Where the images went and how alike the keys are, with the figures that there are; or nothing."""
+    parts = []
+    if "selection_accuracy" in result.metrics:
+        parts += [
+            "Where the images of each task went after the last step (%).",
+            "![Selected task by true task](figures/selection.png)",
+        ]
+    if result.keys_choose:
+        parts += [
+            "How alike the keys are (cosine, in percent): tasks with similar keys are confused.",
+            "![Cosine between the keys](figures/key_similarity.png)",
+        ]
+    return "".join(f"{part}\n\n" for part in (["## Selection", *parts] if parts else []))
+
+
+def costs(result: Result) -> list[tuple[str, str]]:
+    """What was learned and is kept, and how many passes it took."""
+    backbone, metrics, num_tasks = result.backbone, result.metrics, len(result.tasks)
+    of_task, passes = int(metrics["task_parameters"]), metrics["passes_at_inference"]
+    rows = [
+        ("parameters of the frozen backbone", f"{backbone['parameters']:,}"),
+        ("tuned parameters per task", f"{of_task:,} ({100 * of_task / backbone['parameters']:.2f} %)"),
+        ("kept per task (LayerNorms, selector, classifier)", f"{metrics['bytes_per_task']:,.0f} bytes"),
+        ("passes per image at inference", f"{passes:.4g}"),
+        ("floating-point operations of them", f"{metrics['gflop_at_inference']:.3g} GFLOP"),
+        ("passes per image for the whole accuracy matrix", f"{metrics['passes_per_image']:.2f}"),
+    ]
+    if passes in (1, 2):  # the query once; a tuned pass at each step from the image's own task on
+        rows.append(("the same, were every step evaluated anew", f"{passes - 1 + (num_tasks + 1) / 2:.2f}"))
+    return rows

@@ -1,0 +1,70 @@
+"""Which code a stage runs: its module, and all of this repository's that it imports, found by reading them.
+
+DVC sees no import. Listed one by one, the modules of every stage made dvc.lock so long that reading and writing it took
+DVC longer than a small stage computes; so the stage `code` writes a file of digests for each other one, which depends
+on it.
+"""
+
+import ast
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+Sources = Mapping[Path, bytes]  # by path from the root
+
+
+def read_sources(*folders: str) -> dict[Path, bytes]:
+    """Every module in some folders, at any depth; by default those of the pipeline."""
+    files = [file for folder in folders or ("pipeline", "stages") for file in (ROOT / folder).rglob("*.py")]
+    return {file.relative_to(ROOT): file.read_bytes() for file in files}
+
+
+# What a stage that DVC runs is about to import: read before anything else is.
+AT_START = read_sources() if "DVC_STAGE" in os.environ else {}
+
+
+def modules(start: Path, sources: Sources) -> set[Path]:
+    """Those that running `start` reads, itself included, wherever in a file the import stands.
+
+    A package's __init__.py counts where it holds more than a docstring.
+    """
+    found: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += [target for name in _imported_names(file, sources) for target in _files_of(name, sources)]
+    return found
+
+
+def digests(stage: str, sources: Sources) -> dict[str, str]:
+    """SHA-256 of every module that a stage runs, by its path."""
+    return {file.as_posix(): digest(sources[file]) for file in sorted(modules(Path(f"stages/{stage}.py"), sources))}
+
+
+def digest(source: bytes) -> str:
+    """SHA-256 of a module."""
+    return hashlib.sha256(source).hexdigest()
+
+
+def _imported_names(file: Path, sources: Sources) -> set[str]:
+    names = {".".join(file.with_suffix("").parts)}  # its own name: the packages above it are imported too
+    for node in ast.walk(ast.parse(sources[file])):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            assert node.module
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def _files_of(name: str, sources: Sources) -> list[Path]:
+    parts = name.split(".")
+    packages = [Path(*parts[:end], "__init__.py") for end in range(1, len(parts) + 1)]
+    with_code = [package for package in packages if package in sources and len(ast.parse(sources[package]).body) > 1]
+    module = Path(*parts).with_suffix(".py")
+    return with_code + ([module] if module in sources else [])

@@ -1,0 +1,1 @@
+"""Which task's parameters an image gets."""

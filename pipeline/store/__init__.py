@@ -1,0 +1,1 @@
+"""Where artifacts lie, how they are written, and how they are checked."""

@@ -1,0 +1,1 @@
+"""Stage one: what a task tunes, and the training loop."""
