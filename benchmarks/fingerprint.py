@@ -27,8 +27,7 @@ from torch import Tensor
 from harness.parameters import set_params
 from harness.stage_repository import make_repository as make_tiny_repository
 from harness.stage_repository import run_all
-from pipeline.classification.classifier import LEARN as CLASSIFIERS
-from pipeline.selection.selector import ENTROPY, SCORES
+from pipeline.parts import names
 from pipeline.store import artifacts
 
 NUM_TASKS = 3
@@ -38,7 +37,7 @@ GROUPS = {
     "queries": "artifacts/queries/**/*",
     "keys": "artifacts/keys*",
     "selectors": "artifacts/selectors/*",
-    "tuned": "artifacts/layernorms/*",
+    "tuned": "artifacts/banks/*",
     "auxiliary heads": "artifacts/auxiliary_heads/*",
     "features": "artifacts/features/*",
     "heads": "artifacts/heads/*",
@@ -48,20 +47,24 @@ AVERAGE: dict[str, object] = {"selection": "average"}
 
 VARIANTS: dict[str, dict[str, object]] = {
     "default": {},
-    "layerwise": {"selection": "layerwise"},
-    "layerwise, attention": {"selection": "layerwise", "attention": True},
-    "layerwise, detach": {"selection": "layerwise", "detach": True},
-    "layerwise, last block, scale": {"selection": "layerwise", "tuned_norms": "last_1", "tuned_parameters": "scale"},
-    "attention norms": {"tuned_norms": "attention"},
-    "final norm, bias": {"tuned_norms": "final", "tuned_parameters": "bias"},
-    "pretrained start": {"layernorm_init": "pretrained"},
+    "layerwise": {"tuning": "layerwise"},
+    "layerwise, attention": {"tuning": "layerwise", "layerwise.attention": True},
+    "layerwise, detach": {"tuning": "layerwise", "layerwise.detach": True},
+    "layerwise, last block, scale": {
+        "tuning": "layerwise",
+        "layerwise.norms": "last_1",
+        "layerwise.parameters": "scale",
+    },
+    "attention norms": {"layernorm.norms": "attention"},
+    "final norm, bias": {"layernorm.norms": "final", "layernorm.parameters": "bias"},
+    "pretrained start": {"tuning_init": "pretrained"},
     "average": AVERAGE,
     "average, carried_gaussians": AVERAGE | {"classifier": "carried_gaussians"},
     "latest": {"selection": "latest"},
     "latest, carried_gaussians": {"selection": "latest", "classifier": "carried_gaussians"},
     "latest, full": {"selection": "latest", "tuning": "full", "lr": 0.001},
     "none": {"tuning": "none"},
-    "none, entropy": {"tuning": "none", "selector": ENTROPY},
+    "none, entropy": {"tuning": "none", "selector": "entropy"},
     "oracle": {"selection": "oracle"},
     "rematch": {"correction": "rematch"},
     "rematch, lda, ridge_projected": {"correction": "rematch", "selector": "lda", "classifier": "ridge_projected"},
@@ -72,13 +75,13 @@ VARIANTS: dict[str, dict[str, object]] = {
     "auxiliary start": {"classifier_init": "auxiliary"},
     "sgd keys": {"key_method": "sgd"},
     "two views": {"classifier_views": 2, "min_crop": 0.5, "flip": True},
-    "two views, layerwise": {"selection": "layerwise", "classifier_views": 2, "min_crop": 0.5},
-    "two views, entropy": {"selector": ENTROPY, "classifier_views": 2, "min_crop": 0.5},
+    "two views, layerwise": {"tuning": "layerwise", "classifier_views": 2, "min_crop": 0.5},
+    "two views, entropy": {"selector": "entropy", "classifier_views": 2, "min_crop": 0.5},
     "two views, average": AVERAGE | {"classifier_views": 2, "flip": True},
     "validation": {"evaluate_on": "validation"},
     "no normalisation": {"normalize": "none"},
-    **{f"selector {name}": {"selector": name} for name in (*SCORES, ENTROPY)},
-    **{f"classifier {name}": {"classifier": name} for name in CLASSIFIERS if name != "carried_gaussians"},
+    **{f"selector {name}": {"selector": name} for name in names("selector")},
+    **{f"classifier {name}": {"classifier": name} for name in names("classifier") if name != "carried_gaussians"},
 }
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline.classification.classifier import LEARN
-from pipeline.selection.selector import SCORES
+from pipeline.parts import names
 
 # Values that are right each for itself: together they may contradict one another, or fail in a later stage.
 RIGHT: dict[str, list[object]] = {
@@ -24,23 +23,24 @@ RIGHT: dict[str, list[object]] = {
     "normalize": ["pretrained", "none"],
     "batch_size": [1, 3, 1_000_000],
     "classifier_batch_size": [1, 3, 1_000_000],
-    "tuning": ["layernorm", "full", "none"],
-    "tuned_norms": ["all", "attention", "mlp", "final", "last_1", "last_6"],
-    "tuned_parameters": ["both", "scale", "bias"],
-    "layernorm_init": ["previous", "pretrained"],
+    "tuning": [*names("tuning")],
+    "tuning_init": ["previous", "pretrained"],
     "lr": [0.01, 1e-320, 1000.0],
     "epochs": [1, 2],
     "min_crop": [1.0, 0.5, 1e-300],
     "flip": [True, False],
-    "selection": ["query", "layerwise", "oracle", "latest"],
-    "attention": [True, False],
-    "detach": [True, False],
-    "selector": [*SCORES, "entropy"],
+    "selection": ["query", "oracle", "latest", "average"],
+    "layernorm": [{"norms": norms, "parameters": "both"} for norms in ("all", "attention", "mlp", "final", "last_6")],
+    "layerwise": [
+        {"norms": "all", "parameters": parameters, "attention": attention, "detach": not attention}
+        for parameters, attention in (("both", True), ("scale", False), ("bias", True))
+    ],
+    "selector": [*names("selector")],
     "key_method": ["closed_form", "sgd"],
     "key_lr": [0.0025, 1000.0, 1e-40],
     "key_epochs": [1, 3],
     "training": ["two_stage", "single_stage"],
-    "classifier": [*LEARN],
+    "classifier": [*names("classifier")],
     "classifier_init": ["fresh", "auxiliary"],
     "classifier_views": [0, 1, 3],
     "classifier_lr": [0.005, 1000.0, 1e-320],
@@ -62,13 +62,18 @@ WRONG: dict[str, list[object]] = {
     "task_order": ["sorted", True],
     "num_tasks": [3, 0, 10**12],
     "seed": [2**64, -1, 0.5],
+    "layernorm": [
+        {},
+        [],
+        "all",
+        *({"norms": norms, "parameters": "both"} for norms in ("last_7", "last_0", "last_" + "9" * 5000, "all\n")),
+    ],
     "evaluate_on": ["train"],
     "backbone": ["vit_tiny_patch16_224.no_such_tag", "resnet18", "hf-hub:a/b", "glyph_vit "],
     "backbone_weights": ["nowhere.pth", "params.yaml", "images", "a\0b"],
     "image_size": [33, 7, 0, 5000, 10**30],
     "batch_size": [10**30, 0, 1.5],
     "classifier_batch_size": [10**30, 0, 1.5],
-    "tuned_norms": ["last_7", "last_0", "last_" + "9" * 5000, "all\n"],
     "lr": [1001.0, 1e308, -1, 0, "0.1"],
     "epochs": [0, 10**7, 1.0, True],
     "min_crop": [1.0000001, 0],

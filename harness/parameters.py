@@ -19,15 +19,11 @@ PLAIN: dict[str, object] = {
     "normalize": "pretrained",
     "batch_size": 64,
     "tuning": "layernorm",
-    "tuned_norms": "all",
-    "tuned_parameters": "both",
-    "layernorm_init": "previous",
+    "tuning_init": "previous",
     "lr": 0.01,
     "min_crop": 1.0,
     "flip": False,
     "selection": "query",
-    "attention": False,
-    "detach": False,
     "selector": "key",
     "key_method": "closed_form",
     "key_lr": 0.0025,
@@ -44,13 +40,22 @@ PLAIN: dict[str, object] = {
     "arc_beta": 0.8,
     "arc_lr": 0.000005,
     "rematch_rounds": 3,
+    "layernorm": {"norms": "all", "parameters": "both"},
+    "layerwise": {"norms": "all", "parameters": "both", "attention": False, "detach": False},
 }
 
 
 def set_params(path: Path, **changes: object) -> None:
-    """Change a params.yaml; comments stay."""
+    """Change a params.yaml; comments stay. `layernorm.norms` is one option of a block."""
     yaml = YAML()
     yaml.width = 120
     params = yaml.load(path)
-    params.update(changes)
+    for key, value in changes.items():
+        block, _, option = key.partition(".")
+        if option:
+            params[block][option] = value
+        elif isinstance(value, dict):
+            params.setdefault(block, {}).update(value)
+        else:
+            params[block] = value
     yaml.dump(params, path)

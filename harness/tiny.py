@@ -6,7 +6,7 @@ import torch
 
 from pipeline.backbone.timm_vit import VisionTransformer
 from pipeline.backbone.vit import Backbone
-from pipeline.tuning.parameters import tuned_names
+from pipeline.tuning.norms import NormOptions, norm_parameters
 
 TINY: dict[str, Any] = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
 TINY_CONFIG = {"architecture": TINY, "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -25,7 +25,7 @@ def tiny_weights(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def pretrained_layernorms(backbone: Backbone) -> dict[str, torch.Tensor]:
     """The pretrained scale and bias of every LayerNorm."""
-    return backbone.pretrained(tuned_names(backbone.model, "layernorm", "all", "both"))
+    return backbone.pretrained(norm_parameters(backbone.model, NormOptions(norms="all", parameters="both")))
 
 
 def random_images(count: int, seed: int = 0, size: int = 16) -> torch.Tensor:

@@ -79,7 +79,9 @@ def changed_params(**changes: object) -> str:
     line_end = "\r\n" if 2 * content.count(b"\r\n") > content.count(b"\n") else "\n"  # as most lines have it
     params = yaml.load(content.replace(b"\r\n", b"\n"))
     for key, value in changes.items():
-        if value != given[key]:
+        if isinstance(value, dict) and isinstance(given[key], dict):
+            params[key].update({name: new for name, new in value.items() if new != given[key].get(name)})
+        elif value != given[key]:
             params[key] = value
             _drop_comment_on(given[key], params.ca.items.get(key))
     num_tasks = params.get("num_tasks")

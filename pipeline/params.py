@@ -8,7 +8,7 @@ which 1e-05 (what `dvc exp run -S lr=0.00001` writes) is a number.
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from pipeline import parts
 from pipeline.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
@@ -43,19 +44,38 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 def read_params(record: type[AnyRecord]) -> AnyRecord:
     """The stage's parameters. Raises UserError, one line, for an unknown, missing, mistyped or out-of-range key."""
     given = read_mapping(PARAMS_FILE)
-    known = set(declared(read_mapping(PIPELINE_FILE)))
+    known = known_keys()
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise UserError(f"{PARAMS_FILE}: unknown key {key!r}: {hint}")
+    return _validated(record, {name: given[name] for name in record.model_fields if name in given})
+
+
+def read_block(name: str, record: type[AnyRecord]) -> AnyRecord:
+    """The options of a part: the block of params.yaml that bears its name. Raises UserError as read_params does."""
+    block = read_mapping(PARAMS_FILE).get(name)
+    if not isinstance(block, dict):
+        raise UserError(f"{PARAMS_FILE}: {name}: expected the options of this part, `{name}: {{}}` where it has none")
+    return _validated(record, block, name)
+
+
+def _validated(record: type[AnyRecord], values: Mapping[str, object], *above: str) -> AnyRecord:
     try:
-        return record(**{name: given[name] for name in record.model_fields if name in given})
+        return record(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        where = ".".join(str(part) for part in (*above, *first["loc"]) if part != "[key]")
         found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
         raise UserError(f"{PARAMS_FILE}: {where}: {first['msg'].lower()}{found}") from None
+
+
+def known_keys() -> set[str]:
+    """Every key that params.yaml may have: those that stages declare, and a block for each part that has options."""
+    names = set(declared(read_mapping(PIPELINE_FILE)))
+    choices = {match[1] for name in names if (match := _INTERPOLATION.fullmatch(name))}
+    return {name for name in names if "$" not in name} | {part for choice in choices for part in parts.names(choice)}
 
 
 class Declared(NamedTuple):
@@ -83,8 +103,9 @@ def read_declared(stage: str) -> Declared:
             raise UserError(f"{PARAMS_FILE}: {match[0]} in {PIPELINE_FILE} has no value for {stage}") from None
 
     names = [_INTERPOLATION.sub(value, dependency) for dependency in entry.get("do", entry)["deps"]]
+    wanted = [_INTERPOLATION.sub(value, param) for param in entry.get("do", entry).get("params", [])]
     return Declared(
-        params=read_values(entry.get("do", entry).get("params", [])),
+        params=read_values(wanted),
         files={name: Path(name) for name in names},
     )
 
@@ -134,6 +155,6 @@ def _parsed(content: bytes) -> object:  # a stage reads the same files at its st
 
 
 def declared(pipeline: dict[str, Any]) -> Iterator[str]:
-    """Names of the parameters that the stages of a dvc.yaml depend on."""
+    """Names of the parameters that the stages of a dvc.yaml depend on, and `${tuning}` for the block of a part."""
     for stage in pipeline["stages"].values():
         yield from stage.get("do", stage).get("params", [])

@@ -24,3 +24,10 @@ def rank(seed: int, purpose: str, item: str | int) -> float:
     """A number in [0, 1) for this item alone: in an order by ranks, no item that comes or goes moves another."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{item}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:6]) / 2**48
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """A seed for a library that has generators of its own (scikit-learn)."""
+    import torch  # noqa: PLC0415  (as above)
+
+    return int(torch.randint(2**31 - 1, (), generator=generator))

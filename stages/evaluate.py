@@ -19,24 +19,25 @@ from pipeline.evaluation.predictions import (
     step_predictions,
 )
 from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.method import Method
 from pipeline.linear.head import Head
 from pipeline.params import Count, read_params
 from pipeline.runtime.command import run
+from pipeline.selection.choose import SELECTIONS, SelectionName
 from pipeline.selection.key import cosine
-from pipeline.selection.selector import ENTROPY, ONE_MODEL, Selection, chooses
+from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
 from pipeline.store.cumulative import part
 from pipeline.tasks import task_name
-from pipeline.tuning.parameters import Tuning
+from pipeline.tuning.bank import load_bank
 
 
 class Params(CorrectionParams):
     """How many tasks the run covers, and what an image costs."""
 
     num_tasks: Count
-    selection: Selection
+    selection: SelectionName
     selector: str
-    tuning: Tuning
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
@@ -66,10 +67,11 @@ def main() -> None:
         "frozen_ncm": ("frozen_ncm", lambda _, image: queries[image]),
         "frozen_lda": ("frozen_lda", lambda _, image: queries[image]),
     }
-    selects = chooses(params.selection, params.tuning)
+    bank = load_bank(artifacts.bank_file(last), params.num_tasks)
+    method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector))
     matrices = {}
     rematched = artifacts.load_tensors(artifacts.REMATCH)
-    for row in methods_of(selects=selects, tunes=params.tuning != "none"):
+    for row in methods_of(selects=method.chooses, tunes=method.tunes):
         name, features_at = features_of[row]
         rows = Head(**part(heads, f"{name}.head."), projection=heads.get(f"{name}.projection"))
         after = step_heads(rows, test.seen_classes)
@@ -79,31 +81,29 @@ def main() -> None:
             predictions = step_predictions(test, after, features_at)
         matrices[row] = accuracy_matrix(test, predictions)
 
-    by_query = selects and params.selection == "query" and params.selector != ENTROPY
-    by_entropy = selects and params.selection == "query" and params.selector == ENTROPY
-    query_passes = int(by_query or params.tuning == "none")
-    tuned_passes = 0 if params.tuning == "none" else int(table.tuned_passes.sum()) / len(test.tasks)
-    at_inference = float(params.num_tasks if by_entropy else query_passes + (params.tuning != "none"))
+    passes = method.passes(params.num_tasks)
+    whole_matrix = passes.query + (int(table.tuned_passes.sum()) / len(test.tasks) if passes.tuned else 0)
+    tuned = float(passes.tuned)
     if rematched:
-        tuned_passes += int(rematched["passes"].sum()) / len(test.tasks)
-        at_inference += int(rematched["asked"][-1]) / len(test.tasks)
-    facts = artifacts.load_json(artifacts.BACKBONE_FACTS)
+        whole_matrix += int(rematched["passes"].sum()) / len(test.tasks)
+        tuned += int(rematched["asked"][-1]) / len(test.tasks)
+    frozen_flops = artifacts.load_json(artifacts.BACKBONE_FACTS)["flops_per_pass"]
+    tuned_flops = int(artifacts.load_metadata(artifacts.features_file(last))["flops"])
     counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
-    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
-    kept = {name: rows[-1:] for name, rows in bank.items()} if params.selection in ONE_MODEL else bank
+    kept = {name: rows[-1:] for name, rows in bank.tensors.items()} if method.selection.one_model else bank.tensors
     stored = size(kept) + size(part(heads, "tuned.state."))
-    if by_query:
-        stored += size(artifacts.load_tensors(artifacts.selector_file(last)))
-    if by_entropy:
+    if method.judges_outputs:
         stored += size(part(heads, "auxiliary.state."))
+    elif method.asks_selector:
+        stored += size(artifacts.load_tensors(artifacts.selector_file(last)))
     # Only a table of what was chosen where there was a choice; keys say something only where they choose.
-    selection = selection_matrix(test, table.selected[-1]) if selects and test.num_tasks > 1 else None
+    selection = selection_matrix(test, table.selected[-1]) if method.chooses and test.num_tasks > 1 else None
     values = accuracies(matrices, selection) | {
-        "passes_per_image": query_passes + tuned_passes,
-        "passes_at_inference": at_inference,
-        "gflop_at_inference": at_inference * facts["flops_per_pass"] / 1e9,
+        "passes_per_image": whole_matrix,
+        "passes_at_inference": passes.query + tuned,
+        "gflop_at_inference": (passes.query * frozen_flops + tuned * tuned_flops) / 1e9,
         "bytes_per_task": stored / params.num_tasks,
-        "task_parameters": sum(tensor[0].numel() for tensor in bank.values()),
+        "task_parameters": sum(tensor[0].numel() for tensor in bank.tensors.values()),
         "training_images": sum(count["training"] for count in counts),
         "test_images": len(test.tasks),
     }
@@ -116,7 +116,9 @@ def main() -> None:
             "metrics": rounded,
             "matrices": {name: triangle(matrix) for name, matrix in matrices.items()},
             "selection": None if selection is None else selection.tolist(),
-            "key_similarity": cosine(keys, keys).tolist() if by_query and params.selector == "key" else None,
+            "key_similarity": cosine(keys, keys).tolist()
+            if method.asks_selector and params.selector == "key"
+            else None,
             "test_images": len(test.tasks),
             "tuned_passes": table.tuned_passes.tolist(),
             "digests": artifacts.digests(artifacts.TABLES),

@@ -5,13 +5,13 @@ from functools import partial
 
 from pydantic import Field
 
-from pipeline.backbone.vit import Normalize, build_backbone
+from pipeline.backbone.build import Normalize, build_backbone
 from pipeline.data.augment import augment
 from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.inference.encoder import Chooser, SelectingEncoder, bank_of, build_encoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_views
+from pipeline.inference.method import Method, make_encoder
 from pipeline.linear.head import task_heads
 from pipeline.machine.device import compute_device
 from pipeline.machine.devices import on_all_devices
@@ -19,10 +19,11 @@ from pipeline.params import ImageSize, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
-from pipeline.selection.selector import ONE_MODEL, Selection
+from pipeline.selection.choose import SELECTIONS, SelectionName
+from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
 from pipeline.tasks import task_index, task_name
-from pipeline.tuning.parameters import Tuning
+from pipeline.tuning.bank import load_bank
 
 
 class Params(Record):
@@ -31,9 +32,8 @@ class Params(Record):
     seed: Seed
     image_size: ImageSize
     normalize: Normalize
-    selection: Selection
+    selection: SelectionName
     selector: str
-    tuning: Tuning
     classifier_views: int = Field(ge=0, le=1000)
     min_crop: float = Field(gt=0, le=1)
     flip: bool
@@ -47,10 +47,6 @@ def main(task: Task) -> None:
     backbone = build_backbone(
         weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
     )
-    stored = artifacts.load_tensors(artifacts.layernorms_file(task))
-    bank = bank_of(stored, params.tuning, params.selection, index + 1)  # [T, D] each
-    heads = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
-    state = artifacts.load_tensors(artifacts.selector_file(task))
     train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
     test = artifacts.load_tensors(artifacts.TEST)
@@ -61,23 +57,33 @@ def main(task: Task) -> None:
     random = generator(params.seed, "features", index)
     view = partial(augment, generator=random, min_crop=params.min_crop, flip=params.flip)
 
+    state = artifacts.load_tensors(artifacts.selector_file(task))
+    bank = load_bank(artifacts.bank_file(task), index + 1)
+    method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector))
+
     with Progress(f"features, {task}", images=0) as progress:
-        chooser = Chooser(params.selection, params.selector, state, heads)
-        encoder = build_encoder(backbone, bank, chooser, progress)
+        encoder = make_encoder(
+            backbone,
+            bank,
+            method,
+            state,
+            heads=task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task))),
+            progress=progress,
+        )
         of_train = encoder.train_features(train, train_queries)
         features = {"train_features": of_train.selected[None], "own_features": of_train.own}
         if params.classifier_views:
             features["train_features"] = encode_views(
                 backbone, train, params.classifier_views, view, encoder.view_features
             )
-        if params.selection in ONE_MODEL and params.tuning == "layernorm":
-            assert isinstance(encoder, SelectingEncoder)
-            features["previous_features"] = encoder.previous_features(train, train_queries)
+        if of_train.previous is not None:
+            features["previous_features"] = of_train.previous
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
         progress.finish()
     if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):
         raise UserError(f"features under the LayerNorms of {task} are not finite: lower lr")
-    artifacts.save_tensors(artifacts.features_file(task), features | asdict(table))
+    cost = {"flops": str(encoder.flops())}  # of a tuned pass
+    artifacts.save_tensors(artifacts.features_file(task), features | asdict(table), cost)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.runtime.command import run
 from pipeline.seeds import generator
 from pipeline.selection.key import closed_form_key, trained_key
-from pipeline.selection.mappers import LEARN, add_prototype
-from pipeline.selection.selector import ENTROPY, check_selector
+from pipeline.selection.selector import TaskQueries, find_selector
 from pipeline.store import artifacts
 from pipeline.tasks import Chain
 
@@ -28,7 +27,7 @@ class Params(Record):
 def main() -> None:
     """Compute the key of every task, and the selector's state after every task."""
     params = read_params(Params)
-    check_selector(params.selector)
+    selector = find_selector(params.selector)
     keys: list[torch.Tensor] = []
     state: dict[str, torch.Tensor] = {}
     for task, name in enumerate(params.tasks):
@@ -39,10 +38,7 @@ def main() -> None:
             keys.append(closed_form_key(queries))
         else:
             keys.append(trained_key(queries, lr=params.key_lr, epochs=params.key_epochs, generator=random))
-        if params.selector in ("key", ENTROPY):
-            state = add_prototype(state, keys[-1])
-        else:
-            state = LEARN[params.selector](state, queries, labels, random)
+        state = selector.learn(state, TaskQueries(queries, labels, keys[-1]), random)
         artifacts.save_tensors(artifacts.selector_file(name), state)
     artifacts.save_tensors(artifacts.KEYS, {"keys": torch.stack(keys)})
     print(f"{len(keys)} keys, {params.key_method}; selector: {params.selector}")

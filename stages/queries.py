@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from pipeline.backbone.vit import Backbone, Normalize, build_backbone
+from pipeline.backbone.build import Normalize, build_backbone
+from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.machine.device import compute_device
@@ -41,10 +42,10 @@ def main() -> None:
     facts = {
         "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
         "dim": backbone.model.num_features,
-        "flops_per_pass": backbone.flops(),
+        "flops_per_pass": backbone.flops({}),
     }
     artifacts.save_json(artifacts.BACKBONE_FACTS, facts)
-    chains = artifacts.layernorms_file, artifacts.auxiliary_heads_file, artifacts.features_file, artifacts.heads_file
+    chains = artifacts.bank_file, artifacts.auxiliary_heads_file, artifacts.features_file, artifacts.heads_file
     for file in chains:
         artifacts.save_tensors(file("t0"), {})
 

@@ -2,9 +2,8 @@
 
 import torch
 
-from pipeline.backbone.vit import Normalize, build_backbone
+from pipeline.backbone.build import Normalize, build_backbone
 from pipeline.data.images import Images
-from pipeline.errors import UserError
 from pipeline.evaluation.correction import Correction
 from pipeline.evaluation.predictions import step_heads
 from pipeline.inference.feature_table import FeatureTable
@@ -15,11 +14,10 @@ from pipeline.machine.device import compute_device
 from pipeline.params import Count, ImageSize, Record, read_params
 from pipeline.progress import Progress
 from pipeline.runtime.command import run
-from pipeline.selection.selector import Selection
 from pipeline.store import artifacts
 from pipeline.store.cumulative import part
 from pipeline.tasks import task_name
-from pipeline.tuning.parameters import Tuning
+from pipeline.tuning.bank import load_bank
 
 
 class Params(Record):
@@ -28,8 +26,6 @@ class Params(Record):
     num_tasks: Count
     image_size: ImageSize
     normalize: Normalize
-    selection: Selection
-    tuning: Tuning
     correction: Correction
     rematch_rounds: Count
 
@@ -40,14 +36,13 @@ def main() -> None:
     if params.correction != "rematch":
         artifacts.save_tensors(artifacts.REMATCH, {})
         return
-    if params.selection != "query" or params.tuning != "layernorm":
-        raise UserError("params.yaml: correction: rematch needs LayerNorms to choose from: set selection: query")
     last = task_name(params.num_tasks - 1)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
         weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
     )
-    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
+    bank = load_bank(artifacts.bank_file(last), params.num_tasks)
+    tuned = bank.place(backbone)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][: params.num_tasks]
     rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
@@ -57,7 +52,7 @@ def main() -> None:
             FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last))),
             step_heads(rows, torch.tensor(sizes).cumsum(0).tolist()),
             torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)),
-            lambda image, task: encode_selected(backbone, test[image], task, bank, progress),
+            lambda image, task: encode_selected(tuned, test[image], task, bank.tensors, progress),
             rounds=params.rematch_rounds,
         )
         progress.finish()

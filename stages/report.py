@@ -2,13 +2,18 @@
 
 import numpy as np
 
+from pipeline.classification.classifier import find_classifier
 from pipeline.evaluation import metrics
 from pipeline.evaluation.methods import METHODS
-from pipeline.params import Record, read_params
+from pipeline.inference.method import Method
+from pipeline.params import Record, read_block, read_params
 from pipeline.report.figures import curves, heat_map
 from pipeline.report.markdown import Result, Row, render
 from pipeline.runtime.command import run
+from pipeline.selection.choose import SELECTIONS, SelectionName
+from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
+from pipeline.tuning.kind import find_kind
 
 
 class Params(Record):
@@ -26,17 +31,13 @@ class Params(Record):
     image_size: int
     normalize: str
     tuning: str
-    tuned_norms: str
-    tuned_parameters: str
-    layernorm_init: str
+    tuning_init: str
     lr: float
     batch_size: int
     epochs: int
     min_crop: float
     flip: bool
-    selection: str
-    attention: bool
-    detach: bool
+    selection: SelectionName
     selector: str
     key_method: str
     training: str
@@ -56,14 +57,18 @@ def main() -> None:
     artifacts.check_digests(evaluation["digests"])
     tasks = artifacts.load_json(artifacts.TASKS)
     matrices = {name: metrics.square(rows) for name, rows in evaluation["matrices"].items()}
+    kind = find_kind(params.tuning)
+    options = {f"{params.tuning}.{name}": value for name, value in read_block(params.tuning, kind.options)}
     result = Result(
-        params=params.model_dump(),
+        params=params.model_dump() | options,
         tasks=dict(list(tasks.items())[: params.num_tasks]),
         backbone=artifacts.load_json(artifacts.BACKBONE_FACTS),
         metrics=evaluation["metrics"],
         rows={name: summary(matrix) for name, matrix in matrices.items()},
         test_images=evaluation["test_images"],
         keys_choose=evaluation["key_similarity"] is not None,
+        method=Method(kind, SELECTIONS[params.selection], find_selector(params.selector)),
+        classifier=find_classifier(params.classifier) if params.training == "two_stage" else None,
     )
     accuracies = {name: metrics.average_accuracies(matrix) for name, matrix in matrices.items()}
     figures = {

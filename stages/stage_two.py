@@ -6,15 +6,9 @@ from typing import Literal
 from torch import Tensor
 
 from pipeline.classification import lone
-from pipeline.classification.classifier import (
-    Learn,
-    State,
-    TaskFeatures,
-    Training,
-    find_classifier,
-    learn_nearest_mean,
-    new_softmax,
-)
+from pipeline.classification.classifier import Learn, State, TaskFeatures, Training, find_classifier
+from pipeline.classification.classifiers import lda, ncm
+from pipeline.classification.rows import new_softmax
 from pipeline.linear.head import Head, task_heads
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
@@ -42,7 +36,7 @@ def main(task: Task) -> None:
     """Learn the classes of TASK (t1, t2, ...)."""
     params = read_params(Params)
     index = task_index(task)
-    learn = find_classifier(params.classifier)
+    learn = find_classifier(params.classifier).learn
     labels = artifacts.load_tensors(artifacts.train_file(task))["labels"]
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
@@ -60,13 +54,12 @@ def main(task: Task) -> None:
         train = partial(new_softmax, features.views, features.labels, training)
         return lone.add_task(state, *features.samples(), (lambda: auxiliary) if auxiliary else train)
 
-    discriminant = find_classifier("lda")
     rows: dict[str, tuple[TaskFeatures, Learn]] = {
         "auxiliary": (tuned, keep_auxiliary),
-        "frozen_ncm": (frozen, learn_nearest_mean),
-        "frozen_lda": (frozen, discriminant),
+        "frozen_ncm": (frozen, ncm.learn),
+        "frozen_lda": (frozen, lda.learn),
         "frozen": (frozen, learn),
-        "tuned_lda": (tuned, discriminant),
+        "tuned_lda": (tuned, lda.learn),
         "tuned": (tuned, keep_auxiliary if params.training == "single_stage" else learn),
     }
     new: dict[str, Tensor] = {}

@@ -13,7 +13,8 @@ from harness.dvc_repository import Repository, make_repository, ran, stage_envir
 from harness.stage_repository import make_repository as make_tiny_repository
 from harness.stage_repository import run_all
 from harness.tiny import TINY_CONFIG, tiny_weights
-from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vit import Backbone
 from pipeline.progress import Progress
 
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from harness.tiny import TINY, TINY_CONFIG, pretrained_layernorms, random_images, tiny_weights
+from pipeline.backbone.build import build_backbone
 from pipeline.backbone.timm_vit import VisionTransformer
-from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 
@@ -98,7 +99,7 @@ def test_flops_are_those_of_the_matrix_products(backbone: Backbone) -> None:
     linear = tokens * dim * (3 * dim + dim + 2 * hidden)
     attention = 2 * tokens * tokens * dim
     patches = 4 * dim * 3 * 8 * 8
-    assert backbone.flops() == 2 * (TINY["depth"] * (linear + attention) + patches)
+    assert backbone.flops({}) == 2 * (TINY["depth"] * (linear + attention) + patches)
 
 
 def test_without_normalization_the_model_sees_plain_values(backbone: Backbone) -> None:

@@ -10,15 +10,15 @@ from harness.bad_weights import VIT, WEIGHTS
 from harness.stage_repository import refusal
 from harness.tiny import random_images
 from pipeline.backbone.pretrained import fetch_backbone
-from pipeline.classification import classifier
-from pipeline.classification.classifier import TaskFeatures, Training
+from pipeline.classification.classifier import TaskFeatures, Training, find_classifier
 from pipeline.data.datasets import fetch_dataset
 from pipeline.data.image_set import ImageSet
 from pipeline.data.packing import are_arrays, stored, value_ranges
 from pipeline.errors import UserError
+from pipeline.parts import names
 from pipeline.progress import Progress
-from pipeline.selection import mappers
-from pipeline.selection.selector import SCORES
+from pipeline.selection.key import closed_form_key
+from pipeline.selection.selector import TaskQueries, find_selector
 from pipeline.store import artifacts
 
 DATA = data_sets()
@@ -89,27 +89,28 @@ LEAST = {  # images a class: features [N, D] of two tasks, labels [N]
 
 
 @pytest.mark.parametrize("least", LEAST)
-@pytest.mark.parametrize("selector", mappers.LEARN)
+@pytest.mark.parametrize("selector", names("selector"))
 def test_a_selector_learns_from_the_least_of_data(selector: str, least: str) -> None:
     features, labels = LEAST[least]
     state: dict[str, torch.Tensor] = {}
     for shift in (0.0, 1.0):
-        state = mappers.LEARN[selector](state, features + shift, labels, torch.Generator().manual_seed(0))
+        task = TaskQueries(features + shift, labels, closed_form_key(features + shift))
+        state = find_selector(selector).learn(state, task, torch.Generator().manual_seed(0))
     assert all(bool(tensor.isfinite().all()) for tensor in state.values())
-    scores = SCORES[selector](state, features)
+    scores = find_selector(selector).scores(state, features)
     assert scores.shape == (len(features), 2)
     assert not bool(scores.isnan().any())  # what is as good as impossible is minus infinity
 
 
 @pytest.mark.parametrize("least", LEAST)
-@pytest.mark.parametrize("name", classifier.LEARN)
+@pytest.mark.parametrize("name", names("classifier"))
 def test_a_classifier_learns_from_the_least_of_data(name: str, least: str, progress: Progress) -> None:
     features, labels = LEAST[least]
     state: dict[str, torch.Tensor] = {}
     for shift in (0.0, 1.0):
         training = Training(2, 0.01, 1, None, torch.Generator().manual_seed(0), progress)
         task = TaskFeatures((features + shift)[None], features + shift, features, labels)
-        state, head = classifier.LEARN[name](state, task, training)
+        state, head = find_classifier(name).learn(state, task, training)
     assert bool(head.logits(features).isfinite().all())
     assert len(head.bias) == 2 * (int(labels.max()) + 1)
 

@@ -81,7 +81,7 @@ def test_a_temperature_of_any_height_is_a_temperature() -> None:
         ({"lr": 1e30}, "lr: input should be less than or equal to 1000, found 1e[+]30"),
         ({"epochs": 10**7}, "epochs: input should be less than or equal to 1000000, found 10000000"),
         ({"image_size": 10**5}, "image_size: input should be less than or equal to 4096, found 100000"),
-        ({"tuned_norms": "x" * 10**5}, "tuned_norms: string should match pattern .*, found 'x{12}[.]{3}x{13}'"),
+        ({"layernorm.norms": "x" * 10**5}, "layernorm.norms: string should match pattern .*, found 'x{12}[.]{3}x{13}'"),
     ],
 )
 def test_absurd_values_are_refused_where_they_are_read(changes: dict[str, object], message: str) -> None:

@@ -13,9 +13,9 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from harness.tiny import random_images
+from pipeline.backbone.build import build_backbone
 from pipeline.backbone.pretrained import fetch_backbone
 from pipeline.backbone.timm_vit import create_model, create_with_filter
-from pipeline.backbone.vit import build_backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 

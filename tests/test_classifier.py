@@ -5,19 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.classification.classifier import (
-    LEARN,
-    TaskFeatures,
-    Training,
-    add_rows,
-    find_classifier,
-    learn_nearest_mean,
-    new_softmax,
-)
+from pipeline.classification.classifier import TaskFeatures, Training, find_classifier
+from pipeline.classification.classifiers import ncm
+from pipeline.classification.rows import add_rows, new_softmax
 from pipeline.errors import UserError
 from pipeline.evaluation.predictions import step_heads
 from pipeline.linear.head import Head
 from pipeline.linear.softmax import train_softmax
+from pipeline.parts import names
 from pipeline.progress import Progress
 
 CENTRES = 3 * torch.eye(4, 8)
@@ -73,7 +68,7 @@ def test_divergence_and_unknown_names_are_one_line() -> None:
 
 
 def test_nearest_mean_head_names_the_class_of_the_most_similar_mean() -> None:
-    _, head = learn_nearest_mean({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
+    _, head = ncm.learn({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
     queries = functional.normalize(torch.randn(30, 8, generator=torch.Generator().manual_seed(3)), dim=1)
     for query, predicted in zip(queries, head.logits(queries).argmax(1), strict=True):
         similarity = [
@@ -107,7 +102,7 @@ def two_tasks() -> list[TaskFeatures]:
     return parts
 
 
-@pytest.mark.parametrize("name", LEARN)
+@pytest.mark.parametrize("name", names("classifier"))
 def test_learns_task_by_task_and_keeps_no_sample(name: str) -> None:
     sizes = []
     for copies in (1, 5):  # as many images again make no larger state
@@ -119,7 +114,7 @@ def test_learns_task_by_task_and_keeps_no_sample(name: str) -> None:
                 task.own.repeat(copies, 1),
                 task.labels.repeat(copies),
             )
-            state, head = LEARN[name](state, again, training())
+            state, head = find_classifier(name).learn(state, again, training())
         assert head.logits(FEATURES).shape == (80, 4)
         accuracy = (head.logits(FEATURES).argmax(1) == LABELS).float().mean()
         assert accuracy > (0.6 if name == "cls" else 0.85)
@@ -133,7 +128,7 @@ def test_closed_forms_do_not_depend_on_the_order_of_the_tasks(name: str) -> None
     for tasks in (two_tasks(), two_tasks()[::-1]):
         state: dict[str, torch.Tensor] = {}
         for task in tasks:
-            state, head = LEARN[name](state, task, training())
+            state, head = find_classifier(name).learn(state, task, training())
         heads.append(head)
     swapped = torch.tensor([2, 3, 0, 1])
     torch.testing.assert_close(heads[1].logits(FEATURES)[:, swapped], heads[0].logits(FEATURES), atol=1e-4, rtol=1e-4)
@@ -141,7 +136,7 @@ def test_closed_forms_do_not_depend_on_the_order_of_the_tasks(name: str) -> None
 
 def test_carried_gaussians_need_one_model_for_all() -> None:
     with pytest.raises(UserError, match="carried_gaussians needs one model for all: set selection: average"):
-        LEARN["carried_gaussians"]({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
+        find_classifier("carried_gaussians").learn({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
 
 
 def test_each_epoch_sees_the_next_view_and_a_given_start_is_kept() -> None:

@@ -8,7 +8,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge as SklearnRidge
 from torch import Tensor
 
-from pipeline.classification import cls
+from pipeline.classification.classifiers import cls
 from pipeline.linear import gaussians, ridge
 from pipeline.linear.head import random_features
 
@@ -102,7 +102,7 @@ def test_a_random_projection_widens_and_rectifies() -> None:
 def test_first_task_of_cls_is_least_squares() -> None:
     (features, labels), _ = two_tasks(0)
     one_hot = torch.nn.functional.one_hot(labels).double()
-    state = cls.learn({}, features, labels)
+    state = cls.add_task({}, features, labels)
     expected = torch.linalg.lstsq(features.double(), one_hot).solution
     torch.testing.assert_close(state["weights"], expected, atol=1e-6, rtol=1e-4)
 
@@ -110,8 +110,8 @@ def test_first_task_of_cls_is_least_squares() -> None:
 def test_later_tasks_of_cls_solve_the_papers_equation_class_by_class() -> None:
     """And where an old task's Fisher information is large, its weights hardly move."""
     (first, first_labels), (second, second_labels) = two_tasks(1)
-    before = cls.learn({}, first, first_labels)
-    after = cls.learn(before, second, second_labels)
+    before = cls.add_task({}, first, first_labels)
+    after = cls.add_task(before, second, second_labels)
     units = second.double()
     targets = torch.nn.functional.one_hot(second_labels + 3, 5).double()
     for c in range(5):

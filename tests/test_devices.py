@@ -14,15 +14,19 @@ from harness.root import ROOT
 from harness.stage_order import run_stage
 from harness.stage_repository import prepare, refusal
 from harness.tiny import TINY_CONFIG, pretrained_layernorms, random_images, tiny_weights
-from pipeline.backbone.vit import INFERENCE_BATCH, Backbone, build_backbone
+from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vit import INFERENCE_BATCH, Backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
+from pipeline.inference.encoder import ChoosingEncoder
 from pipeline.machine import devices
 from pipeline.machine.devices import on_all_devices
 from pipeline.progress import Progress
 from pipeline.store import artifacts
-from pipeline.tuning.layerwise import encode_layerwise, initial_keys, similarity, with_layerwise_norms
-from pipeline.tuning.loop import Schedule, tune_layernorms
+from pipeline.tuning import loop
+from pipeline.tuning.kind import with_places
+from pipeline.tuning.kinds import layerwise
+from pipeline.tuning.loop import Schedule
 
 COUNTS = (2 * INFERENCE_BATCH + 100, 50, 0)  # of three batches, the last one short; of one batch; of none
 ROUNDING = 1e-5
@@ -31,8 +35,8 @@ ROUNDING = 1e-5
 CONSTANT = "blocks.0.norm1.key"
 
 
-def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, layerwise: bool) -> dict[str, torch.Tensor]:
-    learned, head = tune_layernorms(
+def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: bool) -> dict[str, torch.Tensor]:
+    learned, head = loop.tune(
         backbone,
         start=start,
         images=Images.of_pixels(random_images(21)),  # batches of 5, 5, 5, 5 and 1
@@ -40,7 +44,7 @@ def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, layerwise: bool
         schedule=Schedule(batch_size=5, lr=0.002, epochs=2, min_crop=0.3, flip=True),
         generator=torch.Generator().manual_seed(5),
         progress=Progress("tuning", 0),
-        similarity=(lambda: similarity(backbone)) if layerwise else None,
+        penalty=layerwise.penalty if is_layerwise else None,
     )
     return learned | {"head.weight": head.weight, "head.bias": head.bias}
 
@@ -52,18 +56,20 @@ def compute(folder: str) -> None:
         tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")
     )
     start = pretrained_layernorms(backbone)
-    norms = with_layerwise_norms(backbone, list(start), detach=False)
+    options = layerwise.Options(norms="all", parameters="both", attention=False, detach=False)
+    norms = with_places(backbone, layerwise.KIND, options)
     rows = {name: tensor[None] for name, tensor in start.items()}
-    rows |= initial_keys(norms, Images.of_pixels(random_images(30)), rows)
+    keys = layerwise.initial_keys(norms, Images.of_pixels(random_images(30)), start)
+    rows |= {name: key[None] for name, key in keys.items()}
     features = {}
     for count in COUNTS:
         images = Images.of_pixels(random_images(count, size=16))
         features[f"{count} features"] = backbone.encode(images, start)
-        chosen = encode_layerwise(norms, images, rows)
+        chosen = ChoosingEncoder(norms, rows, layerwise.KIND, Progress("test", 0)).encode(images)
         features |= {f"{count} layerwise {index}": tensor for index, tensor in enumerate(chosen)}
     artifacts.save_tensors(Path(folder, "features.safetensors"), features)
-    artifacts.save_tensors(Path(folder, "tuned.safetensors"), tuned(backbone, start, layerwise=False))
-    artifacts.save_tensors(Path(folder, "layerwise.safetensors"), tuned(norms, rows, layerwise=True))
+    artifacts.save_tensors(Path(folder, "tuned.safetensors"), tuned(backbone, start, is_layerwise=False))
+    artifacts.save_tensors(Path(folder, "layerwise.safetensors"), tuned(norms, rows, is_layerwise=True))
 
 
 def compute_and_fail(folder: str) -> None:
@@ -96,14 +102,14 @@ def test_two_devices_compute_what_one_does(
 def test_a_stage_on_two_devices(command: list[str]) -> None:
     prepare()
     run_stage("stage_one", "t1")
-    alone = artifacts.load_tensors(artifacts.layernorms_file("t1"))
-    artifacts.layernorms_file("t1").unlink()
+    alone = artifacts.load_tensors(artifacts.bank_file("t1"))
+    artifacts.bank_file("t1").unlink()
     asked = {"DEVICE": "cpu", "PYTHONPATH": str(ROOT)} | ({"DEVICES": "2"} if "torch" not in command[1] else {})
     done = subprocess.run(
         [sys.executable, *command, "t1"], env=os.environ | asked, check=True, capture_output=True, text=True
     )
     assert done.stdout.count("epoch 2/2") == 1
-    together = artifacts.load_tensors(artifacts.layernorms_file("t1"))
+    together = artifacts.load_tensors(artifacts.bank_file("t1"))
     assert max(float((alone[name] - together[name]).abs().max()) for name in alone) < ROUNDING
     assert not list(Path(".scratch/resume").glob("*")), "the state of a training that has ended"
 

@@ -325,18 +325,18 @@ def test_a_full_disk_and_a_folder_without_access_are_said(tmp_path: Path, monkey
 
 def test_the_real_dvc_brings_damage_back_and_the_doctor_ends_it(repository: Repository) -> None:
     original = repository.digests(*EVERYTHING)
-    artifact = repository.path / "artifacts/layernorms/t1.safetensors"
+    artifact = repository.path / "artifacts/banks/t1.safetensors"
     digest = hashlib.md5(artifact.read_bytes()).hexdigest()
     damage(repository.path / f".dvc/cache/files/md5/{digest[:2]}/{digest[2:]}")
     artifact.unlink()
     repository.dvc("checkout", str(artifact))
     output = repository.dvc("repro", "-f", "-s", "stage_one@t2", fails=True)
-    assert "error: artifacts/layernorms/t1.safetensors is damaged" in output
+    assert "error: artifacts/banks/t1.safetensors is damaged" in output
     assert "`python -m pipeline doctor --repair`, then `dvc repro`" in output
     assert "Traceback" not in output
     found = repository.run("python", "-m", "pipeline", "doctor", "--repair")
     assert (found.count("fixed"), found.count("wrong")) == (2, 0)
-    assert found.count("artifacts/layernorms/t1.safetensors") == 3
+    assert found.count("artifacts/banks/t1.safetensors") == 3
     assert ran(repository.dvc("repro"))[:1] == ["stage_one@t1"]
     assert repository.digests(*EVERYTHING) == original
 

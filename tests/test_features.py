@@ -16,7 +16,7 @@ from pipeline.inference.rematch import rematch
 from pipeline.linear.head import Head
 from pipeline.progress import Progress
 from pipeline.selection.key import closed_form_key
-from pipeline.selection.selector import select_tasks
+from pipeline.selection.prototypes import nearest_prototype
 from pipeline.store.cumulative import append_rows, row, running_means
 
 TASKS, PER_TASK, CLASSES_PER_TASK = 5, 12, 3
@@ -66,7 +66,7 @@ def choices_by_key(backbone: Backbone) -> list[torch.Tensor]:
     keys = torch.stack([closed_form_key(part) for part in queries.split(PER_TASK)])
     keys += 0.2 * torch.randn(keys.shape, generator=torch.Generator().manual_seed(0))  # so that images disagree
     return [
-        select_tasks("query", "key", queries[: len(own)], own, selector_state(keys[: step + 1]))
+        nearest_prototype(selector_state(keys[: step + 1]), queries[: len(own)]).argmax(1)
         for step, own in enumerate(TEST.tasks[: (step + 1) * PER_TASK] for step in range(TASKS))
     ]
 
@@ -116,7 +116,7 @@ def test_only_records_cost_a_pass(backbone: Backbone) -> None:
 @given(st.integers(0, 10_000))
 def test_table_holds_each_needed_pair_once_whatever_the_selector_says(seed: int) -> None:
     from harness.tiny import TINY_CONFIG, tiny_weights  # noqa: PLC0415  (fixtures do not mix with given)
-    from pipeline.backbone.vit import build_backbone  # noqa: PLC0415
+    from pipeline.backbone.build import build_backbone  # noqa: PLC0415
 
     backbone = build_backbone(
         tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")

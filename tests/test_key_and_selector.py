@@ -8,8 +8,9 @@ from torch.nn import functional
 
 from harness.tiny import selector_state
 from pipeline.errors import UserError
+from pipeline.selection.choose import SELECTIONS, Choice, SelectionName
 from pipeline.selection.key import closed_form_key, cosine, trained_key
-from pipeline.selection.selector import select_tasks
+from pipeline.selection.selector import find_selector
 
 OWN = torch.tensor([2, 0, 1])
 
@@ -17,6 +18,10 @@ OWN = torch.tensor([2, 0, 1])
 def objective(key: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     """Mean cosine of a key [D] to queries [N, D], as the paper's code computes it."""
     return functional.cosine_similarity(queries, key[None], dim=1).mean()
+
+
+def tasks_of(selection: SelectionName, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    return Choice(SELECTIONS[selection], find_selector("key"), selector_state(keys)).tasks(queries, OWN)
 
 
 def test_closed_form_key_is_where_gradient_descent_on_the_objective_ends() -> None:
@@ -50,19 +55,19 @@ def test_key_does_not_depend_on_the_lengths_of_the_queries() -> None:
 def test_selects_the_key_of_the_smallest_angle() -> None:
     keys = torch.tensor([[1.0, 0.0], [0.0, 5.0]])  # the length of a key says nothing
     queries = torch.tensor([[9.0, 1.0], [0.1, 0.2], [-1.0, -0.1]])
-    assert select_tasks("query", "key", queries, OWN, selector_state(keys)).tolist() == [0, 1, 1]
+    assert tasks_of("query", queries, keys).tolist() == [0, 1, 1]
     torch.testing.assert_close(cosine(queries, keys)[0], torch.tensor([9.0, 1.0]) / 82**0.5)
 
 
 def test_unknown_selector_is_named_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="selector 'nearest' is unknown: choose one of key"):
-        select_tasks("query", "nearest", torch.ones(1, 2), OWN, {})
+        find_selector("nearest")
 
 
 def test_the_oracle_and_the_latest_need_no_query() -> None:
     keys = torch.ones(4, 2)
-    assert select_tasks("oracle", "key", torch.empty(0), OWN, selector_state(keys)).tolist() == [2, 0, 1]
-    assert select_tasks("latest", "key", torch.empty(0), OWN, selector_state(keys)).tolist() == [3, 3, 3]
+    assert tasks_of("oracle", torch.empty(0), keys).tolist() == [2, 0, 1]
+    assert tasks_of("latest", torch.empty(0), keys).tolist() == [3, 3, 3]
 
 
 def test_a_trained_key_approaches_the_closed_form() -> None:

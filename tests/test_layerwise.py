@@ -7,23 +7,18 @@ import torch
 from torch.nn import functional
 
 from harness.tiny import TINY, pretrained_layernorms, random_images
+from pipeline.backbone.build import build_backbone
 from pipeline.backbone.timm_vit import VisionTransformer
-from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.inference.encoder import LayerwiseEncoder
+from pipeline.inference.encoder import ChoosingEncoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.progress import Progress
-from pipeline.tuning.layerwise import (
-    encode_layerwise,
-    initial_attention,
-    initial_keys,
-    layerwise_norms,
-    similarity,
-    with_layerwise_norms,
-)
-from pipeline.tuning.loop import Schedule, tune_layernorms
-from pipeline.tuning.parameters import tuned_names
+from pipeline.tuning.kind import with_places
+from pipeline.tuning.kinds import layerwise
+from pipeline.tuning.kinds.layerwise import Options, initial_keys, layerwise_norms, penalty
+from pipeline.tuning.loop import Schedule, tune
 
 IMAGES = Images.of_pixels(random_images(40))
 TASKS = 3
@@ -42,17 +37,26 @@ def random_bank(backbone: Backbone, *, keys: bool = True) -> dict[str, torch.Ten
     return bank
 
 
+def with_norms(backbone: Backbone, *, norms: str = "all", parameters: str = "both", detach: bool = False) -> Backbone:
+    """The backbone with LayerNorms that choose."""
+    options = Options.model_validate({"norms": norms, "parameters": parameters, "attention": False, "detach": detach})
+    return with_places(backbone, layerwise.KIND, options)
+
+
+def encode(layered: Backbone, images: Images, bank: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and chosen tasks."""
+    return ChoosingEncoder(layered, bank, layerwise.KIND, Progress("test", 0)).encode(images)
+
+
 def of_task(bank: dict[str, torch.Tensor], task: int) -> dict[str, torch.Tensor]:
     return {name: rows[task] for name, rows in bank.items() if not name.endswith((".key", ".attention"))}
 
 
 def test_with_one_task_it_is_that_tasks_model_bit_for_bit(backbone: Backbone) -> None:
     bank = random_bank(backbone)
-    layered = with_layerwise_norms(backbone, list(bank), detach=False)
+    layered = with_norms(backbone)
     for task in range(TASKS):
-        features, chosen = encode_layerwise(
-            layered, IMAGES, {name: rows[task : task + 1] for name, rows in bank.items()}
-        )
+        features, chosen = encode(layered, IMAGES, {name: rows[task : task + 1] for name, rows in bank.items()})
         assert torch.equal(features, backbone.encode(IMAGES, of_task(bank, task)))
         assert not chosen.any()
 
@@ -60,15 +64,15 @@ def test_with_one_task_it_is_that_tasks_model_bit_for_bit(backbone: Backbone) ->
 def test_with_keys_forced_to_one_task_it_is_that_tasks_model_bit_for_bit(backbone: Backbone) -> None:
     """An image's own CLS tokens as the keys of a task: cosine 1, where attention of zeros leaves the others 0."""
     bank, image = random_bank(backbone), IMAGES[:1]
-    layered = with_layerwise_norms(backbone, list(bank), detach=False)
+    layered = with_norms(backbone)
     for task in range(TASKS):
-        only = {name: rows[task : task + 1] for name, rows in bank.items()}
+        only = {name: rows[task] for name, rows in bank.items()}
         forced = dict(bank)
         for name, token in initial_keys(layered, image, only).items():
             forced[name] = torch.ones(TASKS, 16)
             forced[name][task] = token
             forced[name.replace(".key", ".attention")] = (torch.arange(TASKS) == task).float()[:, None].expand(-1, 16)
-        features, chosen = encode_layerwise(layered, image, forced)
+        features, chosen = encode(layered, image, forced)
         assert chosen.tolist() == [task]
         assert torch.equal(features, backbone.encode(image, of_task(bank, task)))
 
@@ -76,11 +80,11 @@ def test_with_keys_forced_to_one_task_it_is_that_tasks_model_bit_for_bit(backbon
 def test_images_choose_for_themselves_at_every_norm(backbone: Backbone) -> None:
     """A batch of mixed choices equals its images one at a time."""
     bank = random_bank(backbone)
-    layered = with_layerwise_norms(backbone, list(bank), detach=False)
-    features, chosen = encode_layerwise(layered, IMAGES, bank)
+    layered = with_norms(backbone)
+    features, chosen = encode(layered, IMAGES, bank)
     assert len(chosen.unique()) > 1
     for image in range(len(IMAGES)):
-        alone, task = encode_layerwise(layered, IMAGES[image : image + 1], bank)
+        alone, task = encode(layered, IMAGES[image : image + 1], bank)
         torch.testing.assert_close(alone[0], features[image], atol=1e-5, rtol=1e-4)
         assert task == chosen[image]
 
@@ -88,17 +92,17 @@ def test_images_choose_for_themselves_at_every_norm(backbone: Backbone) -> None:
 def test_untuned_parts_keep_their_pretrained_values(backbone: Backbone) -> None:
     """Scale only, of one norm: its bias, and all other norms, are the model's own."""
     bank = {name: rows for name, rows in random_bank(backbone).items() if name in ("norm.weight", "norm.key")}
-    layered = with_layerwise_norms(backbone, list(bank), detach=False)
-    assert list(layerwise_norms(layered)) == ["norm"]
-    features, chosen = encode_layerwise(layered, IMAGES, bank)
+    layered = with_norms(backbone, norms="final", parameters="scale")
+    assert list(layerwise_norms(layered.model)) == ["norm"]
+    features, chosen = encode(layered, IMAGES, bank)
     for image, task in enumerate(chosen.tolist()):
         expected = backbone.encode(IMAGES[image : image + 1], {"norm.weight": bank["norm.weight"][task]})[0]
         torch.testing.assert_close(features[image], expected, atol=1e-5, rtol=1e-4)
-    assert not layerwise_norms(backbone), "the given backbone is left alone"
+    assert not layerwise_norms(backbone.model), "the given backbone is left alone"
 
 
 def test_the_first_key_is_the_mean_direction_of_the_tokens(backbone: Backbone) -> None:
-    layered = with_layerwise_norms(backbone, list(pretrained_layernorms(backbone)), detach=False)
+    layered = with_norms(backbone)
     keys = initial_keys(layered, IMAGES, {})
     tokens: list[torch.Tensor] = []
     layered.model.get_submodule("blocks.1.norm1").register_forward_pre_hook(
@@ -106,31 +110,31 @@ def test_the_first_key_is_the_mean_direction_of_the_tokens(backbone: Backbone) -
     )
     layered.encode(IMAGES, {})
     expected = functional.normalize(functional.normalize(torch.cat(tokens), dim=1).mean(0), dim=0)
-    torch.testing.assert_close(keys["blocks.1.norm1.key"][0], expected)
+    torch.testing.assert_close(keys["blocks.1.norm1.key"], expected)
 
 
 @pytest.mark.parametrize("detach", [False, True])
 def test_detached_selection_shapes_no_feature(backbone: Backbone, detach: bool) -> None:
-    layered = with_layerwise_norms(backbone, list(pretrained_layernorms(backbone)), detach=detach)
+    layered = with_norms(backbone, detach=detach)
     start = {name: rows[:1].clone().requires_grad_() for name, rows in random_bank(backbone).items()}
     layered.forward(backbone.prepare(random_images(4)), start)
     scales = [tensor for name, tensor in start.items() if name.endswith(".weight")]
     keys = [tensor for name, tensor in start.items() if name.endswith(".key")]
-    gradients = torch.autograd.grad(similarity(layered), [*scales, *keys], allow_unused=True)
+    gradients = torch.autograd.grad(-penalty(layered.model), [*scales, *keys], allow_unused=True)
     of_scales, of_keys = gradients[: len(scales)], gradients[len(scales) :]
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in of_keys)
     assert all(gradient is None for gradient in of_scales) == detach
 
 
 def test_training_raises_the_similarity_and_learns_attention(backbone: Backbone, progress: Progress) -> None:
-    layered = with_layerwise_norms(backbone, list(pretrained_layernorms(backbone)), detach=False)
+    layered = with_norms(backbone)
     start = {name: tensor[None] for name, tensor in pretrained_layernorms(backbone).items()}
-    start |= initial_attention(layered)
-    start |= {f"{name}.key": torch.randn(1, 16) for name in layerwise_norms(layered)}
+    start |= {f"{name}.attention": torch.ones(1, 16) for name in layerwise_norms(layered.model)}
+    start |= {f"{name}.key": torch.randn(1, 16) for name in layerwise_norms(layered.model)}
     inputs = backbone.prepare(random_images(20))
     layered.forward(inputs, start)
-    before = similarity(layered)
-    learned, _ = tune_layernorms(
+    before = -penalty(layered.model)
+    learned, _ = tune(
         layered,
         start=start,
         images=Images.of_pixels(random_images(20)),
@@ -138,10 +142,10 @@ def test_training_raises_the_similarity_and_learns_attention(backbone: Backbone,
         schedule=Schedule(batch_size=10, lr=0.05, epochs=10, min_crop=1.0, flip=False),
         generator=torch.Generator().manual_seed(0),
         progress=progress,
-        similarity=lambda: similarity(layered),
+        penalty=penalty,
     )
     layered.forward(inputs, learned)
-    assert similarity(layered) > before + 0.3
+    assert -penalty(layered.model) > before + 0.3
     assert learned.keys() == start.keys()
     assert any(not torch.equal(rows, torch.ones(1, 16)) for name, rows in learned.items() if "attention" in name)
 
@@ -151,7 +155,7 @@ def test_every_step_is_one_pass_for_every_image_so_far(backbone: Backbone) -> No
     for step in range(TASKS):
         rows = {name: tensor[: step + 1] for name, tensor in bank.items()}
         count = (step + 1) * per_task
-        encoder = LayerwiseEncoder(backbone, rows, Progress("test", 0))
+        encoder = ChoosingEncoder(with_norms(backbone), rows, layerwise.KIND, Progress("test", 0))
         none = torch.empty(0)
         table = encoder.extend(table, IMAGES[:count], none, none)
         features, selected = encoder.encode(IMAGES[:count])
@@ -174,20 +178,18 @@ def other_backbone(**arguments: Any) -> Backbone:  # noqa: ANN401
     ("arguments", "message"),
     [
         ({"class_token": False, "global_pool": "avg"}, "layerwise needs a backbone with a CLS token"),
-        ({"qk_norm": True}, r"no CLS token enters the backbone's blocks\.0\.attn\.k_norm: set selection: query"),
+        ({"qk_norm": True}, r"no CLS token enters the backbone's blocks\.0\.attn\.k_norm: set tuning: layernorm"),
     ],
 )
 def test_norms_that_no_class_token_enters_are_refused(arguments: dict[str, Any], message: str) -> None:
     backbone = other_backbone(**arguments)
     with pytest.raises(UserError, match=message):
-        with_layerwise_norms(backbone, tuned_names(backbone.model, "layernorm", "all", "both"), detach=False)
+        with_norms(backbone)
 
 
 def test_register_tokens_do_not_take_the_class_tokens_place() -> None:
     backbone = other_backbone(reg_tokens=3)
-    names = tuned_names(backbone.model, "layernorm", "all", "both")
-    layered = with_layerwise_norms(backbone, names, detach=False)
-    bank = {name: tensor[None] for name, tensor in backbone.pretrained(names).items()}
-    keys = initial_keys(layered, IMAGES[:1], bank)
+    layered = with_norms(backbone)
+    keys = initial_keys(layered, IMAGES[:1], pretrained_layernorms(backbone))
     token = backbone.model.cls_token + backbone.model.pos_embed[:, :1]
-    torch.testing.assert_close(keys["blocks.0.norm1.key"], functional.normalize(token[0], dim=1))
+    torch.testing.assert_close(keys["blocks.0.norm1.key"], functional.normalize(token[0, 0], dim=0))

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from harness.parameters import set_params
 from harness.stage_repository import run_all
 from pipeline.classification import lone
-from pipeline.classification.classifier import LEARN, State, TaskFeatures, Training
+from pipeline.classification.classifier import State, TaskFeatures, Training, find_classifier
 from pipeline.linear.head import Head
+from pipeline.parts import names
 from pipeline.progress import Progress
-from pipeline.selection.selector import lowest_entropy
+from pipeline.selection.selectors.entropy import lowest_entropy
 from pipeline.store import artifacts
 
 PER_CLASS = 40
@@ -25,7 +26,7 @@ def samples(seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("sizes", [(10, 1, 1), (1, 1, 10), (1, 10, 1), (1,) * 12])
-@pytest.mark.parametrize("name", LEARN)
+@pytest.mark.parametrize("name", names("classifier"))
 def test_a_class_alone_is_learned_beside_the_others(name: str, sizes: tuple[int, ...]) -> None:
     state: State = {}
     start = 0
@@ -33,7 +34,7 @@ def test_a_class_alone_is_learned_beside_the_others(name: str, sizes: tuple[int,
         own = samples(1)[start : start + size].flatten(0, 1)
         labels = torch.arange(size).repeat_interleave(PER_CLASS)
         training = Training(64, 0.005, 20, None, torch.Generator().manual_seed(start), Progress("test", 0))
-        state, head = LEARN[name](state, TaskFeatures(own[None], own, own, labels), training)
+        state, head = find_classifier(name).learn(state, TaskFeatures(own[None], own, own, labels), training)
         start += size
     right = head.logits(samples(2)).argmax(2) == torch.arange(12)[:, None]
     of_classes = right.float().mean(1)
@@ -73,9 +74,9 @@ def test_a_head_of_one_class_is_never_the_surest() -> None:
     [
         {},
         {"training": "single_stage"},
-        {"classifier_init": "auxiliary", "layernorm_init": "pretrained"},
+        {"classifier_init": "auxiliary", "tuning_init": "pretrained"},
         {"selector": "entropy"},
-        {"selection": "layerwise"},
+        {"tuning": "layerwise"},
         {"selection": "latest", "tuning": "full"},
         {"selection": "latest", "order": "joint"},
         {"tuning": "none"},
@@ -94,8 +95,8 @@ def test_tasks_of_one_class_go_through_all_stages(
     assert ("stage one, t2: one class only" in printed) == (not trains and "none" not in changes.values())
     assert ("stage two, t3: a softmax over one class learns nothing" in printed) == (not joint)
     assert ("stage one, t2: epoch" in printed) == trains
-    bank = load_file(artifacts.layernorms_file("t3"))
-    if not (trains or "full" in changes.values() or "none" in changes.values()) and "layernorm_init" not in changes:
+    bank = load_file(artifacts.bank_file("t3"))
+    if not (trains or "full" in changes.values() or "none" in changes.values()) and "tuning_init" not in changes:
         assert all(torch.equal(rows[1], rows[0]) and torch.equal(rows[2], rows[0]) for rows in bank.values())
     matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
     of_tasks = matrices["c_ln"][-1]

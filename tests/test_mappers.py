@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.linear import gaussians
+from pipeline.parts import names
 from pipeline.selection.key import closed_form_key
-from pipeline.selection.mappers import LEARN, PROTOTYPES, add_prototype
-from pipeline.selection.selector import SCORES, State, num_tasks
+from pipeline.selection.selector import TaskQueries, find_selector
+from pipeline.selection.selectors.gmm import COMPONENTS
+from pipeline.selection.state import State, num_tasks
 
 DIM, TASKS, CLASSES = 12, 4, 3
 GENERATOR = torch.Generator().manual_seed(0)
@@ -25,42 +27,46 @@ def task_data(task: int, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
     return CENTRES[task][labels] + noise, labels
 
 
+def learn_task(name: str, state: State, queries: Tensor, labels: Tensor, generator: torch.Generator) -> State:
+    return find_selector(name).learn(state, TaskQueries(queries, labels, closed_form_key(queries)), generator)
+
+
+def scores_of(name: str, state: State, queries: Tensor) -> Tensor:
+    return find_selector(name).scores(state, queries)
+
+
 def learn(name: str, per_class: int = 20, tasks: int = TASKS) -> State:
     state: State = {}
     for task in range(tasks):
         queries, labels = task_data(task, per_class, seed=0)
-        if name == "key":
-            state = add_prototype(state, closed_form_key(queries))
-        else:
-            state = LEARN[name](state, queries, labels, torch.Generator().manual_seed(task))
+        state = learn_task(name, state, queries, labels, torch.Generator().manual_seed(task))
     return state
 
 
 TEST = [task_data(task, 25, seed=1)[0] for task in range(TASKS)]
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", names("selector"))
 def test_names_most_tasks_of_separable_data_and_scores_only_those_known(name: str) -> None:
     for tasks in (1, 2, TASKS):
         state = learn(name, tasks=tasks)
-        scores = SCORES[name](state, torch.cat(TEST[:tasks]))
+        scores = scores_of(name, state, torch.cat(TEST[:tasks]))
         assert scores.shape == (75 * tasks, tasks)
         assert num_tasks(state) == tasks
         right = scores.argmax(1) == torch.arange(tasks).repeat_interleave(75)
-        assert right.float().mean() > (0.6 if name == "key" else 0.75)
+        assert right.float().mean() > (0.6 if name in ("key", "entropy") else 0.75)
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", names("selector"))
 def test_is_deterministic_and_leaves_earlier_states_alone(name: str) -> None:
     first = learn(name, tasks=2)
     copy = {key: value.clone() for key, value in first.items()}
     second = learn(name, tasks=2)
-    if name != "key":
-        LEARN[name](first, *task_data(2, 20, seed=0), torch.Generator().manual_seed(2))
+    learn_task(name, first, *task_data(2, 20, seed=0), torch.Generator().manual_seed(2))
     assert all(torch.equal(first[key], copy[key]) and torch.equal(second[key], copy[key]) for key in copy)
 
 
-@pytest.mark.parametrize("name", [name for name in SCORES if name != "fuzzy_art"])
+@pytest.mark.parametrize("name", [name for name in names("selector") if name != "fuzzy_art"])
 def test_keeps_no_samples(name: str) -> None:
     """Ten times as many images make no larger state (Fuzzy ART's categories may grow, towards a bound)."""
     few, many = (sum(t.numel() for t in learn(name, per_class).values()) for per_class in (20, 200))
@@ -73,7 +79,7 @@ def test_class_gaussians_are_scikit_learns_discriminant() -> None:
     labels = torch.cat([labels + CLASSES * task for task, (_, labels) in enumerate(data)])
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=gaussians.SHRINKAGE).fit(queries, labels)
     posterior = reference.predict_proba(TEST[1]).reshape(-1, TASKS, CLASSES).sum(2)
-    np.testing.assert_allclose(SCORES["lda"](learn("lda"), TEST[1]).softmax(1), posterior, atol=1e-4)
+    np.testing.assert_allclose(scores_of("lda", learn("lda"), TEST[1]).softmax(1), posterior, atol=1e-4)
 
 
 def test_mixture_likelihood_is_scikit_learns() -> None:
@@ -81,28 +87,28 @@ def test_mixture_likelihood_is_scikit_learns() -> None:
     directions = functional.normalize(TEST[2], dim=1).double()
     for task in range(TASKS):
         rows = state["task"] == task
-        model = GaussianMixture(PROTOTYPES, covariance_type="diag")
+        model = GaussianMixture(COMPONENTS, covariance_type="diag")
         model.means_, model.covariances_ = state["means"][rows].numpy(), state["variances"][rows].numpy()
         model.weights_ = state["log_weights"][rows].exp().numpy()
         model.precisions_cholesky_ = 1 / np.sqrt(model.covariances_)
         expected = model.score_samples(directions) + DIM / 2 * np.log(2 * np.pi)
-        np.testing.assert_allclose(SCORES["gmm"](state, TEST[2])[:, task], expected, rtol=1e-6)
+        np.testing.assert_allclose(scores_of("gmm", state, TEST[2])[:, task], expected, rtol=1e-6)
 
 
 def test_ridge_does_not_depend_on_the_order_of_the_tasks() -> None:
     forward = learn("ridge")
     backward: State = {}
     for task in reversed(range(TASKS)):
-        backward = LEARN["ridge"](backward, *task_data(task, 20, seed=0), GENERATOR)
+        backward = learn_task("ridge", backward, *task_data(task, 20, seed=0), GENERATOR)
     torch.testing.assert_close(
-        SCORES["ridge"](forward, TEST[0]), SCORES["ridge"](backward, TEST[0]).flip(1), atol=1e-5, rtol=1e-4
+        scores_of("ridge", forward, TEST[0]), scores_of("ridge", backward, TEST[0]).flip(1), atol=1e-5, rtol=1e-4
     )
 
 
 def test_fuzzy_art_recodes_a_category_by_the_fuzzy_and() -> None:
     """Fast learning: a category is the minimum of the codes it took, so a box around them."""
     queries = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.1, 0.9]])
-    state = LEARN["fuzzy_art"]({}, queries, torch.zeros(3, dtype=torch.int64), GENERATOR)
+    state = learn_task("fuzzy_art", {}, queries, torch.zeros(3, dtype=torch.int64), GENERATOR)
     low, high = state["low"], state["high"]
     codes = (queries - low) / (high - low)
     codes = torch.cat([codes, 1 - codes], dim=1)

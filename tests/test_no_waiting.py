@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.tiny import TINY_CONFIG, random_images, tiny_weights
-from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vit import Backbone
 from pipeline.data import augment
 from pipeline.data.images import Images
 from pipeline.inference.features import encode_inputs
 from pipeline.machine.device import fetch
 from pipeline.progress import Progress
-from pipeline.tuning.layerwise import similarity, with_layerwise_norms
-from pipeline.tuning.loop import Schedule, tune_layernorms
+from pipeline.tuning.kind import with_places
+from pipeline.tuning.kinds import layerwise
+from pipeline.tuning.loop import Schedule, tune
 
 META = torch.device("meta")  # whoever asks for a value of its tensors gets an error
 SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=1, min_crop=0.3, flip=True)
@@ -61,7 +63,7 @@ def steps(backbone: Backbone, start: dict[str, Tensor], **options: Any) -> list[
 
     with contextlib.suppress(NotImplementedError), pytest.MonkeyPatch.context() as patch:  # at the end: to the CPU
         patch.setattr(Progress, "end_epoch", lambda *_, **__: None)  # it fetches the loss, once an epoch
-        tune_layernorms(
+        tune(
             backbone,
             start=start,
             images=Images.of_pixels(random_images(20)),
@@ -86,9 +88,10 @@ def test_a_step_of_stage_one(without_values: Backbone) -> None:
 
 def test_a_step_of_the_single_pass_variant(without_values: Backbone) -> None:
     rows = {name: tensor[None] for name, tensor in start_of(without_values).items()}
-    backbone = with_layerwise_norms(without_values, list(rows), detach=False)
+    options = layerwise.Options(norms="all", parameters="both", attention=False, detach=False)
+    backbone = with_places(without_values, layerwise.KIND, options)
     keys = {f"{name.rpartition('.')[0]}.key": torch.ones_like(tensor) for name, tensor in rows.items()}
-    assert steps(backbone, rows | keys, similarity=lambda: similarity(backbone)) == []
+    assert steps(backbone, rows | keys, penalty=layerwise.penalty) == []
 
 
 def test_features_of_many_batches(without_values: Backbone) -> None:

@@ -46,9 +46,9 @@ def test_modules_are_those_imported_anywhere_in_a_file_and_no_others() -> None:
     }
     found = modules(Path("stages/a.py"), sources)
     assert found == sources.keys() - {Path("pipeline/d.py"), Path("pipeline/__init__.py")}
-    assert digests("a", sources).keys() == {path.as_posix() for path in found}
-    assert digests("a", sources | {Path("pipeline/d.py"): b"pass"}) == digests("a", sources)
-    assert digests("a", sources | {Path("pipeline/c.py"): b"pass"}) != digests("a", sources)
+    assert digests("a", sources, {}).keys() == {path.as_posix() for path in found}
+    assert digests("a", sources | {Path("pipeline/d.py"): b"pass"}, {}) == digests("a", sources, {})
+    assert digests("a", sources | {Path("pipeline/c.py"): b"pass"}, {}) != digests("a", sources, {})
 
 
 def test_python_itself_imports_no_other_module() -> None:

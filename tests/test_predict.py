@@ -12,16 +12,16 @@ from harness.parameters import set_params
 from harness.stage_order import run_stage
 from harness.stage_repository import refusal, run_all
 from pipeline.__main__ import app
-from pipeline.classification import classifier as classifiers
-from pipeline.classification import cls
-from pipeline.classification.classifier import LEARN
+from pipeline.classification.classifier import find_classifier
+from pipeline.classification.classifiers import cls, ridge_projected
 from pipeline.data.images import Images
 from pipeline.evaluation.predictions import step_heads
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.manifest import Settings, read_manifest
 from pipeline.linear.head import Head
 from pipeline.params import read_params
-from pipeline.selection.selector import ONE_MODEL, SCORES
+from pipeline.parts import names
+from pipeline.selection.choose import SELECTIONS, SelectionName
 from pipeline.store import artifacts
 from pipeline.store.cumulative import part
 from stages import evaluate, predict
@@ -62,24 +62,30 @@ def run_of_tasks(*stages: str) -> None:
 
 @pytest.mark.usefixtures("tiny_finished")
 @pytest.mark.parametrize(
-    ("selection", "selector"),
-    [("layerwise", "key"), ("latest", "key"), ("average", "key"), *(("query", name) for name in (*SCORES, "entropy"))],
+    ("tuning", "selection", "selector"),
+    [
+        ("layerwise", "query", "key"),
+        ("layernorm", "latest", "key"),
+        ("layernorm", "average", "key"),
+        *(("layernorm", "query", name) for name in names("selector")),
+    ],
 )
 def test_every_combination_predicts_what_the_evaluation_counted(
-    selection: str, selector: str, monkeypatch: pytest.MonkeyPatch
+    tuning: str, selection: SelectionName, selector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classifiers, "PROJECTED", 50)  # random features are many, and no matter here
+    monkeypatch.setattr(ridge_projected, "UNITS", 50)  # random features are many, and no matter here
     monkeypatch.setattr(cls, "UNITS", 50)
-    set_params(PARAMS, selection=selection, selector=selector, classifier_epochs=1, **CHANGING)
+    set_params(PARAMS, tuning=tuning, selection=selection, selector=selector, classifier_epochs=1, **CHANGING)
     run_stage("keys")
-    if selection == "layerwise":
-        run_stage("objective")
+    if tuning != "layernorm":
         run_of_tasks("stage_one")
     run_of_tasks("features")
-    corrections = ("none", "arc", "arc_retention") + (("rematch",) if selection == "query" else ())
+    corrections = ("none", "arc", "arc_retention") + (
+        ("rematch",) if (tuning, selection) == ("layernorm", "query") else ()
+    )
     corrected = 0
-    for classifier in LEARN:
-        if classifier == "carried_gaussians" and selection not in ONE_MODEL:
+    for classifier in names("classifier"):
+        if find_classifier(classifier).needs_one_model and not SELECTIONS[selection].one_model:
             continue
         set_params(PARAMS, classifier=classifier, correction=corrections[-1])
         run_of_tasks("stage_two")
@@ -103,7 +109,7 @@ def test_every_combination_predicts_what_the_evaluation_counted(
         {"tuning": "none", "correction": "arc"},
         {"selection": "latest", "order": "joint", "correction": "arc_retention"},
         {"training": "single_stage", "correction": "rematch"},
-        {"tuned_norms": "last_1", "tuned_parameters": "bias", "correction": "rematch", "selector": "lda"},
+        {"layernorm.norms": "last_1", "layernorm.parameters": "bias", "correction": "rematch", "selector": "lda"},
     ],
 )
 def test_so_does_every_way_of_tuning(changes: dict[str, object]) -> None:
@@ -139,7 +145,7 @@ def answer(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
         ({"lr": 0.5}, ""),  # no matter for inference
         ({"selector": "gmm"}, "this learner was made with selector: key; params.yaml now says selector: gmm: `dvc rep"),
         ({"selector": "lda", "classifier": "lda"}, "params.yaml now says selector: lda"),
-        ({"selection": "layerwise"}, "params.yaml now says selection: layerwise"),
+        ({"tuning": "layerwise"}, "params.yaml now says tuning: layerwise"),
         ({"selection": "average", "tuning": "full"}, "now says selection: average, tuning: full"),
         ({"image_size": 8, "normalize": "none"}, "now says image_size: 8, normalize: none"),
         ({"image_size": "wide"}, "now says image_size: wide"),

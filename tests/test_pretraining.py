@@ -9,8 +9,8 @@ import torch
 from backbones.glyph_vit import pretrain
 from backbones.glyph_vit.strokes import stroke_bitmaps
 from harness.root import ROOT
+from pipeline.backbone.build import build_backbone
 from pipeline.backbone.pretrained import EMBEDDED, PRETRAINED, Embedded, fetch_backbone
-from pipeline.backbone.vit import build_backbone
 from pipeline.data.sets import glyphs
 from pipeline.data.sets.glyphs import CANVAS
 from pipeline.errors import UserError

@@ -2,19 +2,21 @@
 
 import io
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from harness.parameters import PLAIN
-from pipeline.classification.classifier import LEARN
+from pipeline.classification.classifier import find_classifier
 from pipeline.evaluation.methods import BASELINES, METHODS, verdict
-from pipeline.report.explanations import explain
+from pipeline.inference.method import Method
+from pipeline.parts import names
 from pipeline.report.figures import curves, heat_map
 from pipeline.report.markdown import Result, escape, render
-from pipeline.selection.selector import Selection
+from pipeline.selection.choose import SELECTIONS, SelectionName
+from pipeline.selection.selector import find_selector
+from pipeline.tuning.kind import find_kind
 
 RESULT = Result(
     params=PLAIN | {"seed": 3, "epochs": 5},
@@ -32,6 +34,8 @@ RESULT = Result(
     rows={name: (0.5 - 0.1 * index, 0.6, 0.1) for index, name in enumerate(METHODS)},
     test_images=1200,
     keys_choose=True,
+    method=Method(find_kind("layernorm"), SELECTIONS["query"], find_selector("gmm")),
+    classifier=find_classifier("softmax"),
 )
 
 
@@ -48,15 +52,17 @@ def test_says_what_was_run_and_what_came_out() -> None:
     assert render(RESULT) == text
 
 
-@pytest.mark.parametrize("selection", get_args(Selection))
-@pytest.mark.parametrize("classifier", LEARN)
-def test_explains_every_selection_and_classifier(selection: str, classifier: str) -> None:
-    params = {**RESULT.params, "selection": selection, "classifier": classifier, "selector": "gmm"}
-    text = render(replace(RESULT, params=params))
-    told = explain(selection=selection, selector="gmm", classifier=classifier, training="two_stage", tuning="layernorm")
-    assert f"\n\n{told}\n\n" in text
-    assert ("`gmm`" in told) == (selection == "query")
-    assert ("are selected for 75.0 %" in text) == (selection == "query")
+@pytest.mark.parametrize("tuning", names("tuning"))
+@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("classifier", names("classifier"))
+def test_explains_every_kind_selection_and_classifier(tuning: str, selection: SelectionName, classifier: str) -> None:
+    method = Method(find_kind(tuning), SELECTIONS[selection], find_selector("gmm"))
+    text = " ".join(render(replace(RESULT, method=method, classifier=find_classifier(classifier))).split())
+    for sentence in (method.kind.sentence, find_classifier(classifier).sentence):
+        assert " ".join(sentence.split()) in text
+    asks = tuning in ("layernorm", "full") and selection == "query"
+    assert ("mixture of ten Gaussians" in text) == asks
+    assert ("The right task is selected for 75.0 %" in text) == method.asks_selector
 
 
 def test_a_loss_is_called_one_and_validation_is_named() -> None:

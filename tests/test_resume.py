@@ -20,12 +20,13 @@ from pipeline.data.images import Images
 from pipeline.progress import Progress
 from pipeline.runtime import resume
 from pipeline.store import artifacts
-from pipeline.tuning.loop import Schedule, tune_layernorms
+from pipeline.tuning import loop
+from pipeline.tuning.loop import Schedule
 from pipeline.tuning.state import Training
 
 EPOCHS, STEPS = 3, 3
 SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=EPOCHS, min_crop=0.5, flip=True)
-OUTPUTS = ("artifacts/layernorms", "artifacts/auxiliary_heads")
+OUTPUTS = ("artifacts/banks", "artifacts/auxiliary_heads")
 
 
 class KilledError(BaseException):
@@ -49,7 +50,7 @@ class Doomed(Progress):
 
 
 def tune(backbone: Backbone, state: Path, progress: Progress) -> dict[str, torch.Tensor]:
-    layernorms, head = tune_layernorms(
+    layernorms, head = loop.tune(
         backbone,
         start=pretrained_layernorms(backbone),
         images=Images.of_pixels(random_images(20)),
@@ -88,7 +89,7 @@ def test_killed_at_any_steps_it_ends_the_same(
     "variant",
     [
         {},
-        {"selection": "layerwise", "attention": True},
+        {"tuning": "layerwise", "layerwise.attention": True},
         {"selection": "latest", "tuning": "full"},
     ],
 )
@@ -106,7 +107,7 @@ def test_the_stage_of_every_variant_goes_on_and_leaves_no_state(
         with pytest.raises(KilledError):
             run_stage("stage_one", "t2")
     assert len(list(resume.FOLDER.iterdir())) == 1
-    artifacts.layernorms_file("t2").unlink()
+    artifacts.bank_file("t2").unlink()
     run_stage("stage_one", "t2")
     assert "stage one, t2: resuming after epoch 1 of 2" in capsys.readouterr().out
     assert digests(*OUTPUTS) == expected
@@ -164,7 +165,7 @@ def training() -> Training:
 def changes() -> Iterator[tuple[str, str]]:
     yield "params.yaml", "lr"
     yield "params.yaml", "epochs"
-    for file in (artifacts.train_file("t2"), artifacts.layernorms_file("t1"), artifacts.BACKBONE, artifacts.OBJECTIVE):
+    for file in (artifacts.train_file("t2"), artifacts.bank_file("t1"), artifacts.BACKBONE):
         yield str(file), ""
 
 

@@ -77,7 +77,7 @@ def test_two_runs_give_identical_bytes(tiny_repository: Path) -> None:
 
 @pytest.mark.usefixtures("tiny_finished")
 def test_one_more_task_leaves_every_earlier_file_as_it_was() -> None:
-    before = digests("data", "artifacts/layernorms", "artifacts/features", "artifacts/heads", "artifacts/queries")
+    before = digests("data", "artifacts/banks", "artifacts/features", "artifacts/heads", "artifacts/queries")
     assert CliRunner().invoke(app, ["plan", "4"]).exit_code == 0
     prepare()
     for name in ("stage_one", "features", "stage_two"):
@@ -85,7 +85,7 @@ def test_one_more_task_leaves_every_earlier_file_as_it_was() -> None:
     run_stage("evaluate")
     after = digests("data", "artifacts")
     assert {path: after[path] for path in before} == before
-    for file in (artifacts.layernorms_file, artifacts.heads_file):
+    for file in (artifacts.bank_file, artifacts.heads_file):
         old, new = load_file(file("t3")), load_file(file("t4"))
         grown = (".centre", ".scatter")  # a mean and a sum over all classes
         rows_of = {name: rows for name, rows in old.items() if not name.endswith(grown)}
@@ -97,7 +97,7 @@ def test_one_more_task_leaves_every_earlier_file_as_it_was() -> None:
 @pytest.mark.usefixtures("tiny_finished")
 def test_a_task_is_trained_on_its_own_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rehearsal-free: with every other task's training images gone, t2 comes out the same."""
-    before = digests("artifacts/layernorms", "artifacts/features", "artifacts/heads")
+    before = digests("artifacts/banks", "artifacts/features", "artifacts/heads")
     read: list[Path] = []
     load = artifacts.load_tensors
 
@@ -111,7 +111,7 @@ def test_a_task_is_trained_on_its_own_images_only(monkeypatch: pytest.MonkeyPatc
         artifacts.train_queries_file(other).unlink()
     for name in ("stage_one", "features", "stage_two"):
         run_stage(name, "t2")
-    assert digests("artifacts/layernorms", "artifacts/features", "artifacts/heads") == before
+    assert digests("artifacts/banks", "artifacts/features", "artifacts/heads") == before
     features_of_old_tasks = load(artifacts.features_file("t2"))["train_features"]
     assert features_of_old_tasks.shape[:2] == (1, 2 * TRAIN_PER_CLASS)  # t2's own, nothing carried from t1
     assert artifacts.train_file("t2") in read
@@ -214,13 +214,13 @@ def test_tasks_of_unequal_size_given_by_name_run_through() -> None:
     assert list(artifacts.load_json(artifacts.TASKS).values()) == tasks
     assert len(load_file(artifacts.heads_file("t3"))["tuned.head.weight"]) == 1 + 4 + 6
     assert artifacts.load_json(artifacts.EVALUATION)["test_images"] == 6 * TEST_PER_CLASS
-    before = digests("data/train", "artifacts/layernorms")
+    before = digests("data/train", "artifacts/banks")
     set_params(Path("params.yaml"), task_classes=[*tasks[:2], [*tasks[2], "class 4"]])
     prepare()
     for task in ("t1", "t2", "t3"):
         run_stage("stage_one", task)
-    changed = {path for path, digest in digests("data/train", "artifacts/layernorms").items() if before[path] != digest}
-    assert changed == {"data/train/t3.safetensors", "artifacts/layernorms/t3.safetensors"}
+    changed = {path for path, digest in digests("data/train", "artifacts/banks").items() if before[path] != digest}
+    assert changed == {"data/train/t3.safetensors", "artifacts/banks/t3.safetensors"}
 
 
 @pytest.mark.usefixtures("tiny_finished")

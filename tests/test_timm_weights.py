@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from harness.tiny import pretrained_layernorms, random_images
 from pipeline.backbone import timm_weights
+from pipeline.backbone.build import build_backbone
 from pipeline.backbone.pretrained import PRETRAINED, fetch_backbone, missing_weights
 from pipeline.backbone.timm_vit import create_model
-from pipeline.backbone.vit import build_backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 
@@ -44,7 +44,7 @@ def test_a_local_file_gives_the_model_that_it_holds(file: Path, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_small_patch14_dinov2", "beit_base_patch16_224"])
 def test_other_families_run_with_layernorms_in_place_of_their_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = create_model(name, num_classes=0, depth=1)
-    monkeypatch.setattr("pipeline.backbone.vit.create_model", lambda *_, **__: model)
+    monkeypatch.setattr("pipeline.backbone.build.create_model", lambda *_, **__: model)
     size = 2 * model.patch_embed.patch_size[0]
     config = {"timm": name, "mean": [0.5] * 3, "std": [0.5] * 3}
     backbone = build_backbone(model.state_dict(), config, image_size=size, normalize="pretrained", device=CPU)

@@ -9,9 +9,13 @@ from torch import nn
 from harness.tiny import TINY
 from pipeline.backbone.timm_vit import VisionTransformer, create_model
 from pipeline.errors import UserError
-from pipeline.tuning.parameters import block_names, tuned_names
+from pipeline.tuning.norms import NormOptions, block_names, norm_parameters
 
 MODEL = VisionTransformer(**TINY | {"depth": 3}, num_classes=0)
+
+
+def tuned_names(model: VisionTransformer, wanted: str, parameters: str) -> list[str]:
+    return norm_parameters(model, NormOptions.model_validate({"norms": wanted, "parameters": parameters}))
 
 
 def norms(names: list[str]) -> set[str]:
@@ -31,28 +35,23 @@ def norms(names: list[str]) -> set[str]:
 )
 def test_norms_by_place(wanted: str, expected: set[str]) -> None:
     for parameters, suffixes in (("both", {"weight", "bias"}), ("scale", {"weight"}), ("bias", {"bias"})):
-        names = tuned_names(MODEL, "layernorm", wanted, parameters)  # type: ignore[arg-type]
+        names = tuned_names(MODEL, wanted, parameters)
         assert norms(names) == expected
         assert {name.rpartition(".")[2] for name in names} == suffixes
 
 
 def test_query_and_key_norms_belong_to_attention() -> None:
     model = VisionTransformer(**TINY, num_classes=0, qk_norm=True)
-    assert "blocks.0.attn.q_norm" in norms(tuned_names(model, "layernorm", "attention", "both"))
-    assert "blocks.0.attn.q_norm" not in norms(tuned_names(model, "layernorm", "mlp", "both"))
-
-
-def test_nothing_or_everything() -> None:
-    assert tuned_names(MODEL, "none", "all", "both") == []
-    assert tuned_names(MODEL, "full", "final", "scale") == [name for name, _ in MODEL.named_parameters()]
+    assert "blocks.0.attn.q_norm" in norms(tuned_names(model, "attention", "both"))
+    assert "blocks.0.attn.q_norm" not in norms(tuned_names(model, "mlp", "both"))
 
 
 def test_more_blocks_than_there_are_or_no_such_norm_is_one_line() -> None:
-    with pytest.raises(UserError, match="tuned_norms is last_9, but the backbone has 3 blocks"):
-        tuned_names(MODEL, "layernorm", "last_9", "both")
+    with pytest.raises(UserError, match="norms is last_9, but the backbone has 3 blocks"):
+        tuned_names(MODEL, "last_9", "both")
     without_final = VisionTransformer(**TINY, num_classes=0, final_norm=False)
-    with pytest.raises(UserError, match="tuned_norms is final, but the backbone has no such LayerNorm"):
-        tuned_names(without_final, "layernorm", "final", "both")
+    with pytest.raises(UserError, match="norms is final, but the backbone has no such LayerNorm"):
+        tuned_names(without_final, "final", "both")
 
 
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "num_heads": 2, "depth": 3}
@@ -122,29 +121,28 @@ def test_blocks_are_found_wherever_timm_keeps_them(
     model = create_model(name, num_classes=0, **small)
     assert block_names(model) == blocks
     wanted = {
-        which: norms(tuned_names(model, "layernorm", which, "both"))
-        for which in ("all", "attention", "mlp", "last_1", "last_3")
+        which: norms(tuned_names(model, which, "both")) for which in ("all", "attention", "mlp", "last_1", "last_3")
     }
     assert wanted["attention"] == {f"{block}.{norm}" for block in blocks for norm in attention}
     assert wanted["mlp"] == {f"{block}.{norm}" for block in blocks for norm in mlp}
     if final:
-        assert norms(tuned_names(model, "layernorm", "final", "both")) == final
+        assert norms(tuned_names(model, "final", "both")) == final
     else:
-        with pytest.raises(UserError, match="tuned_norms is final, but the backbone has no such LayerNorm"):
-            tuned_names(model, "layernorm", "final", "both")
+        with pytest.raises(UserError, match="norms is final, but the backbone has no such LayerNorm"):
+            tuned_names(model, "final", "both")
     used = layernorms_in_order_of_use(model, small["img_size"])
     assert wanted["all"] == set(used)
     for which, first in (("last_1", blocks[-1]), ("last_3", blocks[0])):
         begin = next(number for number, norm in enumerate(used) if norm.startswith(f"{first}."))
         # What stands between two blocks, as Swin's downsampling, is tuned with what follows.
         assert wanted[which] == set(used[begin:])
-    with pytest.raises(UserError, match="tuned_norms is last_4, but the backbone has 3 blocks"):
-        tuned_names(model, "layernorm", "last_4", "both")
+    with pytest.raises(UserError, match="norms is last_4, but the backbone has 3 blocks"):
+        tuned_names(model, "last_4", "both")
 
 
 def test_a_norm_of_no_known_half_is_named() -> None:
     model = VisionTransformer(**TINY, num_classes=0)
     model.blocks[0].strange_norm = nn.LayerNorm(4)
     with pytest.raises(UserError, match=r"mlp, but the backbone's blocks\.0\.strange_norm is of no half that is known"):
-        tuned_names(model, "layernorm", "mlp", "both")
-    assert "blocks.0.strange_norm" in norms(tuned_names(model, "layernorm", "all", "both"))
+        tuned_names(model, "mlp", "both")
+    assert "blocks.0.strange_norm" in norms(tuned_names(model, "all", "both"))

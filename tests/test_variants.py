@@ -15,12 +15,11 @@ from harness.parameters import set_params
 from harness.stage_order import run_stage
 from harness.stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all
 from pipeline.__main__ import app
-from pipeline.classification.classifier import LEARN
 from pipeline.errors import UserError
 from pipeline.evaluation.methods import ACCURACIES, METHODS
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.linear.gaussians import SHRINKAGE
-from pipeline.selection.selector import SCORES
+from pipeline.parts import names
 from pipeline.store import artifacts
 
 NORMS = 5  # of the tiny ViT, 16 wide
@@ -38,19 +37,19 @@ def run_variant(**changes: object) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("changes", "parameters"),
     [
-        ({"tuned_norms": "attention"}, 2 * 2 * 16),
-        ({"tuned_norms": "mlp", "tuned_parameters": "scale"}, 2 * 16),
-        ({"tuned_norms": "final", "tuned_parameters": "bias"}, 16),
-        ({"tuned_norms": "last_1"}, 3 * 2 * 16),
-        ({"selection": "layerwise"}, NORMS * 3 * 16),
-        ({"selection": "layerwise", "attention": True, "tuned_norms": "last_1"}, 3 * 4 * 16),
-        ({"selection": "layerwise", "tuned_parameters": "scale"}, NORMS * 2 * 16),
+        ({"layernorm.norms": "attention"}, 2 * 2 * 16),
+        ({"layernorm.norms": "mlp", "layernorm.parameters": "scale"}, 2 * 16),
+        ({"layernorm.norms": "final", "layernorm.parameters": "bias"}, 16),
+        ({"layernorm.norms": "last_1"}, 3 * 2 * 16),
+        ({"tuning": "layerwise"}, NORMS * 3 * 16),
+        ({"tuning": "layerwise", "layerwise.attention": True, "layerwise.norms": "last_1"}, 3 * 4 * 16),
+        ({"tuning": "layerwise", "layerwise.parameters": "scale"}, NORMS * 2 * 16),
         ({"tuning": "none"}, 0),
     ],
 )
 def test_a_task_stores_what_it_tunes(changes: dict[str, object], parameters: int) -> None:
     assert run_variant(**changes)["task_parameters"] == parameters
-    bank = load_file(artifacts.layernorms_file("t3"))
+    bank = load_file(artifacts.bank_file("t3"))
     assert all(len(rows) == 3 for rows in bank.values())
 
 
@@ -61,7 +60,7 @@ def test_a_task_stores_what_it_tunes(changes: dict[str, object], parameters: int
         ({"selection": "oracle"}, 1, 1),
         ({"selection": "average"}, 1, 2),
         ({"selection": "latest"}, 1, 2),  # every image anew at every step: (3 + 1) / 2
-        ({"selection": "layerwise"}, 1, 2),
+        ({"tuning": "layerwise"}, 1, 2),
         ({"tuning": "none"}, 1, 1),
         ({"selector": "entropy"}, 3, 3),  # every image under every task's LayerNorms, each once
         ({"selector": "entropy", "tuning": "none"}, 1, 1),
@@ -189,7 +188,7 @@ def test_joint_training_sees_all_images_so_far_and_is_one_model() -> None:
 @pytest.mark.usefixtures("tiny_repository")
 def test_full_tuning_changes_every_parameter_and_keeps_one_model() -> None:
     run_variant(tuning="full", selection="latest", lr=0.01)
-    model, pretrained = load_file(artifacts.layernorms_file("t3")), load_file(artifacts.BACKBONE)
+    model, pretrained = load_file(artifacts.bank_file("t3")), load_file(artifacts.BACKBONE)
     assert model.keys() == pretrained.keys()
     assert all(len(rows) == 1 for rows in model.values())
     assert not any(torch.equal(model[name][0], tensor) for name, tensor in pretrained.items())
@@ -198,21 +197,21 @@ def test_full_tuning_changes_every_parameter_and_keeps_one_model() -> None:
 @pytest.mark.usefixtures("tiny_repository")
 def test_every_task_may_start_from_the_pretrained_layernorms() -> None:
     """Then a task does not depend on what earlier tasks learned, but for the random numbers of its own."""
-    run_variant(layernorm_init="pretrained")
-    before = load_file(artifacts.layernorms_file("t3"))
+    run_variant(tuning_init="pretrained")
+    before = load_file(artifacts.bank_file("t3"))
     set_params(Path("params.yaml"), lr=0.05)
     run_stage("stage_one", "t2")  # another t2
     set_params(Path("params.yaml"), lr=0.01)
     run_stage("stage_one", "t3")
-    after = load_file(artifacts.layernorms_file("t3"))
+    after = load_file(artifacts.bank_file("t3"))
     assert all(torch.equal(after[name][2], rows[2]) for name, rows in before.items())
     assert not all(torch.equal(after[name][1], rows[1]) for name, rows in before.items())
 
 
 @pytest.mark.usefixtures("tiny_repository")
-@pytest.mark.parametrize("selection", ["query", "layerwise", "oracle"])
-def test_views_are_one_more_axis_and_a_view_without_augmentation_is_the_image(selection: str) -> None:
-    run_variant(selection=selection)
+@pytest.mark.parametrize("changes", [{}, {"tuning": "layerwise"}, {"selection": "oracle"}])
+def test_views_are_one_more_axis_and_a_view_without_augmentation_is_the_image(changes: dict[str, object]) -> None:
+    run_variant(**changes)
     clean = load_file(artifacts.features_file("t3"))["train_features"]
     set_params(Path("params.yaml"), classifier_views=2)
     run_stage("features", "t3")
@@ -238,16 +237,16 @@ def test_trained_keys_and_a_given_start_change_what_they_should() -> None:
 
 
 @pytest.mark.usefixtures("tiny_finished")
-@pytest.mark.parametrize("selector", [*SCORES, "entropy"])
+@pytest.mark.parametrize("selector", names("selector"))
 def test_another_selector_runs_on_finished_layernorms(selector: str) -> None:
-    before = digests("artifacts/layernorms", "artifacts/queries")
+    before = digests("artifacts/banks", "artifacts/queries")
     set_params(Path("params.yaml"), selector=selector)
     run_stage("keys")
     for name in ("features", "stage_two"):
         for task in ("t1", "t2", "t3"):
             run_stage(name, task)
     run_stage("evaluate")
-    assert digests("artifacts/layernorms", "artifacts/queries") == before
+    assert digests("artifacts/banks", "artifacts/queries") == before
     assert artifacts.load_json(artifacts.EVALUATION)["metrics"]["selection_accuracy"] > 0.2
     table = load_file(artifacts.features_file("t3"))
     pairs = set(zip(table["image"].tolist(), table["task"].tolist(), strict=True))
@@ -255,7 +254,7 @@ def test_another_selector_runs_on_finished_layernorms(selector: str) -> None:
 
 
 @pytest.mark.usefixtures("tiny_finished")
-@pytest.mark.parametrize("classifier", [name for name in LEARN if name != "carried_gaussians"])
+@pytest.mark.parametrize("classifier", [name for name in names("classifier") if name != "carried_gaussians"])
 def test_another_classifier_runs_without_a_backbone(classifier: str) -> None:
     artifacts.BACKBONE.unlink()
     set_params(Path("params.yaml"), classifier=classifier)
@@ -289,44 +288,32 @@ def test_a_correction_changes_the_row_of_c_ln_only_and_is_named(correction: str)
 
 
 @pytest.mark.usefixtures("tiny_repository")
-def test_only_layerwise_selection_concerns_stage_one() -> None:
-    contents = []
-    for changes in (
-        {"selection": "query"},
-        {"selection": "oracle"},
-        {"selection": "latest", "attention": True, "detach": True},
-        {"selection": "layerwise", "detach": False},
-    ):
-        set_params(Path("params.yaml"), **changes)
-        run_stage("objective")
-        contents.append(artifacts.OBJECTIVE.read_text())
-    assert contents[0] == contents[1] == contents[2] != contents[3]
-    assert artifacts.load_json(artifacts.OBJECTIVE) == {"layerwise": True, "attention": True, "detach": False}
-
-
-@pytest.mark.usefixtures("tiny_repository")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"tuning": "full"}, "tuning: full keeps no model of earlier tasks: set selection: latest"),
         ({"order": "joint"}, "order: joint leaves one model for all tasks: set selection: latest"),
-        ({"selection": "layerwise", "tuning": "none"}, "selection: layerwise selects LayerNorms"),
-        ({"selection": "nearest"}, "selection: input should be 'query', 'layerwise', 'oracle', 'latest' or 'average'"),
-        ({"attention": 1}, "attention: input should be a valid boolean"),
+        ({"tuning": "layerwise", "selection": "oracle"}, "tuning: layerwise selects by itself: set selection: query"),
+        ({"correction": "rematch", "tuning": "none"}, "correction: rematch needs tensors of each task"),
+        ({"classifier": "carried_gaussians"}, "this classifier needs one model for all: set selection: average"),
+        ({"selection": "nearest"}, "selection: input should be 'query', 'oracle', 'latest' or 'average'"),
+        ({"tuning": "layerwise", "layerwise.attention": 1}, "layerwise.attention: input should be a valid boolean"),
+        ({"tuning": "layer_norm"}, "tuning 'layer_norm' is unknown: did you mean layernorm?"),
+        ({"selector": "nearest"}, "selector 'nearest' is unknown: choose one of class_prototypes, entropy"),
+        ({"classifier": "svm"}, "classifier 'svm' is unknown: choose one of aligned_softmax"),
     ],
 )
 def test_parameters_that_contradict_one_another_end_early(changes: dict[str, object], message: str) -> None:
     set_params(Path("params.yaml"), **changes)
     with pytest.raises(UserError, match=message):
-        run_stage("objective")
-    assert not artifacts.OBJECTIVE.exists()
+        run_stage("code")
+    assert not Path("artifacts/code").exists()
 
 
 @pytest.mark.usefixtures("tiny_repository")
 def test_an_unknown_set_of_norms_is_one_line() -> None:
     run_stage("split")
     run_stage("queries")
-    run_stage("objective")
-    set_params(Path("params.yaml"), tuned_norms="first_2")
-    with pytest.raises(UserError, match="tuned_norms: string should match pattern"):
+    set_params(Path("params.yaml"), **{"layernorm.norms": "first_2"})
+    with pytest.raises(UserError, match=r"layernorm\.norms: string should match pattern"):
         run_stage("stage_one", "t1")

@@ -9,11 +9,12 @@ from benchmarks.gpu.measuring import Measurement, Setup, figure
 from benchmarks.gpu.vit import STATISTICS, TINY
 from benchmarks.speed.input_path import input_rate, model_rate, packed_images, rate
 from benchmarks.speed.ratios import Row
+from pipeline.backbone.build import build_backbone
 from pipeline.backbone.timm_vit import VisionTransformer, create_model
-from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images, decoding_threads
 from pipeline.machine.device import compute_device
-from pipeline.tuning.parameters import tuned_names
+from pipeline.tuning.norms import NormOptions, norm_parameters
 
 TITLE = "From encoded images to features"
 SIDE = 256  # pixels of the images
@@ -40,7 +41,7 @@ def model_of(setup: Setup, name: str) -> Backbone:
 def speeds(setup: Setup, name: str, images: Images) -> Iterator[Row]:
     """Images a second of each, and of features from encoded images."""
     backbone = model_of(setup, name)
-    start = backbone.pretrained(tuned_names(backbone.model, "layernorm", "all", "both"))
+    start = backbone.pretrained(norm_parameters(backbone.model, NormOptions(norms="all", parameters="both")))
     decoded = input_rate(images, backbone)
     consumed = model_rate(backbone, setup.size(4096, 64))
     both = rate(len(images), lambda: backbone.encode(images, start))

@@ -26,8 +26,7 @@ from benchmarks.speed.step_costs import (
 from pipeline.backbone.timm_vit import VisionTransformer, create_model
 from pipeline.data.images import Images
 from pipeline.progress import Progress
-from pipeline.tuning.loop import tune_layernorms
-from pipeline.tuning.parameters import tuned_names
+from pipeline.tuning.loop import tune
 from pipeline.tuning.state import Training
 
 TITLE = "ViT-B/16 at 224 px, random weights"
@@ -110,7 +109,7 @@ def waits(work: Workload) -> Iterator[Row]:
             yield epoch
 
     def steps() -> None:
-        tune_layernorms(
+        tune(
             work.backbone,
             start=start,
             images=images,
@@ -148,7 +147,7 @@ def waiting(run: Callable[[], None], device: torch.device) -> str:
 
 def speeds(work: Workload, what: str, rate: float) -> Iterator[Row]:
     """Images a second of ours, bare loops and full fine-tuning, measured in turn."""
-    everything = tuned_names(work.backbone.model, "full", "all", "both")
+    everything = [name for name, _ in work.backbone.model.named_parameters()]
     works: dict[str, Callable[[], object]] = {
         "stage one": lambda: stage_one(work, work.names),
         "bare loop": lambda: bare_epoch(work, work.names),
@@ -170,7 +169,7 @@ def speeds(work: Workload, what: str, rate: float) -> Iterator[Row]:
 
 def rates(work: Workload, what: str, rate: float, took: dict[str, list[float]]) -> Iterator[Row]:
     """Images a second, and the operations in them as a share of what the card does in matrix products alone."""
-    flops, count = work.backbone.flops(), len(work.labels)
+    flops, count = work.backbone.flops({}), len(work.labels)
     for name, times in took.items():
         speed = count / statistics.median(times)
         spread = (count / max(times), count / min(times))
@@ -182,7 +181,7 @@ def rates(work: Workload, what: str, rate: float, took: dict[str, list[float]]) 
 
 def memory(work: Workload) -> Iterator[Row]:
     """Peak memory of a step's tensors beside the model and what is resident."""
-    everything = tuned_names(work.backbone.model, "full", "all", "both")
+    everything = [name for name, _ in work.backbone.model.named_parameters()]
     batch = work.schedule.batch_size
     for name, names, epoch in (
         ("stage one", work.names, stage_one),

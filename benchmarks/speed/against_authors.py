@@ -19,13 +19,14 @@ from benchmarks.speed import authors_schedule
 from benchmarks.speed.ratios import Row, row
 from harness.clone import ROOT, clone, configure, run_dvc, run_plan
 from harness.stage_order import LEARNING, run_stages
-from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.machine.device import compute_device
 from pipeline.params import read_mapping
 from pipeline.store import artifacts
 from pipeline.tasks import task_name
-from pipeline.tuning.parameters import tuned_names
+from pipeline.tuning.norms import NormOptions, norm_parameters
 
 THEIRS = "authors' schedule"
 EPOCHS = 5  # of each of the authors' three trainings
@@ -80,7 +81,7 @@ def run_theirs(num_tasks: int, seed: int) -> float:
     return authors_schedule.run(
         backbone,
         authors_schedule.Recipe(epochs=EPOCHS, **fields),
-        tuned_names(backbone.model, "layernorm", "all", "both"),
+        norm_parameters(backbone.model, NormOptions(norms="all", parameters="both")),
         [(Images.from_tensors(train), train["labels"]) for train in trains],
         [(Images.from_tensors(test)[rows], test["labels"][rows]) for rows in of_task],
         seed=seed,

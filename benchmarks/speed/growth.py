@@ -22,7 +22,7 @@ def rows() -> Iterator[Row]:
     folder = clone("growth")
     configure(folder, classes_per_task=2)
     run_plan(folder, NUM_TASKS)
-    run_dvc(folder, "repro", "keys", "objective")
+    run_dvc(folder, "repro", "keys")
     took: dict[str, list[float]] = {"stage_one": [], "features": [], "stage_two": []}
     with chdir(folder), redirect_stdout(io.StringIO()):
         for task in range(NUM_TASKS):

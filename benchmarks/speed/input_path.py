@@ -22,9 +22,10 @@ from ruamel.yaml import YAML
 
 from benchmarks.speed.ratios import machine_name
 from benchmarks.speed.step_costs import random_inputs
+from pipeline.backbone.build import build_backbone
 from pipeline.backbone.pretrained import PRETRAINED, fetch_backbone
 from pipeline.backbone.timm_vit import VisionTransformer, create_model
-from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.data.packing import stored
 from pipeline.machine.device import synchronise
@@ -34,7 +35,7 @@ from pipeline.store import artifacts
 ROOT = Path(__file__).parents[2]
 RESULT = Path("reports/benchmarks/input_path")
 COUNTS = (5_000, 50_000)
-STAGES = (["code"], ["download"], ["split"], ["queries"], ["objective"], ["stage_one", "t1"])
+STAGES = (["code"], ["download"], ["split"], ["queries"], ["stage_one", "t1"])
 TINY = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 1, "mlp_ratio": 1.0}
 GOAL = 3.0  # times what the model consumes
 _REPEATS = 3

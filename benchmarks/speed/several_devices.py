@@ -44,7 +44,7 @@ def rows() -> Iterator[Row]:
 def results(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     """LayerNorms of all tasks, and metrics."""
     metrics = artifacts.load_json(folder / artifacts.EVALUATION)["metrics"]
-    return load_file(folder / artifacts.layernorms_file(LAST)), metrics
+    return load_file(folder / artifacts.bank_file(LAST)), metrics
 
 
 def queries(folder: Path) -> set[bytes]:

@@ -17,14 +17,15 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.speed.ratios import Row, compared, over_pairs, row, seconds
+from pipeline.backbone.build import build_backbone
 from pipeline.backbone.pretrained import PRETRAINED, fetch_backbone
 from pipeline.backbone.timm_vit import create_model
-from pipeline.backbone.vit import INFERENCE_BATCH, Backbone, build_backbone
+from pipeline.backbone.vit import INFERENCE_BATCH, Backbone
 from pipeline.data.images import Images
 from pipeline.machine.device import compute_device, synchronise
 from pipeline.progress import Progress
-from pipeline.tuning.loop import Schedule, tune_layernorms
-from pipeline.tuning.parameters import tuned_names
+from pipeline.tuning.loop import Schedule, tune
+from pipeline.tuning.norms import NormOptions, norm_parameters
 
 SCHEDULE = Schedule(batch_size=64, lr=0.001, epochs=1, min_crop=0.3, flip=True)
 CLASSES = 10
@@ -63,7 +64,7 @@ def random_workload(
     """A model, and random images for it that are scaled from 32 pixels to `size`."""
     backbone = build_backbone(weights, config, image_size=size, normalize="pretrained", device=compute_device())
     pixels = torch.randint(256, (count, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    names = tuned_names(backbone.model, "layernorm", "all", "both")
+    names = norm_parameters(backbone.model, NormOptions(norms="all", parameters="both"))
     return Workload(name, backbone, pixels, torch.arange(count) % CLASSES, names)
 
 
@@ -71,7 +72,7 @@ def stage_one(work: Workload, names: list[str]) -> None:
     """An epoch as the pipeline tunes, its input and augmentation included."""
     with redirect_stdout(io.StringIO()):
         generator = torch.Generator().manual_seed(0)
-        tune_layernorms(
+        tune(
             work.backbone,
             start=work.backbone.pretrained(names),
             images=Images.of_pixels(work.pixels),
@@ -136,14 +137,14 @@ def rows(name: str) -> Iterator[Row]:
     )
     yield compared(f"features / bare forward, {name}", "<= 1.05", lambda: features(work), lambda: bare_forward(work))
     yield compared(f"stage one / features, {name}", "", lambda: stage_one(work, work.names), lambda: features(work))
-    last = tuned_names(work.backbone.model, "layernorm", "last_2", "both")
+    last = norm_parameters(work.backbone.model, NormOptions(norms="last_2", parameters="both"))
     yield compared(
         f"stage one of the last two blocks / of all, {name}",
         "< 1",
         lambda: stage_one(work, last),
         lambda: stage_one(work, work.names),
     )
-    everything = tuned_names(work.backbone.model, "full", "all", "both")
+    everything = [name for name, _ in work.backbone.model.named_parameters()]
     yield compared(
         f"stage one / full fine-tuning, {name}",
         "< 1",
@@ -185,7 +186,7 @@ def status(field: str) -> int:
 def memory_rows(name: str) -> Iterator[Row]:
     """Peak memory of stage one against the bare loop and against full fine-tuning."""
     work = workload(name)
-    everything = tuned_names(work.backbone.model, "full", "all", "both")
+    everything = [name for name, _ in work.backbone.model.named_parameters()]
     ours, bare = (tensor_peak(work, work.names, epoch) for epoch in (stage_one, bare_epoch))
     full = tensor_peak(work, everything, stage_one)
     yield row(f"peak memory of tensors, stage one / bare loop, {name}", ours / bare, "<= 1.05", "x memory")

@@ -13,17 +13,16 @@ from typing import Any
 
 from benchmarks.speed.ratios import machine_name
 from harness.clone import ROOT, clone, configure, run_dvc
-from pipeline.classification import classifier
+from pipeline.parts import names
 from pipeline.report.markdown import table
-from pipeline.selection import selector
 from pipeline.store import artifacts
 
 RESULT = ROOT / "reports/benchmarks/switching.json"
 GOAL = 20.0  # seconds
 DEFAULTS = {"selector": "key", "classifier": "softmax"}
 NAMES = {  # carried_gaussians asks for one model, which is another training
-    "selector": [*selector.SCORES, selector.ENTROPY],
-    "classifier": [name for name in classifier.LEARN if name != "carried_gaussians"],
+    "selector": names("selector"),
+    "classifier": [name for name in names("classifier") if name != "carried_gaussians"],
 }
 
 

@@ -26,19 +26,18 @@ from torch import Tensor
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, params_of
 from benchmarks.studies.finished_run import FinishedRun, OneModel, load_run, size
 from harness.clone import ROOT, clone, configure, run_dvc, run_plan
-from pipeline.classification.classifier import LEARN as CLASSIFIERS
-from pipeline.classification.classifier import TaskFeatures, Training
+from pipeline.classification.classifier import TaskFeatures, Training, find_classifier
 from pipeline.evaluation.correction import arc
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.rematch import rematch
 from pipeline.linear.head import Head
 from pipeline.params import read_mapping
+from pipeline.parts import names
 from pipeline.progress import Progress
 from pipeline.report.markdown import table
 from pipeline.seeds import generator
-from pipeline.selection.mappers import LEARN as MAPPERS
-from pipeline.selection.mappers import add_prototype
-from pipeline.selection.selector import ENTROPY, ONE_MODEL, SCORES, lowest_entropy
+from pipeline.selection.key import closed_form_key
+from pipeline.selection.selector import TaskQueries, find_selector
 from pipeline.store import artifacts
 from pipeline.tasks import task_name
 
@@ -86,22 +85,20 @@ def selections(run: FinishedRun, selector: str) -> tuple[list[Tensor], Tensor, S
     """Tasks selected for each task's training images when it was the newest, for the test images in the end; state."""
     if selector == "oracle":
         return [torch.full_like(labels, task) for task, labels in enumerate(run.train_labels)], run.test_tasks, {}
-    heads = run.auxiliary_heads
-    if selector == ENTROPY:
+    heads, part = run.auxiliary_heads, find_selector(selector)
+    if judge := part.choose_by_outputs:
         trains = [
-            lowest_entropy([h.logits(f) for h, f in zip(heads[: task + 1], features, strict=False)])
+            judge([h.logits(f) for h, f in zip(heads[: task + 1], features, strict=False)])
             for task, features in enumerate(run.train_features)
         ]
-        return trains, lowest_entropy([h.logits(f) for h, f in zip(heads, run.test_features, strict=True)]), {}
+        return trains, judge([h.logits(f) for h, f in zip(heads, run.test_features, strict=True)]), {}
     state: State = {}
     trains = []
     for task, (queries, labels) in enumerate(zip(run.train_queries, run.train_labels, strict=True)):
-        if selector == "key":
-            state = add_prototype(state, torch.nn.functional.normalize(queries, dim=1).mean(0))
-        else:
-            state = MAPPERS[selector](state, queries, labels, generator(run.seed, "keys", task))
-        trains.append(SCORES[selector](state, queries).argmax(1))
-    return trains, SCORES[selector](state, run.test_queries).argmax(1), state
+        of_task = TaskQueries(queries, labels, closed_form_key(queries))
+        state = part.learn(state, of_task, generator(run.seed, "keys", task))
+        trains.append(part.scores(state, queries).argmax(1))
+    return trains, part.scores(state, run.test_queries).argmax(1), state
 
 
 def learn(
@@ -121,7 +118,7 @@ def learn(
         )
         given = TaskFeatures(seen[task][None], model.own[task], model.before[task], labels)
         with redirect_stdout(io.StringIO()):  # hundreds of heads are trained here
-            state, head = CLASSIFIERS[classifier](state, given, training)
+            state, head = find_classifier(classifier).learn(state, given, training)
     return state, head
 
 
@@ -150,12 +147,12 @@ def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[t
     """Accuracy and costs where a task is selected for each image."""
     learned: dict[str, tuple[State, Head]] = {}  # of classifiers that see own features only, whatever selects
     image = torch.arange(len(run.test_labels))
-    for selector in (*SCORES, ENTROPY, "oracle"):
+    for selector in (*names("selector"), "oracle"):
         trains, test, selector_state = selections(run, selector)
         seen = [f[s, torch.arange(len(s))] for f, s in zip(run.train_features, trains, strict=True)]
-        passes = {"oracle": 1, ENTROPY: run.num_tasks}.get(selector, 2)
-        for classifier in CLASSIFIERS:
-            if classifier == "carried_gaussians":
+        passes = {"oracle": 1, "entropy": run.num_tasks}.get(selector, 2)
+        for classifier in names("classifier"):
+            if find_classifier(classifier).needs_one_model:
                 continue
             if classifier in SEE_SELECTED or classifier not in learned:
                 learned[classifier] = learn(run, classifier, seen, run.latest, params)
@@ -180,9 +177,9 @@ def rows_of_one_model(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[t
     frozen = OneModel(own=run.train_queries, before=run.train_queries, test=run.test_queries)
     models = {"latest": run.latest, "average": run.average, "frozen": frozen}
     for name, model in models.items():
-        for classifier in OF_ONE_MODEL if name in ONE_MODEL else OF_FROZEN:
+        for classifier in OF_FROZEN if name == "frozen" else OF_ONE_MODEL:
             state, head = learn(run, classifier, model.own, model, params)
-            kept = size(list(state.values())) + (run.layernorm_bytes if name in ONE_MODEL else 0)
+            kept = size(list(state.values())) + (0 if name == "frozen" else run.layernorm_bytes)
             for correction in ("none", "arc"):
                 predicted, _ = answers(run, head, model.test, last, correction)
                 yield (

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.backbone.vit import build_backbone
+from pipeline.backbone.build import build_backbone
 from pipeline.data.images import Images
 from pipeline.linear.head import Head, task_heads
 from pipeline.machine.device import compute_device
@@ -62,7 +62,7 @@ def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRu
     backbone = build_backbone(
         weights, config, image_size=params["image_size"], normalize=params["normalize"], device=compute_device()
     )
-    bank = artifacts.load_tensors(artifacts.layernorms_file(names[-1]))
+    bank = artifacts.load_tensors(artifacts.bank_file(names[-1]))
     means = running_means(bank)
     trains = [artifacts.load_tensors(artifacts.train_file(name)) for name in names]
     train_images = [Images.from_tensors(train) for train in trains]

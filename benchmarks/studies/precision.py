@@ -41,7 +41,7 @@ def rows(name: str, title: str, best: str, changes: Mapping[str, Any], seeds: li
     for seed in seeds:
         configure(folder, **plain, seed=seed)
         run_plan(folder, NUM_TASKS)
-        run_dvc(folder, "repro", "split", "objective")
+        run_dvc(folder, "repro", "split")
         for precision, of_seeds in found.items():
             os.environ["PRECISION"] = precision
             configure(folder, **plain)

@@ -103,7 +103,7 @@ def main(
     for seed in map(int, seeds.split(",")):
         configure(folder, **plain, seed=seed)
         run_plan(folder, NUM_TASKS_CHOICE)
-        run_dvc(folder, "repro", "keys", "objective")
+        run_dvc(folder, "repro", "keys")
         for schedule, of_schedule in zip(SCHEDULES, results, strict=True):
             configure(folder, **plain | schedule)
             of_schedule.append(run_stages(folder, NUM_TASKS_CHOICE, preset))

@@ -40,7 +40,7 @@ def missing_weights(name: str, weights: Path) -> list[Missing]:
 
 
 def fetch_backbone(name: str, weights: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and configuration (pipeline.backbone.vit.build_backbone) of an embedded backbone or of a timm model.
+    """Weights and configuration (pipeline.backbone.build.build_backbone) of an embedded backbone or of a timm model.
 
     weights: a local file for the timm model, or PRETRAINED. Raises UserError for an unknown name, a missing file or
     weights that are not the model's.

@@ -79,9 +79,16 @@ def read_sweep(path: Path) -> Sweep:
             raise UserError(f"{path}: {variant!r} is none of its variants")
     for variant, changes in sweep.variants.items():
         for key in changes:
-            if key not in known or key in ("seed", "tasks"):
+            if not _has_key(known, key) or key in ("seed", "tasks"):
                 raise UserError(f"{path}: variant {variant!r}: {key!r} is no parameter that a variant can change")
     return sweep
+
+
+def _has_key(params: Mapping[str, object], key: str) -> bool:
+    """Whether there is a parameter of this name, `layernorm.norms` being one of a block."""
+    block, _, option = key.partition(".")
+    options = params.get(block)
+    return block in params and (not option or (isinstance(options, dict) and option in options))
 
 
 def cells(sweep: Sweep) -> list[Cell]:
@@ -89,13 +96,14 @@ def cells(sweep: Sweep) -> list[Cell]:
 
     Two variants that change the same, under names with the same letters, are one experiment.
     """
-    params, of_code = read_mapping(PARAMS_FILE), code_digest()
+    params = read_mapping(PARAMS_FILE)
     folder = git("rev-parse", "--show-prefix").strip()  # of a larger repository: its experiments are kept together
     grid = []
     for number, (variant, changes) in enumerate(sweep.variants.items(), start=1):
         inputs = own_inputs(params | changes)
         for seed in sweep.seeds:
-            whole = json.dumps([params | changes | {"seed": seed}, of_code, inputs.digest, folder], sort_keys=True)
+            seeded = params | changes | {"seed": seed}
+            whole = json.dumps([seeded, code_digest(seeded), inputs.digest, folder], sort_keys=True)
             digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
             name = f"{_slug(variant) or f'variant-{number}'}-s{seed}-{digest}"
             grid.append(Cell(name, variant, seed, changes | inputs.elsewhere))
@@ -108,10 +116,10 @@ def _slug(variant: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", ascii_only.lower())[:80].strip("-")
 
 
-def code_digest() -> str:
-    """Digest of every module that a stage up to evaluate runs."""
+def code_digest(params: Mapping[str, object]) -> str:
+    """Digest of every module that a stage up to evaluate runs with these parameters."""
     stages, sources = read_mapping(PIPELINE_FILE)["stages"], code.read_sources()
-    of_stages = {stage: code.digests(stage, sources) for stage in sorted(stages) if stage != "report"}
+    of_stages = {stage: code.digests(stage, sources, params) for stage in sorted(stages) if stage != "report"}
     return hashlib.sha256(json.dumps(of_stages).encode()).hexdigest()
 
 

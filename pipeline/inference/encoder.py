@@ -1,123 +1,170 @@
 """Features as at inference, after one task: of its training images, of views of them, of all test images so far.
 
-Three ways to get there, with the same methods: `SelectingEncoder` chooses a task for the image, then runs that task's
-model; `EntropyEncoder` runs the models of all tasks, then chooses; in `LayerwiseEncoder` every LayerNorm chooses for
-itself, in one pass.
+Three ways to get there, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model
+under what that task has tuned. `JudgingEncoder` runs the models of all tasks, then chooses. In `ChoosingEncoder` the
+model itself chooses, in one pass.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline.backbone.vit import Backbone
+from pipeline.backbone.vit import INFERENCE_BATCH, Backbone
 from pipeline.data.images import Images
+from pipeline.errors import UserError
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_inputs, encode_selected, extend_table, replace_table, with_pairs
 from pipeline.linear.head import Head
-from pipeline.machine.device import send
+from pipeline.machine.device import fetch, send
+from pipeline.machine.devices import part_of_images, put_together
 from pipeline.progress import Progress
-from pipeline.selection.selector import ENTROPY, Selection, State, lowest_entropy, num_tasks, select_tasks
-from pipeline.store.cumulative import newest_repeated, running_means
-from pipeline.tuning.layerwise import encode_layerwise, with_layerwise_norms
-from pipeline.tuning.parameters import Tuning
+from pipeline.selection.choose import Choice
+from pipeline.selection.selector import Selector
+from pipeline.selection.state import num_tasks
+from pipeline.tuning.kind import Kind
 
 
 class TrainFeatures(NamedTuple):
     """Of a task's N training images, [N, D] each."""
 
-    selected: Tensor  # under the LayerNorms that are chosen for each
-    own: Tensor  # under those of the task itself
+    selected: Tensor  # under what is chosen for each
+    own: Tensor  # under what the task itself has tuned
+    previous: Tensor | None  # under what the task before has tuned, where all images run under one model
+
+
+class Encoded(NamedTuple):
+    """Of any N images."""
+
+    features: Tensor  # [N, D]
+    tasks: Tensor  # [N] the task chosen for each
+
+
+class Encoder(Protocol):
+    """How images get features after T tasks."""
+
+    @property
+    def tuned(self) -> Backbone:
+        """The backbone with places for what is tuned."""
+
+    @property
+    def bank(self) -> Mapping[str, Tensor]:
+        """What T tasks have tuned, as the selection has it: [T, ...] each."""
+
+    def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
+        """Of the newest task's N images, whose queries [N, D] are given."""
+
+    def view_features(self, inputs: Tensor) -> Tensor:
+        """[B, D] of prepared views of the newest task's images: [B, 3, S, S]."""
+
+    def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
+        """The table after the newest task; images: M, those of the table's tasks first."""
+
+    def encode(self, images: Images) -> Encoded:
+        """Any images, as at inference."""
+
+    def flops(self) -> int:
+        """Floating-point operations of one tuned pass of one image."""
 
 
 @dataclass(frozen=True)
 class SelectingEncoder:
-    """A task for each image, then one pass under its LayerNorms. Where a task tunes nothing, a feature is the query."""
+    """A task for each image, then one pass under what it has tuned. Where nothing is, a feature is the query."""
 
-    backbone: Backbone
-    bank: Mapping[str, Tensor]  # what T tasks tuned, [T, ...] each
-    state: State  # of the selector, after T tasks
-    selection: Selection
-    selector: str
+    frozen: Backbone
+    tuned: Backbone  # with places for what is tuned
+    kind: Kind
+    bank: Mapping[str, Tensor]  # what T tasks have tuned, [T, ...] each
+    choice: Choice
     progress: Progress
 
     def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
-        """Of the newest task's images, whose queries are given; those that its own LayerNorms get run once."""
+        """Images that get what their own task has tuned are run once."""
         newest = self._newest(len(queries))
-        tasks = self._choose(queries, newest)
+        tasks = self.choice.tasks(queries, newest)
         selected = self._encode(images, queries, tasks)
         others, own = tasks != newest, selected.clone()
         own[others] = self._encode(images[others], queries[others], newest[others])
-        return TrainFeatures(selected, own)
+        follows = self.choice.selection.one_model and self.kind.keeps == "each"
+        return TrainFeatures(selected, own, self._previous(images, queries) if follows else None)
 
-    def previous_features(self, images: Images, queries: Tensor) -> Tensor:
-        """[N, D] of the newest task's images under the LayerNorms of the task before; of the first, the queries."""
-        newest = self._newest(len(queries))
-        return self._encode(images, queries, newest - 1) if num_tasks(self.state) > 1 else queries
+    def _previous(self, images: Images, queries: Tensor) -> Tensor:
+        """[N, D] under what the task before has tuned; of the first, the queries."""
+        return (
+            self._encode(images, queries, self._newest(len(queries)) - 1)
+            if num_tasks(self.choice.state) > 1
+            else queries
+        )
 
     def view_features(self, inputs: Tensor) -> Tensor:
-        """[B, D] of views of the newest task's images: [B, 3, S, S]."""
-        queries = self.backbone.forward(inputs, {}).cpu() if self.selection == "query" or not self.bank else inputs
-        tasks = self._choose(queries, self._newest(len(inputs)))
-        return encode_inputs(self.backbone, inputs, tasks, self.bank) if self.bank else queries
+        """A query is that of the view."""
+        queries = self.frozen.forward(inputs, {}).cpu() if self._needs_query() else inputs
+        tasks = self.choice.tasks(queries, self._newest(len(inputs)))
+        return encode_inputs(self.tuned, inputs, tasks, self.bank) if self.bank else queries
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """The table after the newest task; images: M, those of the table's tasks first."""
+        """Only images that get another task than at all steps before are run."""
         return extend_table(
             table,
-            self._choose(queries, own_tasks),
+            self.choice.tasks(queries, own_tasks),
             lambda image, task: self._encode(images[image], queries[image], task),
         )
 
-    def encode(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Features [N, D] and tasks [N] of any images, whose own tasks are unknown."""
-        needed = self.selection == "query" or not self.bank
-        queries = self.backbone.encode(images, {}) if needed else torch.empty(len(images), 0)
-        tasks = self._choose(queries, torch.full((len(images),), -1))
-        return self._encode(images, queries, tasks), tasks
+    def encode(self, images: Images) -> Encoded:
+        """Raises UserError where the choice needs to know the task of an image."""
+        if not self.choice.selection.is_real:
+            raise UserError("params.yaml: selection: oracle needs the task of an image: set query to predict")
+        unknown = torch.full((len(images),), -1)
+        queries = self.frozen.encode(images, {}) if self._needs_query() else unknown
+        tasks = self.choice.tasks(queries, unknown)
+        return Encoded(self._encode(images, queries, tasks), tasks)
+
+    def flops(self) -> int:
+        """Of a pass under the newest task's tensors."""
+        return self.tuned.flops({name: rows[-1] for name, rows in self.bank.items()})
+
+    def _needs_query(self) -> bool:
+        return self.choice.selection.needs_query or not self.bank
 
     def _encode(self, images: Images, queries: Tensor, tasks: Tensor) -> Tensor:
-        return encode_selected(self.backbone, images, tasks, self.bank, self.progress) if self.bank else queries
-
-    def _choose(self, queries: Tensor, own_tasks: Tensor) -> Tensor:
-        return select_tasks(self.selection, self.selector, queries, own_tasks, self.state)
+        return encode_selected(self.tuned, images, tasks, self.bank, self.progress) if self.bank else queries
 
     def _newest(self, count: int) -> Tensor:
-        return torch.full((count,), num_tasks(self.state) - 1)
+        return torch.full((count,), num_tasks(self.choice.state) - 1)
 
 
 @dataclass(frozen=True)
-class EntropyEncoder:
-    """A pass under the LayerNorms of every task; the task whose auxiliary head is surest is chosen."""
+class JudgingEncoder:
+    """A pass under what every task has tuned; a selector judges by the logits of each task's own auxiliary head."""
 
-    backbone: Backbone
-    bank: Mapping[str, Tensor]  # what T tasks tuned, [T, ...] each
+    tuned: Backbone  # with places for what is tuned
+    bank: Mapping[str, Tensor]  # what T tasks have tuned, [T, ...] each
+    selector: Selector
     heads: Sequence[Head]  # the auxiliary head of each task
     progress: Progress
 
     def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
-        """Of the newest task's images."""
+        """Under all tasks; the newest gives `own`."""
         del queries
         features = self._under_all(images)
-        return TrainFeatures(features[self._surest(features), torch.arange(len(images))], features[-1])
+        return TrainFeatures(features[self._judge(features), torch.arange(len(images))], features[-1], None)
 
     def view_features(self, inputs: Tensor) -> Tensor:
-        """[B, D] of views of the newest task's images: [B, 3, S, S]."""
+        """Under all tasks."""
         count = len(inputs)
         features = [
-            encode_inputs(self.backbone, inputs, torch.full((count,), task), self.bank)
-            for task in range(len(self.heads))
+            encode_inputs(self.tuned, inputs, torch.full((count,), task), self.bank) for task in range(len(self.heads))
         ]
-        return torch.stack(features)[self._surest(features), torch.arange(count)]
+        return torch.stack(features)[self._judge(features), torch.arange(count)]
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """The table after the newest task; images: M, those of the table's tasks first. It holds all M T pairs."""
+        """The table then holds all M T pairs."""
         del queries, own_tasks
 
         def encode(image: Tensor, task: Tensor) -> Tensor:
-            return encode_selected(self.backbone, images[image], task, self.bank, self.progress)
+            return encode_selected(self.tuned, images[image], task, self.bank, self.progress)
 
         image = torch.arange(len(images))
         known = len(table.image)
@@ -125,83 +172,78 @@ class EntropyEncoder:
             table = with_pairs(table, image, torch.full_like(image, task), encode)
         tasks = range(len(self.heads))
         features = [table.features[table.find(image, torch.full_like(image, task))] for task in tasks]
-        return extend_table(table, self._surest(features), encode, passes=len(table.image) - known)
+        return extend_table(table, self._judge(features), encode, passes=len(table.image) - known)
 
-    def encode(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Features [N, D] and tasks [N] of any images."""
+    def encode(self, images: Images) -> Encoded:
+        """T passes per image."""
         features = self._under_all(images)
-        tasks = self._surest(features)
-        return features[tasks, torch.arange(len(images))], tasks
+        tasks = self._judge(features)
+        return Encoded(features[tasks, torch.arange(len(images))], tasks)
+
+    def flops(self) -> int:
+        """Of a pass under the newest task's tensors."""
+        return self.tuned.flops({name: rows[-1] for name, rows in self.bank.items()})
 
     def _under_all(self, images: Images) -> Tensor:
-        """[T, N, D], under the LayerNorms of each task."""
+        """[T, N, D], under what each task has tuned."""
         of_task = [torch.full((len(images),), task) for task in range(len(self.heads))]
-        return torch.stack(
-            [encode_selected(self.backbone, images, tasks, self.bank, self.progress) for tasks in of_task]
-        )
+        return torch.stack([encode_selected(self.tuned, images, tasks, self.bank, self.progress) for tasks in of_task])
 
-    def _surest(self, features: Iterable[Tensor]) -> Tensor:
-        return lowest_entropy([head.logits(of_task) for head, of_task in zip(self.heads, features, strict=True)])
+    def _judge(self, features: Iterable[Tensor]) -> Tensor:
+        assert self.selector.choose_by_outputs
+        logits = [head.logits(of_task) for head, of_task in zip(self.heads, features, strict=True)]
+        return self.selector.choose_by_outputs(logits)
 
 
-class LayerwiseEncoder:
-    """One pass, in which every LayerNorm chooses."""
+@dataclass(frozen=True)
+class ChoosingEncoder:
+    """One pass of a model that sees the tensors of all tasks and chooses by itself."""
 
-    def __init__(self, backbone: Backbone, bank: Mapping[str, Tensor], progress: Progress) -> None:
-        """bank: what T tasks tuned, their keys among it, [T, D] each."""
-        self.backbone = with_layerwise_norms(backbone, list(bank), detach=False)
-        self.bank, self.progress = bank, progress
+    tuned: Backbone  # with places for what is tuned
+    bank: Mapping[str, Tensor]  # what T tasks have tuned, [T, ...] each
+    kind: Kind
+    progress: Progress
 
     def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
-        """Of the newest task's images."""
+        """Under the tensors of all tasks, and under those of the newest alone."""
         del queries
-        return TrainFeatures(self.encode(images)[0], encode_layerwise(self.backbone, images, self._newest())[0])
+        return TrainFeatures(self.encode(images).features, self._pass(images, self._newest()).features, None)
 
     def view_features(self, inputs: Tensor) -> Tensor:
-        """[B, D] of views of them: [B, 3, S, S]."""
+        """Under the tensors of all tasks."""
         bank = {name: send(tensor, inputs.device) for name, tensor in self.bank.items()}
-        return self.backbone.forward(inputs, bank)
+        return self.tuned.forward(inputs, bank)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """The table after the newest task; images: M, those of the table's tasks first."""
+        """A new task changes the choice within the model, so every image is run anew."""
         del queries, own_tasks
         features, selected = self.encode(images)
-        own, _ = encode_layerwise(self.backbone, images[table.selected.shape[1] : len(images)], self._newest())
+        own = self._pass(images[table.selected.shape[1] : len(images)], self._newest()).features
         return replace_table(table, features, selected, own)
+
+    def encode(self, images: Images) -> Encoded:
+        """One pass per image."""
+        encoded = self._pass(images, self.bank)
+        self.progress.step(len(images))
+        return encoded
+
+    def flops(self) -> int:
+        """Of a pass under the tensors of all tasks."""
+        return self.tuned.flops(self.bank)
 
     def _newest(self) -> dict[str, Tensor]:
         return {name: tensor[-1:] for name, tensor in self.bank.items()}
 
-    def encode(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Features [N, D] and tasks [N] of any images."""
-        features, selected = encode_layerwise(self.backbone, images, self.bank)
-        self.progress.step(len(images))
-        return features, selected
+    def _pass(self, images: Images, bank: Mapping[str, Tensor]) -> Encoded:
+        chosen: list[Tensor] = []
+        part = part_of_images(len(images), INFERENCE_BATCH)
 
+        def outputs() -> Iterator[Tensor]:
+            assert self.kind.chosen
+            for output in self.tuned.outputs(images[part], bank):
+                chosen.append(self.kind.chosen(self.tuned.model))
+                yield output
 
-Encoder = SelectingEncoder | EntropyEncoder | LayerwiseEncoder
-
-
-class Chooser(NamedTuple):
-    """How the LayerNorms of an image are chosen, and what has been learned for it."""
-
-    selection: Selection
-    selector: str
-    state: State  # of the selector
-    heads: Sequence[Head]  # the auxiliary head of each task
-
-
-def build_encoder(backbone: Backbone, bank: Mapping[str, Tensor], chooser: Chooser, progress: Progress) -> Encoder:
-    """The encoder of a selection. bank: what T tasks tuned (`bank_of`)."""
-    if chooser.selection == "layerwise":
-        return LayerwiseEncoder(backbone, bank, progress)
-    if chooser.selection == "query" and chooser.selector == ENTROPY and bank:
-        return EntropyEncoder(backbone, bank, chooser.heads, progress)
-    return SelectingEncoder(backbone, bank, chooser.state, chooser.selection, chooser.selector, progress)
-
-
-def bank_of(bank: Mapping[str, Tensor], tuning: Tuning, selection: Selection, tasks: int) -> Mapping[str, Tensor]:
-    """A row for each of T tasks, as a selection reads them, from the rows that stage one has stored."""
-    if tuning == "full":
-        bank = newest_repeated(bank, tasks)
-    return running_means(bank) if selection == "average" else bank
+        features = torch.cat([torch.empty(0, self.tuned.model.num_features), *fetch(outputs())])
+        tasks = torch.cat([torch.empty(0, dtype=torch.int64), *fetch(chosen)])
+        return Encoded(*(put_together(tensor, len(images), INFERENCE_BATCH) for tensor in (features, tasks)))

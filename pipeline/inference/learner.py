@@ -1,4 +1,4 @@
-"""A finished learner: backbone, LayerNorms of every task, selector, classifier, correction. Enough to predict."""
+"""A finished learner: encoder, classifier, correction. Enough to predict."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,28 +6,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.backbone.vit import Backbone, build_backbone
+from pipeline.backbone.build import build_backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import reconsidered_logits, retained
 from pipeline.evaluation.predictions import class_tasks_of, step_heads
-from pipeline.inference.encoder import Chooser, Encoder, bank_of, build_encoder
+from pipeline.inference.encoder import Encoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_selected
 from pipeline.inference.manifest import Settings
+from pipeline.inference.method import Method, make_encoder
 from pipeline.inference.rematch import ask_again
 from pipeline.linear.head import Head, task_heads
 from pipeline.machine.device import compute_device
 from pipeline.progress import Progress
+from pipeline.selection.choose import SELECTIONS
+from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
 from pipeline.store.cumulative import part
 from pipeline.tasks import task_name
+from pipeline.tuning.bank import load_bank
 
 
 class Prediction(NamedTuple):
     """What a learner says of some images, corrections included."""
 
-    tasks: Tensor  # [B] zero-based task whose LayerNorms made the features; layerwise: by most of them
+    tasks: (
+        Tensor  # [B] zero-based task under whose tensors the features were made; where the model chooses: by most of it
+    )
     logits: Tensor  # [B, C] over all classes, -inf for those that a correction rules out; the highest is the answer
 
 
@@ -36,7 +42,6 @@ class Learner:
     """All that inference needs."""
 
     settings: Settings
-    backbone: Backbone
     encoder: Encoder
     head: Head  # of C classes
     class_tasks: Tensor  # [C] task of each class
@@ -46,13 +51,13 @@ class Learner:
         """The passes that the selection takes, the classifier, and the correction, for B images."""
         features, tasks = self.encoder.encode(images)
         if self.settings.correction == "rematch":
-            bank = self.encoder.bank
+            encoder = self.encoder
             features, tasks, _ = ask_again(
                 self.head,
                 features,
                 tasks,
                 self.class_tasks,
-                lambda image, task: encode_selected(self.backbone, images[image], task, bank, self.progress),
+                lambda image, task: encode_selected(encoder.tuned, images[image], task, encoder.bank, self.progress),
                 rounds=self.settings.rematch_rounds,
             )
         return Prediction(tasks, reconsidered_logits(self.head.logits(features), self.class_tasks, self.settings))
@@ -63,26 +68,25 @@ def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
 
     Raises UserError where it was made to be told the task of an image.
     """
-    if settings.selection == "oracle":
+    selection = SELECTIONS[settings.selection]
+    if not selection.is_real:
         raise UserError(
-            "the learner was made with selection: oracle, which needs the task of an image: set selection: query in "
-            "params.yaml, then `dvc repro`"
+            f"the learner was made with selection: {settings.selection}, which needs the task of an image: "
+            "set selection: query in params.yaml, then `dvc repro`"
         )
     last = task_name(settings.num_tasks - 1)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
         weights, config, image_size=settings.image_size, normalize=settings.normalize, device=compute_device()
     )
-    bank = artifacts.load_tensors(artifacts.layernorms_file(last))
+    bank = load_bank(artifacts.bank_file(last), settings.num_tasks)
     auxiliary = artifacts.load_tensors(artifacts.auxiliary_heads_file(last))
     state = artifacts.load_tensors(artifacts.selector_file(last))
     progress = Progress("predict", images=0)
-    chooser = Chooser(settings.selection, settings.selector, state, task_heads(auxiliary))
-    encoder = build_encoder(
-        backbone, bank_of(bank, settings.tuning, settings.selection, settings.num_tasks), chooser, progress
-    )
+    method = Method(bank.kind, selection, find_selector(settings.selector))
+    encoder = make_encoder(backbone, bank, method, state, heads=task_heads(auxiliary), progress=progress)
     class_tasks = class_tasks_of(torch.tensor(class_counts).cumsum(0).tolist())
-    return Learner(settings, backbone, encoder, final_head(settings, class_tasks), class_tasks, progress)
+    return Learner(settings, encoder, final_head(settings, class_tasks), class_tasks, progress)
 
 
 def final_head(settings: Settings, class_tasks: Tensor) -> Head:

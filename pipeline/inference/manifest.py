@@ -8,14 +8,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.backbone.vit import Normalize
+from pipeline.backbone.build import Normalize
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import CorrectionParams
 from pipeline.params import Count, ImageSize, Record
-from pipeline.selection.selector import Selection
+from pipeline.selection.choose import SelectionName
 from pipeline.store import artifacts
 from pipeline.tasks import task_name
-from pipeline.tuning.parameters import Tuning
 
 
 class Settings(CorrectionParams):
@@ -25,9 +24,9 @@ class Settings(CorrectionParams):
     num_tasks: Count
     image_size: ImageSize
     normalize: Normalize
-    selection: Selection
+    selection: SelectionName
     selector: str
-    tuning: Tuning
+    tuning: str
 
 
 class Manifest(Record):
@@ -43,7 +42,7 @@ def files_of(num_tasks: int) -> list[Path]:
     last = task_name(num_tasks - 1)
     of_a_task = (
         artifacts.selector_file,
-        artifacts.layernorms_file,
+        artifacts.bank_file,
         artifacts.auxiliary_heads_file,
         artifacts.features_file,
         artifacts.heads_file,

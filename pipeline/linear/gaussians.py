@@ -3,6 +3,7 @@
 Kept are counts, means and the scatter within classes; they grow class by class and never hold a sample.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,11 @@ class Gaussians(NamedTuple):
 def no_gaussians(dim: int) -> Gaussians:
     """Before the first class."""
     return Gaussians(torch.zeros(0).double(), torch.zeros(0, dim).double(), torch.zeros(dim, dim).double())
+
+
+def gaussians_of(state: Mapping[str, Tensor], dim: int) -> Gaussians:
+    """The statistics in a state, in D dimensions; those of no class where it is empty."""
+    return Gaussians(state["counts"], state["means"], state["scatter"]) if state else no_gaussians(dim)
 
 
 def add_classes(gaussians: Gaussians, features: Tensor, labels: Tensor) -> Gaussians:

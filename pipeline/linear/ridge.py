@@ -4,6 +4,7 @@ The Gram matrix and the sums a class add up over tasks: the solution is that of 
 (recursive least squares; McDonnell et al., RanPAC, NeurIPS 2023).
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,11 @@ class Ridge(NamedTuple):
 def no_ridge(dim: int) -> Ridge:
     """Before the first task."""
     return Ridge(torch.zeros(dim + 1, dim + 1).double(), torch.zeros(dim + 1, 0).double())
+
+
+def ridge_of(state: Mapping[str, Tensor], dim: int) -> Ridge:
+    """The sums in a state, in M dimensions; those of no sample where it is empty."""
+    return Ridge(state["gram"], state["targets"]) if state else no_ridge(dim)
 
 
 def add_task(ridge: Ridge, features: Tensor, labels: Tensor) -> Ridge:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.classification.classifier import Classifier
 from pipeline.errors import visible
 from pipeline.evaluation.methods import METHODS, verdict, worth_of_tuning
+from pipeline.inference.method import Method
 from pipeline.report.explanations import explain, explain_seed, introduce
 
 Row = tuple[float, float, float | None]  # average accuracy, its mean over the steps, forgetting; None with one task
@@ -24,6 +26,8 @@ class Result:
     rows: Mapping[str, Row]
     test_images: int
     keys_choose: bool  # whether the paper's key chooses the task of an image
+    method: Method
+    classifier: Classifier | None  # None: the head is that of stage one
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -75,7 +79,7 @@ def render(result: Result) -> str:
 # Continual LayerNorm tuning on {params["dataset"]}
 
 {sum(map(len, tasks.values()))} classes arrive in {len(tasks)} tasks.
-{introduce(**{name: params[name] for name in ("backbone", "tuning", "selection", "order")})}
+{introduce(result.method, backbone=params["backbone"], is_joint=params["order"] == "joint")}
 Seed {params["seed"]}, lr {params["lr"]:g}, {params["epochs"]} epochs per task; measured on
 {result.test_images:,} {images}.
 
@@ -83,7 +87,7 @@ Seed {params["seed"]}, lr {params["lr"]:g}, {params["epochs"]} epochs per task; 
 
 {conclusion(result)}
 
-{explain(**{name: params[name] for name in ("selection", "selector", "classifier", "training", "tuning")})}
+{explain(result.method, result.classifier)}
 
 {explain_seed(**{name: params[name] for name in ("task_classes", "task_order", "evaluate_on")})}
 
@@ -119,18 +123,18 @@ def conclusion(result: Result) -> str:
     """C-LN beside the best baseline, and what must be known to read that."""
     params, accuracies = result.params, {row: values[0] for row, values in result.rows.items()}
     sentences = [f"**{verdict(accuracies)}**"]
-    if params["tuning"] == "none":
-        sentences.append("Nothing is tuned here: C-LN's row is the frozen backbone.")
-    else:
+    if result.method.tunes:
         sentences.append(worth_of_tuning(accuracies))
-    if params["selection"] == "oracle":
+    else:
+        sentences.append("Nothing is tuned here: C-LN's row is the frozen backbone.")
+    if result.method.chooses and not result.method.selection.is_real:
         sentences.append("C-LN is told the task of each image, which the baselines are not.")
     if "selection_accuracy" in result.metrics:
         right = percent(result.metrics["selection_accuracy"])
-        if params["selection"] == "query":
-            sentences.append(f"The right LayerNorms are selected for {right} % of the images.")
-        if params["selection"] == "layerwise":
-            sentences.append(f"Most LayerNorms select the right task for {right} % of the images.")
+        if result.method.asks_selector:
+            sentences.append(f"The right task is selected for {right} % of the images.")
+        if result.method.kind.chosen:
+            sentences.append(f"Most parts of the model choose the right task for {right} % of the images.")
     return "\n".join(sentences) + _CORRECTIONS[params["correction"]]
 
 
@@ -181,7 +185,7 @@ def costs(result: Result) -> list[tuple[str, str]]:
     rows = [
         ("parameters of the frozen backbone", f"{backbone['parameters']:,}"),
         ("tuned parameters per task", f"{of_task:,} ({100 * of_task / backbone['parameters']:.2f} %)"),
-        ("kept per task (LayerNorms, selector, classifier)", f"{metrics['bytes_per_task']:,.0f} bytes"),
+        ("kept per task (what is tuned, selector, classifier)", f"{metrics['bytes_per_task']:,.0f} bytes"),
         ("passes per image at inference", f"{passes:.4g}"),
         ("floating-point operations of them", f"{metrics['gflop_at_inference']:.3g} GFLOP"),
         ("passes per image for the whole accuracy matrix", f"{metrics['passes_per_image']:.2f}"),

@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.parts import PLACES
+
 ROOT = Path(__file__).parents[2]
 Sources = Mapping[Path, bytes]  # by path from the root
 
@@ -40,9 +42,17 @@ def modules(start: Path, sources: Sources) -> set[Path]:
     return found
 
 
-def digests(stage: str, sources: Sources) -> dict[str, str]:
-    """SHA-256 of every module that a stage runs, by its path."""
-    return {file.as_posix(): digest(sources[file]) for file in sorted(modules(Path(f"stages/{stage}.py"), sources))}
+def digests(stage: str, sources: Sources, chosen: Mapping[str, object]) -> dict[str, str]:
+    """SHA-256 of every module that a stage runs, by its path.
+
+    chosen: the name of the part that each parameter of pipeline.parts chooses. A stage that imports the contract of
+    such parts runs the chosen one.
+    """
+    found = modules(Path(f"stages/{stage}.py"), sources)
+    for parameter, place in PLACES.items():
+        if place.contract in found:
+            found |= modules(place.folder / f"{chosen[parameter]}.py", sources)
+    return {file.as_posix(): digest(sources[file]) for file in sorted(found)}
 
 
 def digest(source: bytes) -> str:

@@ -40,7 +40,6 @@ IMAGE_COUNTS = Path("data/image_counts.json")  # of each task, for training and 
 TEST = Path("data/test.safetensors")  # images in the order of the tasks
 
 BACKBONE_FACTS = Path("artifacts/backbone.json")
-OBJECTIVE = Path("artifacts/objective.json")
 KEYS = Path("artifacts/keys.safetensors")
 TEST_QUERIES = Path("artifacts/queries/test.safetensors")
 LEARNER = Path("artifacts/learner.json")
@@ -79,9 +78,9 @@ def selector_file(task: str) -> Path:
     return Path(f"artifacts/selectors/{task}.safetensors")
 
 
-def layernorms_file(task: str) -> Path:
-    """LayerNorms of all tasks up to this one, stacked."""
-    return Path(f"artifacts/layernorms/{task}.safetensors")
+def bank_file(task: str) -> Path:
+    """What all tasks up to this one have tuned, stacked."""
+    return Path(f"artifacts/banks/{task}.safetensors")
 
 
 def features_file(task: str) -> Path:
@@ -165,6 +164,13 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     with _readable(path):
         check_seal(path)
         return load_file(path)
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """What a file of tensors says of itself. Raises UserError where it is missing or damaged."""
+    with _readable(path), safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        return metadata
 
 
 def load_weights(path: Path, *, is_checked: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:

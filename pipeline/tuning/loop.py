@@ -1,21 +1,20 @@
-"""Stage one: tune LayerNorms (or whatever else is to be tuned) on one task, with an auxiliary head."""
+"""Stage one: tune whatever the kind says on one task, together with an auxiliary head."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.backbone.vit import Backbone, LayerNorms
+from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.augment import draw_views
 from pipeline.data.images import Images
 from pipeline.linear.head import Head, new_head
 from pipeline.machine.device import precise, send
 from pipeline.machine.devices import add_up, part_of_batch
 from pipeline.progress import Progress
-from pipeline.tuning.parameters import Tuning
 from pipeline.tuning.state import Training
 
 
@@ -30,20 +29,20 @@ class Schedule:
     flip: bool  # mirror every second training image left to right
 
 
-_SIZE = {"layernorm": 1.0, "full": 0.02}  # of what is tuned, as it begins: a LayerNorm's scale; a weight of a ViT
-_NOTICEABLE = 0.1  # of that size
+_NOTICEABLE = 0.1  # of the size of what is tuned
 
 
-def too_few_steps(images: int, schedule: Schedule, tuning: Tuning) -> str:
+def too_few_steps(images: int, schedule: Schedule, size: float) -> str:
     """What to say where a task of so many images gets too few steps to learn from; nothing where it gets enough.
 
+    size: of a value that is tuned, as it begins.
     Adam moves a value by about lr a step (Kingma and Ba, arXiv 1412.6980, section 2.1), so n steps move it by n lr at
     most. Where that is less than a tenth of its size, tuned and pretrained backbone are as good as the same.
     """
-    if tuning == "none" or not schedule.epochs:
+    if not schedule.epochs:
         return ""
     per_epoch = math.ceil(images / schedule.batch_size)
-    steps, size = schedule.epochs * per_epoch, _SIZE[tuning]
+    steps = schedule.epochs * per_epoch
     if steps * schedule.lr >= _NOTICEABLE * size:
         return ""
     wanted = math.ceil(2 * _NOTICEABLE * size / schedule.lr)  # advice that is not on the edge
@@ -60,7 +59,7 @@ def every_epoch(_: Training, count: int) -> Iterable[int]:
     return range(count)
 
 
-def tune_layernorms(  # noqa: PLR0913
+def tune(  # noqa: PLR0913
     backbone: Backbone,
     *,
     start: Mapping[str, Tensor],
@@ -69,23 +68,23 @@ def tune_layernorms(  # noqa: PLR0913
     schedule: Schedule,
     generator: torch.Generator,
     progress: Progress,
-    similarity: Callable[[], Tensor] | None = None,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
     epochs: Callable[[Training, int], Iterable[int]] = every_epoch,
-) -> tuple[LayerNorms, Head]:
-    """LayerNorms of one task, from those of the task before, and the auxiliary head (arXiv 2308.09610, stage one).
+) -> tuple[Tuned, Head]:
+    """What one task tunes, and its auxiliary head (arXiv 2308.09610, stage one).
 
-    start: what is tuned, with the values to begin with; images: N; labels: [N], from 0 within the task. similarity: of
-    the batch just run to the keys being learned; it is raised while the cross-entropy is lowered (single-pass variant).
-    epochs: those to be done, in order; one may give the training back what it had after the epoch before.
+    start: what is tuned, with the values to begin with; images: N; labels: [N], from 0 within the task. penalty: of the
+    batch just run, from the model; it is added to the cross-entropy. epochs: those to be done, in order; an iterator
+    may restore the state saved after an earlier epoch.
     Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
     learns at the same rate, in double precision: its gradient, a sum over a batch's images, then rounds alike however
     many devices share them. Nothing is fetched from the device within an epoch.
     """
     device = backbone.device
-    layernorms = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
+    tensors = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
     head = new_head(int(labels.max()) + 1, backbone.model.num_features, generator)
     auxiliary_head = [tensor.to(device, precise(device)).requires_grad_() for tensor in (head.weight, head.bias)]
-    tuned = [*layernorms.values(), *auxiliary_head]
+    tuned = [*tensors.values(), *auxiliary_head]
     optimiser = torch.optim.Adam(tuned, lr=schedule.lr, fused=device.type == "cuda")
     for epoch in epochs(Training(tuned, optimiser, generator), schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
@@ -96,11 +95,11 @@ def tune_layernorms(  # noqa: PLR0913
         ):
             views = draw_views(len(rows), generator, min_crop=schedule.min_crop, flip=schedule.flip)
             inputs = views.of(backbone.prepare(pixels), part)
-            features = backbone.forward(inputs, layernorms).to(precise(device))
+            features = backbone.forward(inputs, tensors).to(precise(device))
             logits = functional.linear(features, *auxiliary_head)  # [b, classes]
             loss = functional.cross_entropy(logits, send(labels[mine], device))
-            if similarity:
-                loss = loss - similarity()
+            if penalty:
+                loss = loss + penalty(backbone.model)
             loss = share * loss
             optimiser.zero_grad()
             loss.backward()
@@ -110,4 +109,4 @@ def tune_layernorms(  # noqa: PLR0913
             progress.step(len(rows), mean)
         progress.end_epoch(epoch, schedule.epochs, remedy=f"lower lr ({schedule.lr:g})")
     weight, bias = (tensor.detach().float().cpu() for tensor in auxiliary_head)
-    return {name: tensor.detach().cpu() for name, tensor in layernorms.items()}, Head(weight, bias)
+    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}, Head(weight, bias)

@@ -1,4 +1,4 @@
-"""The classifier of Complementary Learning Subnetworks (arXiv 2306.11967), in closed form, class by class.
+"""`classifier: cls`: Complementary Learning Subnetworks (arXiv 2306.11967), in closed form, class by class.
 
 Features a [N, D] become H = ReLU(a W + b) with fixed random W, b from U(-1, 1). Task t's weights of
 class q are drawn to those of the earlier tasks' optima B*_i where their Fisher information F_i is large, and to the
@@ -10,14 +10,25 @@ F_i is diagonal: the number of task i's images times the mean squared gradient o
 task has B = pinv(H'H) H'Y.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.classification.classifier import Classifier, State, TaskFeatures, Training
+from pipeline.linear.head import Head, random_features
+
 UNITS = 900
 STRENGTH = 3000.0  # lam
+
+
+def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """Add the task to the closed form, on random features whose layer the first task has drawn."""
+    layer = hidden_layer(features.own.shape[1], training.generator)
+    projection = state["projection"] if state else layer
+    known = {name: state[name] for name in ("weights", "anchor", "pull")} if state else {}
+    after = add_task(known, random_features(features.own, projection), features.labels)
+    weight = after["weights"].T.float().contiguous()
+    return after | {"projection": projection}, Head(weight, torch.zeros(len(weight)), projection)
 
 
 def hidden_layer(dim: int, generator: torch.Generator) -> Tensor:
@@ -25,7 +36,7 @@ def hidden_layer(dim: int, generator: torch.Generator) -> Tensor:
     return 2 * torch.rand(dim + 1, UNITS, generator=generator) - 1
 
 
-def learn(state: Mapping[str, Tensor], inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def add_task(state: State, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """The state after one more task: `weights` B [M, C], `anchor` sum lam F [M, C], `pull` sum lam F * B* [M, C].
 
     inputs: H [N, M]; labels: [N], from 0 within the task. Classes of other tasks have y = 0 in it.
@@ -62,3 +73,8 @@ def _fisher(units: Tensor, one_hot: Tensor, weights: Tensor) -> Tensor:
         logits, one_hot = functional.pad(logits, (0, 1)), functional.pad(one_hot, (0, 1))
     errors = (logits.softmax(1) - one_hot)[:, : weights.shape[1]]  # [N, C]
     return units.square().T @ errors.square()
+
+
+CLASSIFIER = Classifier(
+    learn, "A closed form in which the rows of earlier tasks are held where their Fisher information is large."
+)

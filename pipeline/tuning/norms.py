@@ -1,4 +1,4 @@
-"""Which of the backbone's parameters a task tunes, under timm's names."""
+"""Which LayerNorms of the backbone are tuned, under timm's names: options that two kinds share."""
 
 import re
 from dataclasses import dataclass
@@ -8,10 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from pipeline.errors import UserError
-
-Tuning = Literal["layernorm", "full", "none"]
-TunedNorms = Annotated[str, Field(pattern="^(all|attention|mlp|final|last_[1-9][0-9]{0,3})$")]
-TunedParameters = Literal["both", "scale", "bias"]
+from pipeline.params import Record
 
 _NAMES = {"both": ("weight", "bias"), "scale": ("weight",), "bias": ("bias",)}
 
@@ -24,6 +21,17 @@ _HALF = {
 _NEITHER = re.compile(r"norm3")
 
 
+class NormOptions(Record):
+    """Which LayerNorms, and what of them.
+
+    norms: `all`; `attention` or `mlp`, those of that half of each block; `final`, those behind the last block;
+    `last_K`, those from the last K blocks on.
+    """
+
+    norms: Annotated[str, Field(pattern="^(all|attention|mlp|final|last_[1-9][0-9]{0,3})$")]
+    parameters: Literal["both", "scale", "bias"]
+
+
 @dataclass(frozen=True)
 class _Norm:
     """A LayerNorm and its place."""
@@ -33,26 +41,20 @@ class _Norm:
     inside: str  # its name within its block; empty outside the blocks
 
 
-def tuned_names(model: nn.Module, tuning: Tuning, norms: str, parameters: TunedParameters) -> list[str]:
-    """Names of the parameters that a task tunes.
+def norm_parameters(model: nn.Module, options: NormOptions) -> list[str]:
+    """Names of scales and biases of the wanted LayerNorms (arXiv 2308.09610, stage one).
 
-    tuning: `layernorm`, scale and bias of LayerNorms (arXiv 2308.09610, stage one); `full`, every parameter; `none`.
-    norms: `all`; `attention` or `mlp`, those of that half of each block; `final`, those behind the last block;
-    `last_K`, those from the last K blocks on. Raises UserError where `last_K` asks for more blocks than there are, the
-    model has no such LayerNorm, or a LayerNorm belongs to no half that is known.
+    Raises UserError where `last_K` asks for more blocks than there are, the model has no such LayerNorm, or a LayerNorm
+    belongs to no half that is known.
     """
-    if tuning == "none":
-        return []
-    if tuning == "full":
-        return [name for name, _ in model.named_parameters()]
     names = [
         f"{norm}.{name}"
-        for norm in _wanted(model, norms)
+        for norm in _wanted(model, options.norms)
         for name, _ in model.get_submodule(norm).named_parameters()
-        if name in _NAMES[parameters]
+        if name in _NAMES[options.parameters]
     ]
     if not names:
-        raise UserError(f"params.yaml: tuned_norms is {norms}, but the backbone has no such LayerNorm")
+        raise UserError(f"params.yaml: norms is {options.norms}, but the backbone has no such LayerNorm")
     return names
 
 
@@ -84,7 +86,7 @@ def _wanted(model: nn.Module, norms: str) -> list[str]:
         return [norm.name for norm in places if not norm.inside and norm.begun == len(blocks)]
     count = int(norms.removeprefix("last_")) if norms.startswith("last_") else 0
     if count > len(blocks):
-        raise UserError(f"params.yaml: tuned_norms is {norms}, but the backbone has {len(blocks)} blocks")
+        raise UserError(f"params.yaml: norms is {norms}, but the backbone has {len(blocks)} blocks")
     return [norm.name for norm in places if norms == "all" or norm.begun > len(blocks) - count]
 
 
@@ -102,7 +104,7 @@ def _places(model: nn.Module, blocks: list[str]) -> list[_Norm]:
 def _is_of_half(norm: _Norm, half: str) -> bool:
     if not any(pattern.fullmatch(norm.inside) for pattern in (*_HALF.values(), _NEITHER)):
         raise UserError(
-            f"params.yaml: tuned_norms is {half}, but the backbone's {norm.name} is of no half that is known: choose "
+            f"params.yaml: norms is {half}, but the backbone's {norm.name} is of no half that is known: choose "
             "all, final or last_K"
         )
     return _HALF[half].fullmatch(norm.inside) is not None

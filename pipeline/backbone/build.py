@@ -1,0 +1,54 @@
+"""From weights and their configuration to a frozen ViT. Imports timm: seconds that few stages need."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.backbone.timm_vit import VisionTransformer, create_model
+from pipeline.backbone.vit import Backbone
+from pipeline.errors import UserError
+from pipeline.machine.device import compute_precision
+
+Normalize = Literal["pretrained", "none"]
+
+
+def build_backbone(
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    image_size: int,
+    normalize: Normalize,
+    device: torch.device,
+) -> Backbone:
+    """The ViT of `config` with `weights`, frozen, without head.
+
+    config: `mean`, `std`, and `timm`, the name of a timm model, with its `arguments`, if any; or `architecture`, the
+    arguments of timm's VisionTransformer.
+
+    `normalize`: by the mean and deviation that the weights expect, or not at all, as the authors' release of arXiv
+    2308.09610 does. Another `image_size` than the native one resamples the position embeddings. Raises UserError where
+    the weights do not fit or the patches do not tile the image.
+    """
+    if "timm" in config:
+        model = create_model(config["timm"], pretrained=False, num_classes=0, **config.get("arguments", {}))
+    else:
+        model = VisionTransformer(**config["architecture"], num_classes=0)
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"the backbone's weights do not fit its configuration: {' '.join(str(error).split())}"
+        ) from None
+    if (image_size, image_size) != tuple(model.patch_embed.img_size):
+        patch = model.patch_embed.patch_size[0]
+        if image_size % patch:
+            raise UserError(
+                f"params.yaml: image_size must be a multiple of the backbone's patch size {patch}, found {image_size}"
+            )
+        model.set_input_size(image_size)
+    model.eval().requires_grad_(False).to(device)
+    statistics = (config["mean"], config["std"]) if normalize == "pretrained" else ([0.0] * 3, [1.0] * 3)
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in statistics)
+    return Backbone(model, mean, std, image_size, compute_precision(device))

@@ -1,0 +1,1 @@
+"""How the classes of a task can be learned: one file per value of `classifier`."""

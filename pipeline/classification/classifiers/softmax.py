@@ -1,0 +1,20 @@
+"""`classifier: softmax`: the paper's (arXiv 2308.09610, stage two). Rows of a task compete with one another only."""
+
+from torch import Tensor
+
+from pipeline.classification import lone
+from pipeline.classification.classifier import Classifier, State, TaskFeatures, Training
+from pipeline.classification.rows import new_softmax
+from pipeline.linear.head import Head
+
+
+def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
+    """Train rows for the task's classes, by cross-entropy over these classes; a class alone: lone.py."""
+    return lone.add_task(state, *features.samples(), lambda: new_softmax(features.views, features.labels, training))
+
+
+CLASSIFIER = Classifier(
+    learn,
+    """Each task's rows are trained among its own classes, on features as at inference. Nothing calibrates the logits of
+        one task against those of another.""",
+)

@@ -1,0 +1,96 @@
+"""What is tuned, how its tensors are chosen, and what learns the classes: that they fit, and the encoder they make."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pipeline.backbone.vit import Backbone
+from pipeline.classification.classifier import Classifier
+from pipeline.errors import UserError
+from pipeline.inference.encoder import ChoosingEncoder, Encoder, JudgingEncoder, SelectingEncoder
+from pipeline.linear.head import Head
+from pipeline.progress import Progress
+from pipeline.selection.choose import SELECTIONS, Choice, Selection
+from pipeline.selection.selector import Selector
+from pipeline.selection.state import State
+from pipeline.tuning.bank import Bank
+from pipeline.tuning.kind import Kind
+
+
+class Passes(NamedTuple):
+    """How often the backbone runs for one image at inference."""
+
+    query: int  # as it is, frozen
+    tuned: int  # under what a task has tuned
+
+
+class Method(NamedTuple):
+    """How an image gets its feature."""
+
+    kind: Kind
+    selection: Selection
+    selector: Selector
+
+    @property
+    def tunes(self) -> bool:
+        """Whether anything is tuned."""
+        return self.kind.keeps != "nothing"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether images run under what one task or another has tuned: not where one model serves all of them."""
+        return self.kind.keeps == "each" and not self.selection.one_model
+
+    @property
+    def asks_selector(self) -> bool:
+        """Whether a selector chooses, by queries or by outputs."""
+        return self.chooses and not self.kind.chosen and self.selection.needs_query
+
+    @property
+    def judges_outputs(self) -> bool:
+        """Whether a selector chooses by what the models of all tasks say."""
+        return self.asks_selector and self.selector.choose_by_outputs is not None
+
+    @property
+    def needs_query(self) -> bool:
+        """Whether the frozen backbone runs for an image, to choose by its output or to take that as the feature."""
+        return not self.tunes or (self.asks_selector and not self.judges_outputs)
+
+    def passes(self, num_tasks: int) -> Passes:
+        """At inference, after so many tasks."""
+        return Passes(int(self.needs_query), num_tasks if self.judges_outputs else int(self.tunes))
+
+    def check(self, classifier: Classifier, *, is_joint: bool, rematches: bool) -> None:
+        """Raises UserError for parts that contradict one another."""
+        latest, query = SELECTIONS["latest"], SELECTIONS["query"]
+        if self.kind.keeps == "newest" and self.selection is not latest:
+            raise UserError("params.yaml: this tuning keeps no model of earlier tasks: set selection: latest")
+        if is_joint and self.selection is not latest:
+            raise UserError("params.yaml: order: joint leaves one model for all tasks: set selection: latest")
+        if self.kind.chosen and self.selection is not query:
+            raise UserError("params.yaml: this tuning selects by itself: set selection: query")
+        if rematches and not self.asks_selector:
+            raise UserError(
+                "params.yaml: correction: rematch needs tensors of each task to choose from: set selection: query and "
+                "tuning: layernorm"
+            )
+        one_model = self.kind.keeps == "each" and not self.kind.chosen and self.selection.one_model
+        if classifier.needs_one_model and not one_model:
+            raise UserError(
+                "params.yaml: this classifier needs one model for all: set selection: average and tuning: layernorm"
+            )
+
+
+def make_encoder(
+    backbone: Backbone, bank: Bank, method: Method, state: State, *, heads: Sequence[Head], progress: Progress
+) -> Encoder:
+    """How images get features, in training, evaluation and prediction alike.
+
+    state: of the selector; heads: the auxiliary head of each task of the bank.
+    """
+    tuned, tensors = bank.place(backbone), method.selection.models(bank.tensors)
+    if method.kind.chosen:
+        return ChoosingEncoder(tuned, tensors, method.kind, progress)
+    if method.judges_outputs:
+        return JudgingEncoder(tuned, tensors, method.selector, heads, progress)
+    choice = Choice(method.selection, method.selector, state)
+    return SelectingEncoder(backbone, tuned, method.kind, tensors, choice, progress)

@@ -1,0 +1,26 @@
+"""`selector: lda`: class Gaussians with one covariance; the most likely task wins."""
+
+import torch
+from torch import Tensor
+
+from pipeline.linear import gaussians
+from pipeline.linear.gaussians import gaussians_of
+from pipeline.selection.selector import Selector, TaskQueries
+from pipeline.selection.state import State, likelihood_of_tasks, with_task
+
+
+def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[str, Tensor]:
+    """Keep counts and means of the classes, and the scatter of all."""
+    del generator
+    before = gaussians_of(state, task.queries.shape[1])
+    after = gaussians.add_classes(before, task.queries, task.labels)
+    return after._asdict() | {"task": with_task(state, len(after.means) - len(before.means))}
+
+
+def scores(state: State, queries: Tensor) -> Tensor:
+    """log p(task | q) but for a constant, classes equally likely: [B, T]."""
+    head = gaussians.linear_discriminant(gaussians_of(state, queries.shape[1]), gaussians.SHRINKAGE)
+    return likelihood_of_tasks(head.logits(queries), state["task"])
+
+
+SELECTOR = Selector(learn, scores, "The task whose classes make the query most likely is selected.")

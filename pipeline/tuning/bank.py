@@ -1,0 +1,42 @@
+"""What the tasks so far have tuned, and of which kind it is: enough to build the model, without params.yaml."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from pipeline.backbone.vit import Backbone
+from pipeline.params import Record
+from pipeline.store import artifacts
+from pipeline.store.cumulative import newest_repeated
+from pipeline.tuning.kind import Kind, find_kind, with_places
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Tensors of T tasks, by the names of their places in the model: [T, ...] each; none where nothing is tuned."""
+
+    tuning: str  # name of the kind
+    kind: Kind
+    options: Record
+    tensors: Mapping[str, Tensor]
+
+    def place(self, backbone: Backbone) -> Backbone:
+        """The backbone with places for the tensors."""
+        return with_places(backbone, self.kind, self.options)
+
+
+def save_bank(path: Path, bank: Bank) -> None:
+    """Store it, its kind and options in the metadata."""
+    artifacts.save_tensors(path, bank.tensors, {"tuning": bank.tuning, "options": bank.options.model_dump_json()})
+
+
+def load_bank(path: Path, num_tasks: int) -> Bank:
+    """The bank after so many tasks. Where one set of tensors serves all, every row is a view of it."""
+    tensors, described = artifacts.load_tensors(path), artifacts.load_metadata(path)
+    kind = find_kind(described["tuning"])
+    options = kind.options(**json.loads(described["options"]))
+    rows = newest_repeated(tensors, num_tasks) if kind.keeps == "newest" else tensors
+    return Bank(described["tuning"], kind, options, rows)

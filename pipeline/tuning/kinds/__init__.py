@@ -1,0 +1,1 @@
+"""What a task can tune: one file per value of `tuning`."""

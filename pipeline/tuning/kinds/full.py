@@ -1,0 +1,20 @@
+"""`tuning: full`: every parameter of the backbone. One model is kept for all tasks: that of the newest."""
+
+from pipeline.backbone.vit import Backbone, Tuned
+from pipeline.data.images import Images
+from pipeline.tuning.kind import Kind, NoOptions
+
+
+def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images) -> Tuned:
+    """The whole model of the task before, or the pretrained one."""
+    del options, images
+    return previous or backbone.pretrained(name for name, _ in backbone.model.named_parameters())
+
+
+KIND = Kind(
+    options=NoOptions,
+    start=start,
+    sentence="Each task tunes the whole backbone; only the newest model is kept.",
+    size=0.02,  # a weight of a ViT
+    keeps="newest",
+)

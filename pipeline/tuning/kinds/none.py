@@ -1,0 +1,19 @@
+"""`tuning: none`: nothing. The feature of an image is the frozen backbone's output."""
+
+from pipeline.backbone.vit import Backbone, Tuned
+from pipeline.data.images import Images
+from pipeline.tuning.kind import Kind, NoOptions
+
+
+def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images) -> Tuned:
+    """No tensor."""
+    del backbone, options, previous, images
+    return {}
+
+
+KIND = Kind(
+    options=NoOptions,
+    start=start,
+    sentence="Nothing is tuned: features are those of the frozen backbone.",
+    keeps="nothing",
+)
