@@ -17,10 +17,11 @@ repro: $(VENV)/installed  ## install, run the pipeline, print the result
 test: $(VENV)/installed-dev  ## install what tests need, and run them
 	python -m pytest -q -n 2 --dist worksteal
 
-check: $(VENV)/installed-dev  ## style, types: warnings are errors
+check: $(VENV)/installed-dev  ## style, types, layers: warnings are errors
 	ruff format --check .
 	ruff check .
 	mypy
+	lint-imports --no-logo
 
 bench: $(VENV)/installed-dev  ## measure speed: against bare loops and the authors' schedule, and what a user waits for
 	python -m benchmarks.speed
