@@ -50,11 +50,11 @@ install: $(VENV)/installed  ## only make .venv with the pinned dependencies
 # By the names that stages give, never a folder with all that is in it: somebody's images or weights may lie there, too.
 OUTPUTS := data/raw/classes.json data/raw/train.safetensors data/raw/test.safetensors data/train/t[1-9]*.safetensors \
 	data/backbone.safetensors data/tasks.json data/image_counts.json data/test.safetensors artifacts/code/*.json \
-	artifacts/backbone.json artifacts/learner.json artifacts/objective.json artifacts/evaluation.json artifacts/keys.safetensors artifacts/rematch.safetensors \
+	artifacts/method.json artifacts/backbone.json artifacts/learner.json artifacts/evaluation.json artifacts/keys.safetensors artifacts/rematch.safetensors \
 	artifacts/queries/test.safetensors artifacts/queries/train/t[1-9]*.safetensors \
-	$(foreach folder,layernorms auxiliary_heads features heads selectors,artifacts/$(folder)/t[0-9]*.safetensors)
+	$(foreach folder,banks auxiliary_heads features heads selectors,artifacts/$(folder)/t[0-9]*.safetensors)
 FOLDERS := data/raw data/train data artifacts/queries/train \
-	$(foreach folder,code queries layernorms auxiliary_heads features heads selectors,artifacts/$(folder)) artifacts
+	$(foreach folder,code queries banks auxiliary_heads features heads selectors,artifacts/$(folder)) artifacts
 
 clean:  ## remove what the pipeline made; DVC's cache stays, so dvc repro brings it back
 	@rm -f $(OUTPUTS)

@@ -7,7 +7,7 @@ from pipeline.tasks import chain
 
 Call = tuple[str, ...]  # a stage, and the task where it has one
 
-BEFORE_TASKS = ("code", "download", "split", "queries", "keys")
+BEFORE_TASKS = ("method", "code", "download", "split", "queries", "keys")
 OF_A_TASK = ("stage_one", "features", "stage_two")
 AFTER_TASKS = ("learner", "rematch", "evaluate", "report")
 

@@ -95,7 +95,7 @@ def changed_params(**changes: object) -> str:
     text = io.StringIO()
     yaml.dump(params, text)
     # A comment stays two spaces behind its value; ruamel.yaml would keep its column instead.
-    written = re.sub(r"""^(\w+: [^#'"\n]*?) +# """, r"\1  # ", text.getvalue(), flags=re.MULTILINE)
+    written = re.sub(r"""^( *\w+: [^#'"\n]*?) +# """, r"\1  # ", text.getvalue(), flags=re.MULTILINE)
     return written.replace("\n", line_end)
 
 

@@ -63,7 +63,7 @@ def test_learns_separable_classes_and_leaves_its_input_alone() -> None:
 def test_divergence_and_unknown_names_are_one_line() -> None:
     with pytest.raises(UserError, match="lower classifier_lr"):
         train(FEATURES[None] * torch.inf)
-    with pytest.raises(UserError, match="classifier 'svm' is unknown: choose one of softmax, ncm, lda"):
+    with pytest.raises(UserError, match="classifier 'svm' is unknown: choose one of aligned_softmax"):
         find_classifier("svm")
 
 

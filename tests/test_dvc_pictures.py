@@ -109,6 +109,6 @@ def test_imported_pictures_are_pushed_and_pulled_alike(repository: Repository, t
     repository.dvc("push")
     shutil.rmtree(tmp_path / "photos")
     elsewhere = repository.clone(tmp_path / "elsewhere")
-    elsewhere.dvc("pull", "images/mine.dvc", "download", "code")
+    elsewhere.dvc("pull", "images/mine.dvc", "download", "method", "code")
     assert not ran(elsewhere.dvc("repro", "download"))
     assert elsewhere.digests("images/mine/**/*") == repository.digests("images/mine/**/*")

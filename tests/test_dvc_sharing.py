@@ -34,14 +34,20 @@ def test_a_wrong_value_is_one_line(repository: Repository, override: str, stage:
     [
         ("lr", "fast", "stage_one@t1", "error: params.yaml: lr: input should be a valid number, found 'fast'"),
         ("dataset", "mnist", "download", "error: params.yaml: dataset 'mnist' is unknown: choose one of glyphs"),
-        ("selector", "nearest", "keys", "error: params.yaml: selector 'nearest' is unknown: choose one of key"),
+        ("selector", "nearest", "method", "error: params.yaml: selector 'nearest' is unknown: choose one of class"),
+        (
+            "tuning",
+            "layer_norm",
+            "method",
+            "error: params.yaml: tuning 'layer_norm' is unknown: did you mean layernorm",
+        ),
     ],
 )
 def test_a_wrong_value_written_by_hand_is_one_line(
     repository: Repository, name: str, value: str, stage: str, message: str
 ) -> None:
     set_params(repository.path / "params.yaml", **{name: value})
-    output = repository.dvc("repro", stage, fails=True)
+    output = repository.dvc("repro", fails=True)
     assert message in output
     assert f"failed to reproduce '{stage}'" in output
     assert "Traceback" not in output

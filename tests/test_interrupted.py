@@ -176,7 +176,7 @@ def test_code_that_is_no_longer_what_the_run_began_with_is_named() -> None:
     prepare()
     listed = artifacts.load_json(artifacts.code_file("keys"))
     artifacts.save_json(artifacts.code_file("keys"), listed | {"pipeline/selection/key.py": "of another version"})
-    with pytest.raises(UserError, match=r"^pipeline/key\.py changed since this run began: `dvc repro` begins again"):
+    with pytest.raises(UserError, match=r"^pipeline/selection/key\.py changed since this run began: `dvc repro`"):
         edit_during("keys")
     edit_during("split")
     content = artifacts.code_file("split").read_bytes()

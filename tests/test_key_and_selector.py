@@ -60,7 +60,7 @@ def test_selects_the_key_of_the_smallest_angle() -> None:
 
 
 def test_unknown_selector_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="selector 'nearest' is unknown: choose one of key"):
+    with pytest.raises(UserError, match="selector 'nearest' is unknown: choose one of class_prototypes"):
         find_selector("nearest")
 
 

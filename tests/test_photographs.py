@@ -42,7 +42,7 @@ def test_the_preset_for_photographs_makes_enough_steps_of_a_few_pictures() -> No
 
 @pytest.mark.usefixtures("tiny_repository")
 def test_stage_one_says_so_before_it_trains(capsys: pytest.CaptureFixture[str]) -> None:
-    for stage in ("code", "split", "queries", "keys"):
+    for stage in ("method", "code", "split", "queries", "keys"):
         run_stage(stage)
     capsys.readouterr()
     run_stage("stage_one", "t1")

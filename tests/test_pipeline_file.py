@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from harness.root import ROOT
 from harness.stage_order import in_order
 from pipeline.params import Record
+from pipeline.parts import PLACES, names
 from pipeline.runtime.code import digests, modules, read_sources
 from pipeline.store import artifacts
 from pipeline.tasks import chain
@@ -28,9 +29,22 @@ SOURCES = read_sources()
 
 @pytest.mark.parametrize("name", STAGES)
 def test_depends_on_the_code_that_it_runs(name: str) -> None:
-    code = artifacts.code_file(name).as_posix()
-    assert STAGES[name]["deps"].count(code) == (name != "code")
-    assert not any(dependency.endswith(".py") for dependency in STAGES[name]["deps"])
+    code, before = artifacts.code_file(name).as_posix(), ("method", "code")
+    assert STAGES[name]["deps"].count(code) == (name not in before)
+    assert any(dependency.endswith(".py") for dependency in STAGES[name]["deps"]) == (name in before)
+
+
+def test_parts_are_seen_by_dvc_where_they_are_chosen_or_imported() -> None:
+    """`pipeline` as a dependency leaves out the folders of parts (.dvcignore)."""
+    ignored = (ROOT / ".dvcignore").read_text().splitlines()
+    listed = set(STAGES["code"]["deps"])
+    of_stages = modules_after({file for file in SOURCES if file.parts[0] == "stages"})
+    for parameter, place in PLACES.items():
+        assert f"/{place.folder}/" in ignored
+        assert f"{place.folder}/${{{parameter}}}.py" in listed
+        imported = {file.as_posix() for file in of_stages if file.parent == place.folder and file.stem != "__init__"}
+        assert imported <= listed
+    assert STAGES["method"]["deps"] == ["stages/method.py", "pipeline/inference/method.py"]
 
 
 def test_modules_are_those_imported_anywhere_in_a_file_and_no_others() -> None:
@@ -65,7 +79,10 @@ def modules_after(starts: set[Path]) -> set[Path]:
 @pytest.mark.parametrize("name", STAGES)
 def test_lists_exactly_the_parameters_that_the_stage_reads(name: str) -> None:
     record = getattr(importlib.import_module(f"stages.{name}"), "Params", Record)
-    assert STAGES[name].get("params", []) == list(record.model_fields)
+    listed = STAGES[name].get("params", [])
+    assert [param for param in listed if not param.startswith("${")] == list(record.model_fields)
+    read = (ROOT / f"stages/{name}.py").read_text()
+    assert ("${tuning}" in listed) == ("read_block(params.tuning" in read and name != "method")
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -87,7 +104,8 @@ def test_benchmarks_and_tests_call_every_stage_in_order() -> None:
 
 
 def test_params_file_and_pipeline_name_the_same_parameters() -> None:
-    assert set(PARAMS) == {name for stage in STAGES.values() for name in stage.get("params", [])}
+    named = {name for stage in STAGES.values() for name in stage.get("params", [])}
+    assert set(PARAMS) == named - {"${tuning}"} | set(names("tuning"))
     assert PARAMS["tasks"] == chain(len(PARAMS["tasks"]))
     assert 1 <= PARAMS["num_tasks"] <= len(PARAMS["tasks"])
     assert all(isinstance(name, str) for name in PARAMS["tasks"])
@@ -112,7 +130,7 @@ def test_an_artifact_path_is_spelled_the_same_in_the_code() -> None:
     for stage in STAGES.values():
         for path in (*stage["deps"], *stage.get("outs", [])):
             name = path if isinstance(path, str) else next(iter(path))
-            if name not in ("pipeline", "stages"):
+            if name not in ("pipeline", "stages") and not name.endswith(".py"):
                 spelled = re.sub(r"\$\{[^}]*\}|\bt0\b|t\$\{num_tasks\}", "{task}", name).replace("t{task}", "{task}")
                 assert re.sub(r"(artifacts/code/)\w+", r"\1{stage}", spelled) in source, name
 

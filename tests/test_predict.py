@@ -174,7 +174,7 @@ def test_files_of_several_runs_are_no_learner(capsys: pytest.CaptureFixture[str]
     run_stage("stage_two", "t1")  # not among the files of the learner
     assert answer(capsys)[0] == before[0]
     for stage, file in (
-        ("stage_one", "artifacts/layernorms/t3.safetensors"),
+        ("stage_one", "artifacts/banks/t3.safetensors"),
         ("features", "artifacts/features/t3.safetensors"),
         ("stage_two", "artifacts/heads/t3.safetensors"),
     ):

@@ -93,7 +93,7 @@ def test_without_tuning_everything_is_the_frozen_backbone() -> None:
     ("changes", "absent"),
     [
         ({}, set()),
-        ({"selection": "layerwise"}, set()),
+        ({"tuning": "layerwise"}, set()),
         ({"selection": "oracle"}, set()),
         ({"selection": "latest"}, {"oracle_accuracy", "selection_accuracy"}),
         ({"selection": "average", "classifier": "carried_gaussians"}, {"oracle_accuracy", "selection_accuracy"}),
@@ -127,9 +127,9 @@ def test_a_metric_that_means_nothing_is_absent_everywhere(changes: dict[str, obj
 
 
 @pytest.mark.usefixtures("tiny_repository")
-@pytest.mark.parametrize("selection", ["query", "layerwise", "average", "latest"])
-def test_the_row_of_the_discriminant_is_that_of_the_discriminant_as_classifier(selection: str) -> None:
-    run_variant(selection=selection)
+@pytest.mark.parametrize("changes", [{}, {"tuning": "layerwise"}, {"selection": "average"}, {"selection": "latest"}])
+def test_the_row_of_the_discriminant_is_that_of_the_discriminant_as_classifier(changes: dict[str, object]) -> None:
+    run_variant(**changes)
     before = artifacts.load_json(artifacts.EVALUATION)["matrices"]
     set_params(Path("params.yaml"), classifier="lda")
     for task in ("t1", "t2", "t3"):
@@ -306,7 +306,7 @@ def test_a_correction_changes_the_row_of_c_ln_only_and_is_named(correction: str)
 def test_parameters_that_contradict_one_another_end_early(changes: dict[str, object], message: str) -> None:
     set_params(Path("params.yaml"), **changes)
     with pytest.raises(UserError, match=message):
-        run_stage("code")
+        run_stage("method")
     assert not Path("artifacts/code").exists()
 
 

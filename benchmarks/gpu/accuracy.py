@@ -79,7 +79,7 @@ def result_of_seed(benchmark: Benchmark, folder: Path, device: str, seed: int) -
     if not folder.exists():
         plain_project.make(folder, benchmark.num_tasks, **plain)
         with chdir(folder):
-            run_stages(benchmark.num_tasks, {"code", "download"})
+            run_stages(benchmark.num_tasks, {"method", "code", "download"})
     configure(folder, **plain)
     with chdir(folder), patch.dict(os.environ, DEVICE=device):
         run_stages(benchmark.num_tasks, {"split"})

@@ -57,7 +57,7 @@ def ratios(benchmark: Benchmark, folder: Path, seeds: Sequence[int]) -> Iterator
     for seed in seeds:
         configure(folder, **plain, seed=seed)
         with chdir(folder):
-            run_stages(benchmark.num_tasks, {"code", "download", "split"})
+            run_stages(benchmark.num_tasks, {"method", "code", "download", "split"})
             run_stages(benchmark.num_tasks, {"queries", "keys", "objective"})  # the first use of a device takes longer
             results.append(results_of_seed(benchmark.num_tasks, seed, ours))
             images = image_count(benchmark.num_tasks)

@@ -42,7 +42,7 @@ def two_runs(setup: Setup, benchmark: Benchmark, folder: Path) -> Iterator[Row]:
     params: dict[str, Any] = {**SMALLER, **benchmark.params, "num_tasks": setup.size(SMALLER["num_tasks"], 1)}
     one, other = folder / "one", folder / "other"
     plain_project.make(one, **params)
-    for stage in ("code", "download", "split"):
+    for stage in ("method", "code", "download", "split"):
         in_a_process(setup, one, stage)
     shutil.copytree(one, other)
     for where in (one, other):

@@ -17,7 +17,7 @@ import psutil
 from pipeline.errors import REPAIR, UserError
 from pipeline.health.findings import Finding
 from pipeline.health.storage import check_storage
-from pipeline.params import PARAMS_FILE, PIPELINE_FILE, declared, read_mapping
+from pipeline.params import PARAMS_FILE, PIPELINE_FILE, known_keys, read_mapping
 from pipeline.runtime.git import git
 from pipeline.tasks import check_chain
 
@@ -98,7 +98,7 @@ def check_parameters() -> Finding:
     """Whether params.yaml has what dvc.yaml names, nothing else, and a chain of tasks."""
     remedy = f"`git diff {PARAMS_FILE} {PIPELINE_FILE}` shows what has changed"
     try:
-        given, known = read_mapping(PARAMS_FILE), set(declared(read_mapping(PIPELINE_FILE)))
+        given, known = read_mapping(PARAMS_FILE), known_keys()
         others = [
             f"{name} is in {PARAMS_FILE if name in given else PIPELINE_FILE} only"
             for name in sorted(given.keys() ^ known)

@@ -59,15 +59,15 @@ class Method(NamedTuple):
         """At inference, after so many tasks."""
         return Passes(int(self.needs_query), num_tasks if self.judges_outputs else int(self.tunes))
 
-    def check(self, classifier: Classifier, *, is_joint: bool, rematches: bool) -> None:
-        """Raises UserError for parts that contradict one another."""
+    def check(self, classifier: Classifier, *, tuning: str, is_joint: bool, rematches: bool) -> None:
+        """Raises UserError for parts that contradict one another. tuning: the name of the kind."""
         latest, query = SELECTIONS["latest"], SELECTIONS["query"]
         if self.kind.keeps == "newest" and self.selection is not latest:
-            raise UserError("params.yaml: this tuning keeps no model of earlier tasks: set selection: latest")
+            raise UserError(f"params.yaml: tuning: {tuning} keeps no model of earlier tasks: set selection: latest")
         if is_joint and self.selection is not latest:
             raise UserError("params.yaml: order: joint leaves one model for all tasks: set selection: latest")
         if self.kind.chosen and self.selection is not query:
-            raise UserError("params.yaml: this tuning selects by itself: set selection: query")
+            raise UserError(f"params.yaml: tuning: {tuning} selects by itself: set selection: query")
         if rematches and not self.asks_selector:
             raise UserError(
                 "params.yaml: correction: rematch needs tensors of each task to choose from: set selection: query and "

@@ -49,4 +49,4 @@ def explain_seed(*, task_classes: Sequence[Sequence[str]], task_order: str, eval
 
 
 def _filled(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 120)
+    return textwrap.fill(" ".join(text.split()), 120, break_on_hyphens=False)

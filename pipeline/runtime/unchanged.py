@@ -47,7 +47,7 @@ def unchanged(stage: str) -> Iterator[None]:
 def _edited(name: str, sources: code.Sources) -> list[str]:
     """Modules of a stage that are not as the stage `code` has listed them; one that imports more is not, either."""
     stage = name.partition("@")[0]
-    listed = {} if stage == "code" else artifacts.load_json(artifacts.code_file(stage))
+    listed = {} if stage in ("method", "code") else artifacts.load_json(artifacts.code_file(stage))
     return [module for module, digest in listed.items() if code.digest(sources.get(Path(module), b"")) != digest]
 
 

@@ -39,6 +39,7 @@ TASKS = Path("data/tasks.json")
 IMAGE_COUNTS = Path("data/image_counts.json")  # of each task, for training and for testing
 TEST = Path("data/test.safetensors")  # images in the order of the tasks
 
+METHOD = Path("artifacts/method.json")  # the parts that are chosen
 BACKBONE_FACTS = Path("artifacts/backbone.json")
 KEYS = Path("artifacts/keys.safetensors")
 TEST_QUERIES = Path("artifacts/queries/test.safetensors")

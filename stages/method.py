@@ -1,0 +1,46 @@
+"""Whether the parts that params.yaml chooses exist and fit together: the first stage of every run.
+
+What it writes names them, for the stage that writes down which code is run.
+"""
+
+from typing import Literal
+
+from pipeline.classification.classifier import find_classifier
+from pipeline.inference.method import Method
+from pipeline.params import Record, read_block, read_params
+from pipeline.parts import PLACES
+from pipeline.runtime.command import run
+from pipeline.selection.choose import SELECTIONS, SelectionName
+from pipeline.selection.selector import find_selector
+from pipeline.store import artifacts
+from pipeline.tuning.kind import find_kind
+
+
+class Params(Record):
+    """The choices that must agree with one another."""
+
+    tuning: str
+    selection: SelectionName
+    selector: str
+    classifier: str
+    order: Literal["sequential", "joint"]
+    correction: str
+
+
+def main() -> None:
+    """Check the choices, and write down which parts they name."""
+    params = read_params(Params)
+    kind, classifier = find_kind(params.tuning), find_classifier(params.classifier)
+    read_block(params.tuning, kind.options)
+    method = Method(kind, SELECTIONS[params.selection], find_selector(params.selector))
+    method.check(
+        classifier,
+        tuning=params.tuning,
+        is_joint=params.order == "joint",
+        rematches=params.correction == "rematch",
+    )
+    artifacts.save_json(artifacts.METHOD, {name: getattr(params, name) for name in PLACES})
+
+
+if __name__ == "__main__":
+    run(main)
