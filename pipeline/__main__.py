@@ -26,7 +26,7 @@ from pipeline.experiments.queue import cells, read_sweep
 from pipeline.health.doctor import examine
 from pipeline.health.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
-from pipeline.report.markdown import percent
+from pipeline.report.text import percent
 from pipeline.runtime.command import run_app
 from pipeline.store import artifacts
 from pipeline.tasks import MOST_TASKS, chain

@@ -27,7 +27,7 @@ from pipeline.errors import UserError
 from pipeline.experiments.comparison import page
 from pipeline.params import read_mapping
 from pipeline.report import figures
-from pipeline.report.markdown import code, escape
+from pipeline.report.text import code, escape
 from pipeline.store import artifacts
 from stages import predict
 

@@ -69,16 +69,16 @@ def test_ctrl_c_in_a_stage_is_the_line_of_dvc(repository: Repository, tmp_path: 
     for number, module in enumerate(("pipeline.runtime.command", "pipeline.store.artifacts")):
         (tmp_path / str(number)).mkdir()
         environment = press_ctrl_c(tmp_path / str(number), module, "'DVC_STAGE' in os.environ")
-        done = finished(["dvc", "repro", "-f", "code"], repository.path, environment)
+        done = finished(["dvc", "repro", "-f", "method"], repository.path, environment)
         assert done.returncode != 0
         assert done.stderr.splitlines() == [
-            "ERROR: failed to reproduce 'code': failed to run: python -m stages.code, exited with 130"
+            "ERROR: failed to reproduce 'method': failed to run: python -m stages.method, exited with 130"
         ]
 
 
 def test_a_wrapped_dvc_that_was_interrupted_says_so_and_ends_with_130(repository: Repository, tmp_path: Path) -> None:
     environment = press_ctrl_c(tmp_path, "dvc.stage.run")  # in DVC, at work
-    done = finished(["pipeline.dvc", "repro", "-f", "code"], repository.path, environment)
+    done = finished(["pipeline.dvc", "repro", "-f", "method"], repository.path, environment)
     assert done.returncode == 130
     assert done.stderr.splitlines() == ["ERROR: interrupted by the user"]
 

@@ -30,7 +30,8 @@ def test_windows_is_refused_at_once_in_one_line(tmp_path: Path, command: str) ->
 
 def test_neither_dvc_nor_the_hub_s_client_tells_anybody() -> None:
     asked = (
-        "from pipeline import timm_vit; from huggingface_hub.constants import HF_HUB_DISABLE_TELEMETRY as off; "
+        "from pipeline.backbone import timm_vit; "
+        "from huggingface_hub.constants import HF_HUB_DISABLE_TELEMETRY as off; "
         "from dvc.updater import Updater; from dvc import analytics; "
         "print(off, Updater('.').is_enabled(), analytics.is_enabled())"
     )

@@ -13,7 +13,8 @@ from pipeline.evaluation.methods import BASELINES, METHODS, verdict
 from pipeline.inference.method import Method
 from pipeline.parts import names
 from pipeline.report.figures import curves, heat_map
-from pipeline.report.markdown import Result, escape, render
+from pipeline.report.markdown import Result, render
+from pipeline.report.text import escape
 from pipeline.selection.choose import SELECTIONS, SelectionName
 from pipeline.selection.selector import find_selector
 from pipeline.tuning.kind import find_kind

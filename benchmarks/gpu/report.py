@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.ratios import Row
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.store import artifacts
 
 

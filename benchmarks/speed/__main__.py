@@ -14,7 +14,7 @@ from benchmarks.speed import against_authors, growth, several_devices, step_cost
 from benchmarks.speed.ratios import Row, machine_name
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, params_of
 from harness.clone import ROOT
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.store import artifacts
 
 RESULT = ROOT / "reports/benchmarks/speed.json"

@@ -29,7 +29,7 @@ from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.data.packing import stored
 from pipeline.machine.device import synchronise
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.store import artifacts
 
 ROOT = Path(__file__).parents[2]

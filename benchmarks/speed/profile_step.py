@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.speed.ratios import compared, machine_name
 from benchmarks.speed.step_costs import Workload, stage_one, workload
 from harness.clone import ROOT
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.store import artifacts
 
 RESULT = ROOT / "reports/benchmarks/profile.md"

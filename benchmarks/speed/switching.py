@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.speed.ratios import machine_name
 from harness.clone import ROOT, clone, configure, run_dvc
 from pipeline.parts import names
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.store import artifacts
 
 RESULT = ROOT / "reports/benchmarks/switching.json"

@@ -34,7 +34,7 @@ from pipeline.linear.head import Head
 from pipeline.params import read_mapping
 from pipeline.parts import names
 from pipeline.progress import Progress
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.seeds import generator
 from pipeline.selection.key import closed_form_key
 from pipeline.selection.selector import TaskQueries, find_selector

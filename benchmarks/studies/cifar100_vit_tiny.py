@@ -33,7 +33,7 @@ from benchmarks.speed.ratios import machine_name
 from harness.clone import ROOT, clone, configure, run, run_dvc, run_plan
 from pipeline.evaluation import metrics
 from pipeline.evaluation.methods import METHODS, verdict
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.store import artifacts
 
 RESULT = Path("reports/benchmarks/cifar100_vit_tiny")

@@ -23,7 +23,7 @@ from harness.clone import ROOT, clone, configure, run_dvc, run_plan
 from harness.stage_order import run_stage
 from pipeline.machine.device import PRECISIONS
 from pipeline.params import read_mapping
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.store import artifacts
 
 RESULT = ROOT / "reports/benchmarks/precision.json"

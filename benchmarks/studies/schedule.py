@@ -21,7 +21,7 @@ from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS_CHOICE, params_of
 from harness import stage_order
 from harness.clone import ROOT, clone, configure, run_dvc, run_plan
 from pipeline.params import read_mapping
-from pipeline.report.markdown import table
+from pipeline.report.text import table
 from pipeline.store import artifacts
 
 # On top of the data set's own lr and batches of 64; the first is the paper's, whose lr was chosen on such images.

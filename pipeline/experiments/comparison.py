@@ -9,7 +9,7 @@ from scipy import stats
 
 from pipeline.evaluation.methods import ACCURACIES, BASELINES, METHODS, verdict
 from pipeline.experiments.queue import Experiment
-from pipeline.report.markdown import code, escape, table
+from pipeline.report.text import code, escape, table
 
 _COUNTS = (
     "passes_per_image",

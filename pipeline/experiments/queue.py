@@ -100,10 +100,9 @@ def cells(sweep: Sweep) -> list[Cell]:
     folder = git("rev-parse", "--show-prefix").strip()  # of a larger repository: its experiments are kept together
     grid = []
     for number, (variant, changes) in enumerate(sweep.variants.items(), start=1):
-        inputs = own_inputs(params | changes)
+        inputs, of_code = own_inputs(params | changes), code_digest(params | changes)
         for seed in sweep.seeds:
-            seeded = params | changes | {"seed": seed}
-            whole = json.dumps([seeded, code_digest(seeded), inputs.digest, folder], sort_keys=True)
+            whole = json.dumps([params | changes | {"seed": seed}, of_code, inputs.digest, folder], sort_keys=True)
             digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
             name = f"{_slug(variant) or f'variant-{number}'}-s{seed}-{digest}"
             grid.append(Cell(name, variant, seed, changes | inputs.elsewhere))

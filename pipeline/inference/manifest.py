@@ -53,7 +53,7 @@ def files_of(num_tasks: int) -> list[Path]:
 def write_manifest(settings: Settings) -> None:
     """Record the learner whose files lie in the working folder."""
     tasks = list(artifacts.load_json(artifacts.TASKS).values())[: settings.num_tasks]
-    files = {path.as_posix(): artifacts.read_seal(path) for path in files_of(settings.num_tasks)}
+    files = {path.as_posix(): artifacts.read_seal(path, is_checked=True) for path in files_of(settings.num_tasks)}
     artifacts.save_json(artifacts.LEARNER, Manifest(settings=settings, tasks=tasks, files=files).model_dump())
 
 

@@ -1,16 +1,15 @@
 """The Markdown report: what was run, what came out, what it cost. Depends on numbers and parameters only."""
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.classification.classifier import Classifier
-from pipeline.errors import visible
 from pipeline.evaluation.methods import METHODS, verdict, worth_of_tuning
 from pipeline.inference.method import Method
 from pipeline.report.explanations import explain, explain_seed, introduce
+from pipeline.report.text import code, escape, percent, table
 
 Row = tuple[float, float, float | None]  # average accuracy, its mean over the steps, forgetting; None with one task
 
@@ -28,27 +27,6 @@ class Result:
     keys_choose: bool  # whether the paper's key chooses the task of an image
     method: Method
     classifier: Classifier | None  # None: the head is that of stage one
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, first column left, the others right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escape(text: str) -> str:
-    """Text that Markdown and HTML leave alone, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~:@.-])", r"\\\1", visible(text))
-
-
-def code(text: str) -> str:
-    """Text as code, where Markdown can: not if it would end the code, or the cell of a table."""
-    return f"`{text}`" if text.isprintable() and not set(text) & set("`|") else escape(text)
-
-
-def percent(fraction: float) -> str:
-    """0.4213 -> 42.1."""
-    return f"{100 * fraction:.1f}"
 
 
 def headline(rows: Mapping[str, Row]) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.parts import PLACES
@@ -50,8 +51,9 @@ def digests(stage: str, sources: Sources, chosen: Mapping[str, object]) -> dict[
     """
     found = modules(Path(f"stages/{stage}.py"), sources)
     for parameter, place in PLACES.items():
-        if place.contract in found:
-            found |= modules(place.folder / f"{chosen[parameter]}.py", sources)
+        part = place.folder / f"{chosen.get(parameter)}.py"
+        if place.contract in found and part in sources:  # a name of no part is refused by the stage `method`
+            found |= modules(part, sources)
     return {file.as_posix(): digest(sources[file]) for file in sorted(found)}
 
 
@@ -61,20 +63,32 @@ def digest(source: bytes) -> str:
 
 
 def _imported_names(file: Path, sources: Sources) -> set[str]:
-    names = {".".join(file.with_suffix("").parts)}  # its own name: the packages above it are imported too
-    for node in ast.walk(ast.parse(sources[file])):
+    own_name = ".".join(file.with_suffix("").parts)  # the packages above it are imported too
+    return {own_name} | _imports_of(file, sources[file])
+
+
+@lru_cache(maxsize=1024)  # many stages import a module
+def _imports_of(file: Path, source: bytes) -> frozenset[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             assert node.module
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
+
+
+@lru_cache(maxsize=64)
+def _has_code(package: bytes) -> bool:
+    """Whether a package's __init__.py holds more than a docstring."""
+    return len(ast.parse(package).body) > 1
 
 
 def _files_of(name: str, sources: Sources) -> list[Path]:
     parts = name.split(".")
     packages = [Path(*parts[:end], "__init__.py") for end in range(1, len(parts) + 1)]
-    with_code = [package for package in packages if package in sources and len(ast.parse(sources[package]).body) > 1]
+    with_code = [package for package in packages if package in sources and _has_code(sources[package])]
     module = Path(*parts).with_suffix(".py")
     return with_code + ([module] if module in sources else [])

@@ -217,9 +217,14 @@ def save_plain_json(path: Path, content: object) -> None:
     _write(path, _json(content))
 
 
-def read_seal(path: Path) -> str:
-    """The digest that a sealed file bears, unchecked. Raises UserError where the file is missing."""
+def read_seal(path: Path, *, is_checked: bool = False) -> str:
+    """The digest that a sealed file bears. Raises UserError where the file is missing or damaged.
+
+    is_checked: compare it with the content, which is read for that.
+    """
     with _readable(path):
+        if is_checked:
+            check_seal(path)
         return seals.read_seal(path)
 
 
