@@ -29,7 +29,7 @@ from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
 from pipeline.store.cumulative import part
 from pipeline.tasks import task_name
-from pipeline.tuning.bank import load_bank
+from pipeline.tuning.bank import Bank, load_bank
 
 
 class Params(CorrectionParams):
@@ -81,28 +81,12 @@ def main() -> None:
             predictions = step_predictions(test, after, features_at)
         matrices[row] = accuracy_matrix(test, predictions)
 
-    passes = method.passes(params.num_tasks)
-    whole_matrix = passes.query + (int(table.tuned_passes.sum()) / len(test.tasks) if passes.tuned else 0)
-    tuned = float(passes.tuned)
-    if rematched:
-        whole_matrix += int(rematched["passes"].sum()) / len(test.tasks)
-        tuned += int(rematched["asked"][-1]) / len(test.tasks)
-    frozen_flops = artifacts.load_json(artifacts.BACKBONE_FACTS)["flops_per_pass"]
-    tuned_flops = int(artifacts.load_metadata(artifacts.features_file(last))["flops"])
-    counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
-    kept = {name: rows[-1:] for name, rows in bank.tensors.items()} if method.selection.one_model else bank.tensors
-    stored = size(kept) + size(part(heads, "tuned.state."))
-    if method.judges_outputs:
-        stored += size(part(heads, "auxiliary.state."))
-    elif method.asks_selector:
-        stored += size(artifacts.load_tensors(artifacts.selector_file(last)))
     # Only a table of what was chosen where there was a choice; keys say something only where they choose.
     selection = selection_matrix(test, table.selected[-1]) if method.chooses and test.num_tasks > 1 else None
+    counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
     values = accuracies(matrices, selection) | {
-        "passes_per_image": whole_matrix,
-        "passes_at_inference": passes.query + tuned,
-        "gflop_at_inference": (passes.query * frozen_flops + tuned * tuned_flops) / 1e9,
-        "bytes_per_task": stored / params.num_tasks,
+        **pass_costs(method, table, rematched, last),
+        "bytes_per_task": kept_bytes(method, bank, heads, last) / params.num_tasks,
         "task_parameters": sum(tensor[0].numel() for tensor in bank.tensors.values()),
         "training_images": sum(count["training"] for count in counts),
         "test_images": len(test.tasks),
@@ -116,14 +100,41 @@ def main() -> None:
             "metrics": rounded,
             "matrices": {name: triangle(matrix) for name, matrix in matrices.items()},
             "selection": None if selection is None else selection.tolist(),
-            "key_similarity": cosine(keys, keys).tolist()
-            if method.asks_selector and params.selector == "key"
-            else None,
+            "key_similarity": cosine(keys, keys).tolist() if method.asks_selector and method.selector.by_key else None,
             "test_images": len(test.tasks),
             "tuned_passes": table.tuned_passes.tolist(),
             "digests": artifacts.digests(artifacts.TABLES),
         },
     )
+
+
+def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tensor], last: str) -> dict[str, float]:
+    """Passes per image, for the whole accuracy matrix and at inference, and the operations of the latter.
+
+    rematched: what re-matching took, if the correction asks for it; last: the name of the last task.
+    """
+    images, passes = table.selected.shape[1], method.passes(len(table.selected))
+    whole_matrix = passes.query + (int(table.tuned_passes.sum()) / images if passes.tuned else 0)
+    tuned = float(passes.tuned)
+    if rematched:
+        whole_matrix += int(rematched["passes"].sum()) / images
+        tuned += int(rematched["asked"][-1]) / images
+    frozen_flops = artifacts.load_json(artifacts.BACKBONE_FACTS)["flops_per_pass"]
+    tuned_flops = int(artifacts.load_metadata(artifacts.features_file(last))["flops"])
+    return {
+        "passes_per_image": whole_matrix,
+        "passes_at_inference": passes.query + tuned,
+        "gflop_at_inference": (passes.query * frozen_flops + tuned * tuned_flops) / 1e9,
+    }
+
+
+def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: str) -> int:
+    """Bytes of all that the learner keeps after its last task: what is tuned, the classifier, what selects."""
+    kept = {name: rows[-1:] for name, rows in bank.tensors.items()} if method.selection.one_model else bank.tensors
+    stored = size(kept) + size(part(heads, "tuned.state."))
+    if method.judges_outputs:
+        return stored + size(part(heads, "auxiliary.state."))
+    return stored + (size(artifacts.load_tensors(artifacts.selector_file(last))) if method.asks_selector else 0)
 
 
 def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None) -> dict[str, float]:

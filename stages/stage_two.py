@@ -36,7 +36,7 @@ def main(task: Task) -> None:
     """Learn the classes of TASK (t1, t2, ...)."""
     params = read_params(Params)
     index = task_index(task)
-    learn = find_classifier(params.classifier).learn
+    classifier = find_classifier(params.classifier)
     labels = artifacts.load_tensors(artifacts.train_file(task))["labels"]
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
@@ -46,7 +46,7 @@ def main(task: Task) -> None:
     tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
     frozen = TaskFeatures(queries[None], queries, queries, labels)
 
-    if int(labels.max()) == 0 and (params.classifier == "softmax" or params.training == "single_stage"):
+    if int(labels.max()) == 0 and (classifier.needs_classes or params.training == "single_stage"):
         print(f"stage two, {task}: a softmax over one class learns nothing: its row is made from the class's mean")
 
     def keep_auxiliary(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
@@ -58,9 +58,9 @@ def main(task: Task) -> None:
         "auxiliary": (tuned, keep_auxiliary),
         "frozen_ncm": (frozen, ncm.learn),
         "frozen_lda": (frozen, lda.learn),
-        "frozen": (frozen, learn),
+        "frozen": (frozen, classifier.learn),
         "tuned_lda": (tuned, lda.learn),
-        "tuned": (tuned, keep_auxiliary if params.training == "single_stage" else learn),
+        "tuned": (tuned, keep_auxiliary if params.training == "single_stage" else classifier.learn),
     }
     new: dict[str, Tensor] = {}
     for name, (features, learn_row) in rows.items():

@@ -122,7 +122,7 @@ def page(report: dict[str, Any]) -> str:
 # CIFAR-100, ViT-Ti/16
 
 {NUM_TASKS} tasks of {report["params"]["classes_per_task"]} classes, {report["test_images"]:,} test images, seeds
-{", ".join(map(str, report["seeds"]))}. {report["machine"]}; seconds a seed: {", ".join(map(str, report["seconds"]))}.
+{", ".join(map(str, report["seeds"]))}. {report["machine"]}; seconds per seed: {", ".join(map(str, report["seconds"]))}.
 
 {table(("method", "average accuracy (%)", "forgetting (points)"), rows)}
 

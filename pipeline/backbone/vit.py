@@ -57,7 +57,7 @@ class Backbone:
     def forward(self, inputs: Tensor, tuned: Mapping[str, Tensor]) -> Tensor:
         """CLS output [B, D] of the model with these tensors in their places; {} leaves it pretrained."""
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            # No ViT ties weights: to look for some took 0.3 ms a step.
+            # No ViT ties weights: searching for tied weights took 0.3 ms per step.
             output: Tensor = functional_call(self.model, dict(tuned), (inputs,), tie_weights=False)
         return output.float()
 

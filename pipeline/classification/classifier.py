@@ -53,6 +53,7 @@ class Classifier:
 
     learn: Learn
     sentence: str  # for the report: what it is, and why its scores compare between tasks or do not
+    needs_classes: bool = False  # whether a class alone in its task teaches it nothing, and gets a row by lone.py
     needs_one_model: bool = False  # whether it follows the features of old classes, which only one model for all moves
 
 

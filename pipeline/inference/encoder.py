@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pipeline.backbone.vit import INFERENCE_BATCH, Backbone
 from pipeline.data.images import Images
-from pipeline.errors import UserError
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_inputs, encode_selected, extend_table, replace_table, with_pairs
 from pipeline.linear.head import Head
@@ -113,9 +112,8 @@ class SelectingEncoder:
         )
 
     def encode(self, images: Images) -> Encoded:
-        """Raises UserError where the choice needs to know the task of an image."""
-        if not self.choice.selection.is_real:
-            raise UserError("params.yaml: selection: oracle needs the task of an image: set query to predict")
+        """Only where the choice needs no task of an image (a learner that does is refused when it is loaded)."""
+        assert self.choice.selection.is_real
         unknown = torch.full((len(images),), -1)
         queries = self.frozen.encode(images, {}) if self._needs_query() else unknown
         tasks = self.choice.tasks(queries, unknown)

@@ -30,6 +30,7 @@ class Selector:
     learn: Callable[[State, TaskQueries, torch.Generator], dict[str, Tensor]]  # the state after one more task
     scores: Callable[[State, Tensor], Tensor]  # of queries [B, D], for each task: [B, T]
     sentence: str  # for the report: how it selects
+    by_key: bool = False  # whether the paper's keys choose, so that their likeness says which tasks are confused
     # For a selector that judges by outputs instead of queries: the task [B] of each image, from the logits that each
     # task's own auxiliary head gives under that task's tensors: [B, K_t] each. It costs T passes per image.
     choose_by_outputs: Callable[[Sequence[Tensor]], Tensor] | None = None

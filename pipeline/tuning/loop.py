@@ -36,7 +36,7 @@ def too_few_steps(images: int, schedule: Schedule, size: float) -> str:
     """What to say where a task of so many images gets too few steps to learn from; nothing where it gets enough.
 
     size: of a value that is tuned, as it begins.
-    Adam moves a value by about lr a step (Kingma and Ba, arXiv 1412.6980, section 2.1), so n steps move it by n lr at
+    Adam moves a value by about lr per step (Kingma and Ba, arXiv 1412.6980, section 2.1), so n steps move it by n lr at
     most. Where that is less than a tenth of its size, tuned and pretrained backbone are as good as the same.
     """
     if not schedule.epochs:

@@ -17,4 +17,5 @@ CLASSIFIER = Classifier(
     learn,
     """Each task's rows are trained among its own classes, on features as at inference. Nothing calibrates the logits of
         one task against those of another.""",
+    needs_classes=True,
 )

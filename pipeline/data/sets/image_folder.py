@@ -1,4 +1,4 @@
-"""A folder of images, one subfolder a class: the user's own data, and what most archives unpack to."""
+"""A folder of images, one subfolder per class: the user's own data, and what most archives unpack to."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -14,4 +14,6 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
     return add_rows(state, prototypes=task.key[None])
 
 
-SELECTOR = Selector(learn, nearest_prototype, "The task whose key is most similar to the query is selected.")
+SELECTOR = Selector(
+    learn, nearest_prototype, "The task whose key is most similar to the query is selected.", by_key=True
+)
