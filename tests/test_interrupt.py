@@ -65,15 +65,25 @@ def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, command: list[str], m
     assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
 
 
-def test_ctrl_c_in_a_stage_is_the_line_of_dvc(repository: Repository, tmp_path: Path) -> None:
-    for number, module in enumerate(("pipeline.runtime.command", "pipeline.store.artifacts")):
-        (tmp_path / str(number)).mkdir()
-        environment = press_ctrl_c(tmp_path / str(number), module, "'DVC_STAGE' in os.environ")
-        done = finished(["dvc", "repro", "-f", "method"], repository.path, environment)
-        assert done.returncode != 0
-        assert done.stderr.splitlines() == [
-            "ERROR: failed to reproduce 'method': failed to run: python -m stages.method, exited with 130"
-        ]
+@pytest.mark.parametrize("module", ["pipeline.runtime.command", "pipeline.store.artifacts"])
+@pytest.mark.parametrize(
+    ("shell", "exit_code"),
+    [
+        pytest.param("bash", 130, id="that becomes the stage"),
+        pytest.param("dash", -signal.SIGINT, id="that waits for the stage, and ends of Ctrl-C itself"),
+    ],
+)
+def test_ctrl_c_in_a_stage_is_the_line_of_dvc(
+    repository: Repository, tmp_path: Path, module: str, shell: str, exit_code: int
+) -> None:
+    if not (path := shutil.which(shell)):
+        pytest.skip(f"{shell} is not installed")
+    environment = press_ctrl_c(tmp_path, module, "'DVC_STAGE' in os.environ") | {"SHELL": path}
+    done = finished(["dvc", "repro", "-f", "method"], repository.path, environment)
+    assert done.returncode != 0
+    assert done.stderr.splitlines() == [
+        f"ERROR: failed to reproduce 'method': failed to run: python -m stages.method, exited with {exit_code}"
+    ]
 
 
 def test_a_wrapped_dvc_that_was_interrupted_says_so_and_ends_with_130(repository: Repository, tmp_path: Path) -> None:
