@@ -130,7 +130,8 @@ def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tens
 
 def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: str) -> int:
     """Bytes of all that the learner keeps after its last task: what is tuned, the classifier, what selects."""
-    kept = {name: rows[-1:] for name, rows in bank.tensors.items()} if method.selection.one_model else bank.tensors
+    models = method.models(bank.tensors)
+    kept = {name: rows[-1:] for name, rows in models.items()} if method.selection.one_model else models
     stored = size(kept) + size(part(heads, "tuned.state."))
     if method.judges_outputs:
         return stored + size(part(heads, "auxiliary.state."))

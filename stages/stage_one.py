@@ -61,7 +61,7 @@ def main(task: Task) -> None:
     heads = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
 
     previous = row(bank, -1) if params.tuning_init == "previous" else {}
-    start = kind.start(tuned_backbone, options, previous, images)
+    start = kind.start(tuned_backbone, options, previous, images, generator(params.seed, "start", index))
     if kind.chosen:  # the model sees rows of tasks, here of a single one
         start = {name: tensor[None] for name, tensor in start.items()}
     state = resume.state_file(f"stage_one@{task}", backbone.device)

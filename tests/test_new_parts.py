@@ -81,7 +81,7 @@ def places(model: Any, options: Options) -> Any:
     return model
 
 
-def start(backbone: Backbone, options: Options, previous: Tuned, images: Images) -> Tuned:
+def start(backbone: Backbone, options: Options, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:
     """Those of the task before."""
     names = [name for name, _ in backbone.model.named_parameters() if name.endswith(".factor")]
     return previous or {name: options.start * values for name, values in backbone.pretrained(names).items()}

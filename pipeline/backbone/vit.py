@@ -5,8 +5,8 @@ parameters of the timm model for one call (`torch.func.functional_call`); nothin
 so any timm VisionTransformer works. timm itself is not imported here (pipeline.backbone.build does).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +28,15 @@ INFERENCE_BATCH = 256
 
 
 @dataclass(frozen=True)
+class Folding:
+    """How a model without places computes what one with places does."""
+
+    model: "VisionTransformer"
+    # What a task has tuned -> parameters of that model, under which it is as good as the model with places.
+    fold: Callable[[Mapping[str, Tensor]], Tuned]
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A frozen ViT without head, and what its input must look like."""
 
@@ -36,6 +45,7 @@ class Backbone:
     std: Tensor  # [3, 1, 1]
     image_size: int
     precision: torch.dtype = torch.float32  # of matrix products
+    folding: Folding | None = None  # for inference, where a place costs each image more than its tensors cost a task
 
     @property
     def device(self) -> torch.device:
@@ -62,6 +72,14 @@ class Backbone:
         return output.float()
 
     @torch.inference_mode()
+    def at_inference(self, tuned: Mapping[str, Tensor]) -> tuple["Backbone", Tuned]:
+        """What runs for images of one task, and under which tensors on the device: folded, where that is possible."""
+        on_device = {name: send(tensor, self.device) for name, tensor in tuned.items()}
+        if self.folding is None:
+            return self, on_device
+        return replace(self, model=self.folding.model, folding=None), self.folding.fold(on_device)
+
+    @torch.inference_mode()
     def encode(self, images: Images, tuned: Mapping[str, Tensor]) -> Tensor:
         """CLS outputs [N, D], on the CPU, of N images: a query pass where no tensors are given, else a tuned pass."""
         part = part_of_images(len(images), INFERENCE_BATCH)
@@ -71,10 +89,10 @@ class Backbone:
 
     def outputs(self, images: Images, tuned: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """CLS outputs [B, D] on the device, batch by batch."""
-        on_device = {name: send(tensor, self.device) for name, tensor in tuned.items()}
+        backbone, tensors = self.at_inference(tuned)
         for inputs in self.inputs(images):
             with torch.inference_mode():
-                output = self.forward(inputs, on_device)
+                output = backbone.forward(inputs, tensors)
             yield output
 
     def inputs(self, images: Images) -> Iterator[Tensor]:
@@ -83,10 +101,10 @@ class Backbone:
             yield self.prepare(pixels)
 
     def flops(self, tuned: Mapping[str, Tensor]) -> int:
-        """Floating-point operations of one pass of one image, two for each multiply-add of a matrix product."""
+        """Floating-point operations of one pass of one image at inference, two for each multiply-add of a product."""
         # The fused attention of the CPU is unknown to the counter: let attention be plain matrix products.
         image = torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)
-        on_device = {name: send(tensor, self.device) for name, tensor in tuned.items()}
+        backbone, tensors = self.at_inference(tuned)
         with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            self.forward(image, on_device)
+            backbone.forward(image, tensors)
         return int(counter.get_total_flops())

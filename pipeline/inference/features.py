@@ -127,6 +127,6 @@ def encode_inputs(backbone: Backbone, inputs: Tensor, tasks: Tensor, bank: Mappi
     features = torch.empty(len(inputs), backbone.model.num_features, device=backbone.device)
     for task in tasks.unique().tolist():
         rows = send((tasks == task).nonzero().flatten(), backbone.device)
-        layernorms = {name: send(tensor, backbone.device) for name, tensor in row(bank, task).items()}
-        features[rows] = backbone.forward(inputs[rows], layernorms)
+        model, tensors = backbone.at_inference(row(bank, task))
+        features[rows] = model.forward(inputs[rows], tensors)
     return features.cpu()

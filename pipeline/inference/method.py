@@ -13,7 +13,7 @@ from pipeline.selection.choose import SELECTIONS, Choice, Selection
 from pipeline.selection.selector import Selector
 from pipeline.selection.state import State
 from pipeline.tuning.bank import Bank
-from pipeline.tuning.kind import Kind
+from pipeline.tuning.kind import Kind, Rows
 
 
 class Passes(NamedTuple):
@@ -59,11 +59,17 @@ class Method(NamedTuple):
         """At inference, after so many tasks."""
         return Passes(int(self.needs_query), num_tasks if self.judges_outputs else int(self.tunes))
 
+    def models(self, bank: Rows) -> Rows:
+        """The tensors of each step, from those that the tasks have tuned."""
+        return self.kind.means(bank) if self.selection.averages and self.kind.means else bank
+
     def check(self, classifier: Classifier, *, tuning: str, is_joint: bool, rematches: bool) -> None:
         """Raises UserError for parts that contradict one another. tuning: the name of the kind."""
         latest, query = SELECTIONS["latest"], SELECTIONS["query"]
         if self.kind.keeps == "newest" and self.selection is not latest:
             raise UserError(f"params.yaml: tuning: {tuning} keeps no model of earlier tasks: set selection: latest")
+        if self.kind.means is None and self.selection.averages:
+            raise UserError(f"params.yaml: the mean of what tuning: {tuning} tunes means nothing: set selection: query")
         if is_joint and self.selection is not latest:
             raise UserError("params.yaml: order: joint leaves one model for all tasks: set selection: latest")
         if self.kind.chosen and self.selection is not query:
@@ -87,7 +93,7 @@ def make_encoder(
 
     state: of the selector; heads: the auxiliary head of each task of the bank.
     """
-    tuned, tensors = bank.place(backbone), method.selection.models(bank.tensors)
+    tuned, tensors = bank.place(backbone), method.models(bank.tensors)
     if method.kind.chosen:
         return ChoosingEncoder(tuned, tensors, method.kind, progress)
     if method.judges_outputs:

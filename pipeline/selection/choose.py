@@ -9,10 +9,8 @@ from torch import Tensor
 
 from pipeline.selection.selector import Selector
 from pipeline.selection.state import State, num_tasks
-from pipeline.store.cumulative import running_means
 
 SelectionName = Literal["query", "oracle", "latest", "average"]
-Bank = Mapping[str, Tensor]  # what T tasks have tuned, [T, ...] each
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Selection:
     needs_query: bool = False  # whether choosing takes a pass of the frozen backbone
     one_model: bool = False  # whether all images run under the same tensors, so that a single set is kept
     is_real: bool = True  # whether it knows only what is known at inference
-    models: Callable[[Bank], Bank] = lambda bank: bank  # the tensors of each step, from those that the tasks tuned
+    averages: bool = False  # whether the tensors of a step are the mean of those that the tasks so far have tuned
 
 
 def _by_query(selector: Selector, state: State, queries: Tensor, own_tasks: Tensor) -> Tensor:
@@ -80,6 +78,6 @@ SELECTIONS: Mapping[SelectionName, Selection] = {
         the knowledge of every task is in it, and task t moves the mean by a t-th part only. So features of old classes
         drift less and less.""",
         one_model=True,
-        models=running_means,
+        averages=True,
     ),
 }

@@ -1,13 +1,15 @@
 """`tuning: full`: every parameter of the backbone. One model is kept for all tasks: that of the newest."""
 
+import torch
+
 from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
 from pipeline.tuning.kind import Kind, NoOptions
 
 
-def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images) -> Tuned:
+def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:
     """The whole model of the task before, or the pretrained one."""
-    del options, images
+    del options, images, generator
     return previous or backbone.pretrained(name for name, _ in backbone.model.named_parameters())
 
 

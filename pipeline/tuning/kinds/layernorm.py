@@ -1,14 +1,18 @@
 """`tuning: layernorm`: scale and bias of the LayerNorms (arXiv 2308.09610), in place of the model's own."""
 
+import torch
+
 from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
 from pipeline.tuning.kind import Kind
 from pipeline.tuning.norms import NormOptions, norm_parameters
 
 
-def start(backbone: Backbone, options: NormOptions, previous: Tuned, images: Images) -> Tuned:
+def start(
+    backbone: Backbone, options: NormOptions, previous: Tuned, images: Images, generator: torch.Generator
+) -> Tuned:
     """[D] each: those of the task before, or the pretrained ones."""
-    del images
+    del images, generator
     return previous or backbone.pretrained(norm_parameters(backbone.model, options))
 
 

@@ -100,8 +100,9 @@ def layerwise_norms(model: nn.Module) -> dict[str, LayerwiseNorm]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LayerwiseNorm)}
 
 
-def start(backbone: Backbone, options: Options, previous: Tuned, images: Images) -> Tuned:
+def start(backbone: Backbone, options: Options, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:
     """Scale and bias of the task before, or pretrained; keys in closed form; attention that changes nothing."""
+    del generator
     values = {"scale": ("weight",), "bias": ("bias",), "both": ("weight", "bias")}[options.parameters]
     norms = layerwise_norms(backbone.model)
     names = [f"{norm}.{value}" for norm in norms for value in values]

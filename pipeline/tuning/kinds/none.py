@@ -1,13 +1,15 @@
 """`tuning: none`: nothing. The feature of an image is the frozen backbone's output."""
 
+import torch
+
 from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
 from pipeline.tuning.kind import Kind, NoOptions
 
 
-def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images) -> Tuned:
+def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:
     """No tensor."""
-    del backbone, options, previous, images
+    del backbone, options, previous, images, generator
     return {}
 
 
