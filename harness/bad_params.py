@@ -35,6 +35,8 @@ RIGHT: dict[str, list[object]] = {
         {"norms": "all", "parameters": parameters, "attention": attention, "detach": not attention}
         for parameters, attention in (("both", True), ("scale", False), ("bias", True))
     ],
+    "ia3": [{}],
+    "lora": [{"rank": rank, "alpha": alpha, "mlp": mlp} for rank, alpha, mlp in ((1, 1e-300, True), (4, 1000, False))],
     "selector": [*names("selector")],
     "key_method": ["closed_form", "sgd"],
     "key_lr": [0.0025, 1000.0, 1e-40],
@@ -67,6 +69,14 @@ WRONG: dict[str, list[object]] = {
         [],
         "all",
         *({"norms": norms, "parameters": "both"} for norms in ("last_7", "last_0", "last_" + "9" * 5000, "all\n")),
+    ],
+    "ia3": [{"rank": 1}, None],
+    "lora": [
+        {},
+        *(
+            {"rank": rank, "alpha": alpha, "mlp": mlp}
+            for rank, alpha, mlp in ((0, 1, True), (4096, 1, True), (10**9, 1, True), (4, 0, True), (4, 1, "yes"))
+        ),
     ],
     "evaluate_on": ["train"],
     "backbone": ["vit_tiny_patch16_224.no_such_tag", "resnet18", "hf-hub:a/b", "glyph_vit "],

@@ -42,6 +42,8 @@ PLAIN: dict[str, object] = {
     "rematch_rounds": 3,
     "layernorm": {"norms": "all", "parameters": "both"},
     "layerwise": {"norms": "all", "parameters": "both", "attention": False, "detach": False},
+    "ia3": {},
+    "lora": {"rank": 4, "alpha": 4.0, "mlp": False},
 }
 
 

@@ -25,7 +25,7 @@ from pipeline.progress import Progress
 from pipeline.store import artifacts
 from pipeline.tuning import loop
 from pipeline.tuning.kind import with_places
-from pipeline.tuning.kinds import layerwise
+from pipeline.tuning.kinds import layerwise, lora
 from pipeline.tuning.loop import Schedule
 
 COUNTS = (2 * INFERENCE_BATCH + 100, 50, 0)  # of three batches, the last one short; of one batch; of none
@@ -49,6 +49,10 @@ def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: b
     return learned | {"head.weight": head.weight, "head.bias": head.bias}
 
 
+def lora_names(beside: Backbone) -> list[str]:
+    return [name for name, _ in beside.model.named_parameters() if "lora" in name]
+
+
 def compute(folder: str) -> None:
     """What a stage does with a model, by every way there is."""
     torch.set_num_threads(1)
@@ -61,10 +65,13 @@ def compute(folder: str) -> None:
     rows = {name: tensor[None] for name, tensor in start.items()}
     keys = layerwise.initial_keys(norms, Images.of_pixels(random_images(30)), start)
     rows |= {name: key[None] for name, key in keys.items()}
+    beside = with_places(backbone, lora.KIND, lora.Options(rank=2, alpha=2.0, mlp=True))
+    thin = {name: torch.full_like(tensor, 0.1) for name, tensor in beside.pretrained(lora_names(beside)).items()}
     features = {}
     for count in COUNTS:
         images = Images.of_pixels(random_images(count, size=16))
         features[f"{count} features"] = backbone.encode(images, start)
+        features[f"{count} lora"] = beside.encode(images, thin)
         chosen = ChoosingEncoder(norms, rows, layerwise.KIND, Progress("test", 0)).encode(images)
         features |= {f"{count} layerwise {index}": tensor for index, tensor in enumerate(chosen)}
     artifacts.save_tensors(Path(folder, "features.safetensors"), features)
