@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.parameters import set_params
 from harness.root import ROOT
 from harness.stage_order import run_stage
 from harness.stage_repository import prepare, refusal
@@ -102,11 +103,16 @@ def test_two_devices_compute_what_one_does(
 
 
 @pytest.mark.parametrize(
-    "command",
-    [["-m", "stages.stage_one"], ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "stages.stage_one"]],
+    ("tuning", "command"),
+    [
+        ("lora", ["-m", "stages.stage_one"]),  # which draws what it starts from
+        ("ia3", ["-m", "stages.stage_one"]),
+        ("layernorm", ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "stages.stage_one"]),
+    ],
 )
 @pytest.mark.usefixtures("tiny_repository")
-def test_a_stage_on_two_devices(command: list[str]) -> None:
+def test_a_stage_on_two_devices(tuning: str, command: list[str]) -> None:
+    set_params(Path("params.yaml"), tuning=tuning)
     prepare()
     run_stage("stage_one", "t1")
     alone = artifacts.load_tensors(artifacts.bank_file("t1"))
