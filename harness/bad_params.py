@@ -35,6 +35,7 @@ RIGHT: dict[str, list[object]] = {
         {"norms": "all", "parameters": parameters, "attention": attention, "detach": not attention}
         for parameters, attention in (("both", True), ("scale", False), ("bias", True))
     ],
+    "apt": [{"slots": slots, "values": values} for slots, values in ((1, "plain"), (3, "scaled"))],
     "selector": [*names("selector")],
     "key_method": ["closed_form", "sgd"],
     "key_lr": [0.0025, 1000.0, 1e-40],
@@ -67,6 +68,13 @@ WRONG: dict[str, list[object]] = {
         [],
         "all",
         *({"norms": norms, "parameters": "both"} for norms in ("last_7", "last_0", "last_" + "9" * 5000, "all\n")),
+    ],
+    "apt": [
+        {},
+        4,
+        {"slots": 0, "values": "plain"},
+        {"slots": 10**30, "values": "plain"},
+        {"slots": 4, "values": "all"},
     ],
     "evaluate_on": ["train"],
     "backbone": ["vit_tiny_patch16_224.no_such_tag", "resnet18", "hf-hub:a/b", "glyph_vit "],

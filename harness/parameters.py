@@ -42,6 +42,7 @@ PLAIN: dict[str, object] = {
     "rematch_rounds": 3,
     "layernorm": {"norms": "all", "parameters": "both"},
     "layerwise": {"norms": "all", "parameters": "both", "attention": False, "detach": False},
+    "apt": {"slots": 4, "values": "scaled"},
 }
 
 

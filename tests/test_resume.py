@@ -91,6 +91,7 @@ def test_killed_at_any_steps_it_ends_the_same(
         {},
         {"tuning": "layerwise", "layerwise.attention": True},
         {"selection": "latest", "tuning": "full"},
+        {"tuning": "apt"},
     ],
 )
 def test_the_stage_of_every_variant_goes_on_and_leaves_no_state(

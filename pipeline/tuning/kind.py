@@ -60,6 +60,8 @@ class Kind:
     fold: Callable[[Any, Any, Rows], Tuned] | None = None
     # Row t is what the mean of the models of tasks 0 to t runs under, for `selection: average`. None: it means nothing.
     means: Callable[[Rows], Rows] | None = running_means
+    # Whether that mean takes tasks that start from one another: what starts at random has its numbers in another order.
+    means_of_chain: bool = False
     penalty: Callable[[nn.Module], Tensor] | None = None  # of the batch just run; added to the class loss
     # For a kind that sees the tensors of all tasks in one pass, [T, ...] each, and chooses by itself: the task of each
     # image of the batch just run, [B]. None: the selection says which task's tensors an image gets.
