@@ -69,6 +69,15 @@ WRONG: dict[str, list[object]] = {
         "all",
         *({"norms": norms, "parameters": "both"} for norms in ("last_7", "last_0", "last_" + "9" * 5000, "all\n")),
     ],
+    "diff_pruning": [
+        {"on": on, "share": share, "penalty": 1.0, "gate_speed": speed}
+        for on, share, speed in (
+            ("weights", 0.0, 1.0),
+            ("norms", 0.1, 1.0),
+            ("weights", 1.1, 1.0),
+            ("weights", 0.1, 0.0),
+        )
+    ],
     "apt": [
         {},
         4,

@@ -42,6 +42,7 @@ PLAIN: dict[str, object] = {
     "rematch_rounds": 3,
     "layernorm": {"norms": "all", "parameters": "both"},
     "layerwise": {"norms": "all", "parameters": "both", "attention": False, "detach": False},
+    "diff_pruning": {"on": "weights", "share": 0.005, "penalty": 10.0, "gate_speed": 10.0},
     "apt": {"slots": 4, "values": "scaled"},
 }
 

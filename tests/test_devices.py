@@ -34,7 +34,7 @@ ROUNDING = 1e-5
 # The CLS token that enters the first norm is that of every image, and so is its key from the start: where there is
 # nothing to learn, Adam makes whole steps of what is rounded.
 CONSTANT = "blocks.0.norm1.key"
-KINDS = ["apt"]
+KINDS = ["apt", "diff_pruning"]
 
 
 def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: bool) -> dict[str, torch.Tensor]:
