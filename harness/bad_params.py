@@ -37,6 +37,7 @@ RIGHT: dict[str, list[object]] = {
     ],
     "ia3": [{}],
     "lora": [{"rank": rank, "alpha": alpha, "mlp": mlp} for rank, alpha, mlp in ((1, 1e-300, True), (4, 1000, False))],
+    "apt": [{"slots": slots, "values": values} for slots, values in ((1, "plain"), (3, "scaled"))],
     "selector": [*names("selector")],
     "key_method": ["closed_form", "sgd"],
     "key_lr": [0.0025, 1000.0, 1e-40],
@@ -77,6 +78,22 @@ WRONG: dict[str, list[object]] = {
             {"rank": rank, "alpha": alpha, "mlp": mlp}
             for rank, alpha, mlp in ((0, 1, True), (4096, 1, True), (10**9, 1, True), (4, 0, True), (4, 1, "yes"))
         ),
+    ],
+    "diff_pruning": [
+        {"on": on, "share": share, "penalty": 1.0, "gate_speed": speed}
+        for on, share, speed in (
+            ("weights", 0.0, 1.0),
+            ("norms", 0.1, 1.0),
+            ("weights", 1.1, 1.0),
+            ("weights", 0.1, 0.0),
+        )
+    ],
+    "apt": [
+        {},
+        4,
+        {"slots": 0, "values": "plain"},
+        {"slots": 10**30, "values": "plain"},
+        {"slots": 4, "values": "all"},
     ],
     "evaluate_on": ["train"],
     "backbone": ["vit_tiny_patch16_224.no_such_tag", "resnet18", "hf-hub:a/b", "glyph_vit "],

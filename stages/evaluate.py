@@ -87,7 +87,7 @@ def main() -> None:
     values = accuracies(matrices, selection) | {
         **pass_costs(method, table, rematched, last),
         "bytes_per_task": kept_bytes(method, bank, heads, last) / params.num_tasks,
-        "task_parameters": sum(tensor[0].numel() for tensor in bank.tensors.values()),
+        "task_parameters": sum(rows[0].numel() for rows in bank.tensors.values() if rows.is_floating_point()),
         "training_images": sum(count["training"] for count in counts),
         "test_images": len(test.tasks),
     }

@@ -20,6 +20,7 @@ class Params(Record):
     """The choices that must agree with one another."""
 
     tuning: str
+    tuning_init: Literal["previous", "pretrained"]
     selection: SelectionName
     selector: str
     classifier: str
@@ -36,6 +37,7 @@ def main() -> None:
     method.check(
         classifier,
         tuning=params.tuning,
+        is_chain=params.tuning_init == "previous",
         is_joint=params.order == "joint",
         rematches=params.correction == "rematch",
     )

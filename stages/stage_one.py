@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from pipeline.backbone.build import Normalize, build_backbone
 from pipeline.data.images import Images
@@ -20,7 +21,7 @@ from pipeline.store import artifacts
 from pipeline.store.cumulative import append_rows, row
 from pipeline.tasks import task_index, task_name
 from pipeline.tuning.bank import Bank, save_bank
-from pipeline.tuning.kind import find_kind, with_places
+from pipeline.tuning.kind import Kind, find_kind, parts_of, with_places
 from pipeline.tuning.loop import Schedule, too_few_steps, tune
 
 
@@ -54,41 +55,55 @@ def main(task: Task) -> None:
     backbone = build_backbone(
         weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
     )
-    tuned_backbone = with_places(backbone, kind, options)
     train = artifacts.load_tensors(artifacts.train_file(task))
     images = Images.from_tensors(train)
     bank = artifacts.load_tensors(artifacts.bank_file(task_name(index - 1)))  # [T, ...] each
     heads = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
 
-    previous = row(bank, -1) if params.tuning_init == "previous" else {}
-    start = kind.start(tuned_backbone, options, previous, images, generator(params.seed, "start", index))
-    if kind.chosen:  # the model sees rows of tasks, here of a single one
-        start = {name: tensor[None] for name, tensor in start.items()}
-    state = resume.state_file(f"stage_one@{task}", backbone.device)
-    schedule = Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)})
-    if int(train["labels"].max()) == 0 and not kind.penalty:
-        print(f"stage one, {task}: one class only, nothing to tell it from: what is tuned stays as it starts")
-        schedule = replace(schedule, epochs=0)
-    elif warning := too_few_steps(len(images), schedule, kind.size):
-        print(f"warning: stage one, {task}: {warning}")
-    with Progress(f"stage one, {task}", schedule.epochs * len(images)) as progress:
-        learned, head = tune(
-            tuned_backbone,
-            start=start,
-            images=images,
-            labels=train["labels"],
-            schedule=schedule,
-            generator=generator(params.seed, "stage_one", index),
-            progress=progress,
-            penalty=kind.penalty,
-            epochs=partial(resume.epochs, state, progress),
-        )
+    schedule = schedule_of(task, params, kind, train["labels"])
+    learned, head = row(bank, -1) if params.tuning_init == "previous" else {}, None
+    of_starts, of_training = (generator(params.seed, what, index) for what in ("start", "stage_one"))
+    parts = parts_of(kind)
+    states = resume.state_files(f"stage_one@{task}", backbone.device, len(parts))
+    for number, (part, state) in enumerate(zip(parts, states, strict=True), start=1):
+        placed = with_places(backbone, part, options)
+        start = part.start(placed, options, learned, images, of_starts)
+        if part.chosen:  # the model sees rows of tasks, here of a single one
+            start = {name: tensor[None] for name, tensor in start.items()}
+        title = f"stage one, {task}" + (f", part {number} of {len(parts)}" if len(parts) > 1 else "")
+        with Progress(title, schedule.epochs * len(images)) as progress:
+            learned, head = tune(
+                placed,
+                start=start,
+                images=images,
+                labels=train["labels"],
+                schedule=schedule,
+                generator=of_training,
+                progress=progress,
+                penalty=part.penalty,
+                draw=part.draw,
+                head=head,
+                epochs=partial(resume.epochs, state, progress),
+            )
+    assert head, "a kind has one part at least"
     rows = {"weight": head.weight, "bias": head.bias, "task": torch.full((len(head.bias),), index)}
     artifacts.save_tensors(artifacts.auxiliary_heads_file(task), append_rows(heads, rows))
     new = learned if kind.chosen else {name: tensor[None] for name, tensor in learned.items()}
     kept = append_rows(bank, new) if kind.keeps == "each" else new
     save_bank(artifacts.bank_file(task), Bank(params.tuning, kind, options, kept))
-    resume.remove(state)
+    for state in states:
+        resume.remove(state)
+
+
+def schedule_of(task: Task, params: Params, kind: Kind, labels: Tensor) -> Schedule:
+    """How long to train on images of these labels [N]. What is remarkable about it is said."""
+    schedule = Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)})
+    if int(labels.max()) == 0 and not kind.penalty:
+        print(f"stage one, {task}: one class only, nothing to tell it from: what is tuned stays as it starts")
+        return replace(schedule, epochs=0)
+    if warning := too_few_steps(len(labels), schedule, kind.size):
+        print(f"warning: stage one, {task}: {warning}")
+    return schedule
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from pipeline.errors import UserError
 from pipeline.inference.encoder import ChoosingEncoder
 from pipeline.machine import devices
 from pipeline.machine.devices import on_all_devices
+from pipeline.params import read_mapping
 from pipeline.progress import Progress
 from pipeline.store import artifacts
 from pipeline.tuning import loop
-from pipeline.tuning.kind import with_places
+from pipeline.tuning.kind import find_kind, with_places
 from pipeline.tuning.kinds import layerwise, lora
 from pipeline.tuning.loop import Schedule
 
@@ -34,6 +35,7 @@ ROUNDING = 1e-5
 # The CLS token that enters the first norm is that of every image, and so is its key from the start: where there is
 # nothing to learn, Adam makes whole steps of what is rounded.
 CONSTANT = "blocks.0.norm1.key"
+KINDS = ["apt", "diff_pruning"]
 
 
 def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: bool) -> dict[str, torch.Tensor]:
@@ -100,6 +102,32 @@ def test_two_devices_compute_what_one_does(
     for name in ("tuned.safetensors", "layerwise.safetensors"):
         one, two = (artifacts.load_tensors(tmp_path / which / name) for which in ("one", "two"))
         assert max(float((one[key] - two[key]).abs().max()) for key in one if key != CONSTANT) < ROUNDING
+
+
+def compute_kinds(folder: str) -> None:
+    """What kinds of small numbers learn of a task."""
+    torch.set_num_threads(1)
+    backbone = build_backbone(
+        tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")
+    )
+    for name in KINDS:
+        kind = find_kind(name)
+        options = kind.options(**read_mapping(ROOT / "params.yaml")[name])
+        placed = with_places(backbone, kind, options)
+        images = Images.of_pixels(random_images(4))
+        start = kind.start(placed, options, {}, images, torch.Generator().manual_seed(1))
+        artifacts.save_tensors(Path(folder, name), tuned(placed, start, is_layerwise=False))
+
+
+def test_two_devices_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute_kinds(str(tmp_path / "one"))
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setenv("DEVICES", "2")
+    on_all_devices(compute_kinds)(str(tmp_path / "two"))
+    for name in KINDS:
+        one, two = (artifacts.load_tensors(tmp_path / which / name) for which in ("one", "two"))
+        assert one.keys() == two.keys()
+        assert max(float((one[key] - two[key]).abs().max()) for key in one) < ROUNDING, name
 
 
 @pytest.mark.parametrize(

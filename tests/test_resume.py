@@ -1,6 +1,7 @@
 """A training that is stopped and started again, as often as you like, ends with the bytes of one left alone."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -93,6 +94,8 @@ def test_killed_at_any_steps_it_ends_the_same(
         {"tuning": "ia3"},
         {"tuning": "lora", "lora.mlp": True},
         {"selection": "latest", "tuning": "full"},
+        {"tuning": "apt"},
+        {"tuning": "diff_pruning", "diff_pruning.on": "layernorms"},
     ],
 )
 def test_the_stage_of_every_variant_goes_on_and_leaves_no_state(
@@ -111,16 +114,43 @@ def test_the_stage_of_every_variant_goes_on_and_leaves_no_state(
     assert len(list(resume.FOLDER.iterdir())) == 1
     artifacts.bank_file("t2").unlink()
     run_stage("stage_one", "t2")
-    assert "stage one, t2: resuming after epoch 1 of 2" in capsys.readouterr().out
+    assert re.search("stage one, t2(, part 1 of 2)?: resuming after epoch 1 of 2", capsys.readouterr().out)
     assert digests(*OUTPUTS) == expected
     assert not list(resume.FOLDER.iterdir())
 
 
-def killed_in_epoch(last: int) -> object:
-    end_epoch = Progress.end_epoch
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_training_in_parts_goes_on_in_its_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_params(Path("params.yaml"), tuning="diff_pruning", min_crop=0.5, flip=True)
+    prepare()
+    run_stage("stage_one", "t1")
+    expected = digests(*OUTPUTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "end_epoch", killed_in_epoch(4, of_all=True))
+        with pytest.raises(KilledError):
+            run_stage("stage_one", "t1")
+    artifacts.bank_file("t1").unlink()
+    capsys.readouterr()
+    run_stage("stage_one", "t1")
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(", loss.*", "", line) for line in lines] == [
+        "stage one, t1, part 1 of 2: resuming after epoch 2 of 2",
+        "stage one, t1, part 2 of 2: resuming after epoch 1 of 2",
+        "stage one, t1, part 2 of 2: epoch 2/2",
+    ]
+    assert digests(*OUTPUTS) == expected
+    assert not list(resume.FOLDER.iterdir())
+
+
+def killed_in_epoch(last: int, *, of_all: bool = False) -> object:
+    """of_all: counted from one training to the next."""
+    end_epoch, ended = Progress.end_epoch, [0]
 
     def end(progress: Progress, epoch: int, epochs: int, *, remedy: str) -> None:
-        if epoch + 1 == last:
+        ended[0] += 1
+        if (ended[0] if of_all else epoch + 1) == last:
             raise KilledError
         end_epoch(progress, epoch, epochs, remedy=remedy)
 

@@ -63,13 +63,21 @@ class Method(NamedTuple):
         """The tensors of each step, from those that the tasks have tuned."""
         return self.kind.means(bank) if self.selection.averages and self.kind.means else bank
 
-    def check(self, classifier: Classifier, *, tuning: str, is_joint: bool, rematches: bool) -> None:
-        """Raises UserError for parts that contradict one another. tuning: the name of the kind."""
+    def check(self, classifier: Classifier, *, tuning: str, is_chain: bool, is_joint: bool, rematches: bool) -> None:
+        """Raises UserError for parts that contradict one another.
+
+        tuning: the name of the kind; is_chain: whether a task starts from the one before.
+        """
         latest, query = SELECTIONS["latest"], SELECTIONS["query"]
         if self.kind.keeps == "newest" and self.selection is not latest:
             raise UserError(f"params.yaml: tuning: {tuning} keeps no model of earlier tasks: set selection: latest")
         if self.kind.means is None and self.selection.averages:
             raise UserError(f"params.yaml: the mean of what tuning: {tuning} tunes means nothing: set selection: query")
+        if self.kind.means_of_chain and self.selection.averages and not is_chain:
+            raise UserError(
+                f"params.yaml: a mean of what tuning: {tuning} tunes needs tasks that start from one another: set "
+                "tuning_init: previous"
+            )
         if is_joint and self.selection is not latest:
             raise UserError("params.yaml: order: joint leaves one model for all tasks: set selection: latest")
         if self.kind.chosen and self.selection is not query:

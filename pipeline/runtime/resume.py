@@ -46,6 +46,12 @@ def state_file(stage: str, device: torch.device) -> Path:
     return Path(os.environ.get("DVC_ROOT", ".")) / FOLDER / digest.hexdigest()
 
 
+def state_files(stage: str, device: torch.device, parts: int) -> list[Path]:
+    """The same for each part of a training: a part that has ended keeps its state until the last one has."""
+    last = state_file(stage, device)
+    return [*(last.with_name(f"{last.name}.{part}") for part in range(1, parts)), last]
+
+
 def epochs(state: Path, progress: Progress, training: Training, count: int) -> Iterator[int]:
     """Those of `count` epochs that are still to be done: the first begins with what was saved after the one before."""
     _prune(state.parent)

@@ -60,12 +60,23 @@ class Kind:
     fold: Callable[[Any, Any, Rows], Tuned] | None = None
     # Row t is what the mean of the models of tasks 0 to t runs under, for `selection: average`. None: it means nothing.
     means: Callable[[Rows], Rows] | None = running_means
+    # Whether that mean takes tasks that start from one another: what starts at random has its numbers in another order.
+    means_of_chain: bool = False
     penalty: Callable[[nn.Module], Tensor] | None = None  # of the batch just run; added to the class loss
+    # What goes into the model beside what is tuned, drawn anew for each batch of the training.
+    draw: Callable[[torch.Generator], Tuned] = lambda _: {}
+    # What is tuned before it on the same images. What that has learned is `previous` here; nothing else is kept of it.
+    first: "Kind | None" = None
     # For a kind that sees the tensors of all tasks in one pass, [T, ...] each, and chooses by itself: the task of each
     # image of the batch just run, [B]. None: the selection says which task's tensors an image gets.
     chosen: Callable[[nn.Module], Tensor] | None = None
     size: float = 1.0  # of a value that is tuned, as it begins: that of a LayerNorm's scale
     keeps: Literal["each", "newest", "nothing"] = "each"  # of which tasks the bank holds tensors
+
+
+def parts_of(kind: Kind) -> list[Kind]:
+    """The kinds that a task tunes one after the other, the kind itself last."""
+    return [*(parts_of(kind.first) if kind.first else []), kind]
 
 
 def with_places(backbone: Backbone, kind: Kind, options: Record) -> Backbone:

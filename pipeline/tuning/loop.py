@@ -69,22 +69,28 @@ def tune(  # noqa: PLR0913
     generator: torch.Generator,
     progress: Progress,
     penalty: Callable[[nn.Module], Tensor] | None = None,
+    draw: Callable[[torch.Generator], Tuned] = lambda _: {},
+    head: Head | None = None,
     epochs: Callable[[Training, int], Iterable[int]] = every_epoch,
 ) -> tuple[Tuned, Head]:
     """What one task tunes, and its auxiliary head (arXiv 2308.09610, stage one).
 
-    start: what is tuned, with the values to begin with; images: N; labels: [N], from 0 within the task. penalty: of the
-    batch just run, from the model; it is added to the cross-entropy. epochs: those to be done, in order; an iterator
-    may restore the state saved after an earlier epoch.
+    start: what is tuned, with the values to begin with; integers stay as they are. images: N; labels: [N], from 0
+    within the task. penalty: of the batch just run, from the model; it is added to the cross-entropy. draw: what goes
+    into the model beside, anew for each batch. head: to begin with, instead of a new one. epochs: those to be done, in
+    order; an iterator may restore the state saved after an earlier epoch.
     Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
     learns at the same rate, in double precision: its gradient, a sum over a batch's images, then rounds alike however
     many devices share them. Nothing is fetched from the device within an epoch.
     """
     device = backbone.device
-    tensors = {name: tensor.to(device, copy=True).requires_grad_() for name, tensor in start.items()}
-    head = new_head(int(labels.max()) + 1, backbone.model.num_features, generator)
-    auxiliary_head = [tensor.to(device, precise(device)).requires_grad_() for tensor in (head.weight, head.bias)]
-    tuned = [*tensors.values(), *auxiliary_head]
+    tensors = {name: tensor.to(device, copy=True) for name, tensor in start.items()}
+    trained = [tensor.requires_grad_() for tensor in tensors.values() if tensor.is_floating_point()]
+    head = head or new_head(int(labels.max()) + 1, backbone.model.num_features, generator)
+    auxiliary_head = [
+        tensor.to(device, precise(device), copy=True).requires_grad_() for tensor in (head.weight, head.bias)
+    ]
+    tuned = [*trained, *auxiliary_head]
     optimiser = torch.optim.Adam(tuned, lr=schedule.lr, fused=device.type == "cuda")
     for epoch in epochs(Training(tuned, optimiser, generator), schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
@@ -95,7 +101,7 @@ def tune(  # noqa: PLR0913
         ):
             views = draw_views(len(rows), generator, min_crop=schedule.min_crop, flip=schedule.flip)
             inputs = views.of(backbone.prepare(pixels), part)
-            features = backbone.forward(inputs, tensors).to(precise(device))
+            features = backbone.forward(inputs, tensors | draw(generator)).to(precise(device))
             logits = functional.linear(features, *auxiliary_head)  # [b, classes]
             loss = functional.cross_entropy(logits, send(labels[mine], device))
             if penalty:
