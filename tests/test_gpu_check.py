@@ -149,6 +149,7 @@ def test_what_goes_wrong_in_a_part_is_told_and_ends_nothing_else() -> None:
     ("options", "words"),
     [
         (["--device", "tpu"], "--device 'tpu' is unknown: choose cuda or cpu"),
+        (["--part", "vti"], "--part 'vti' is unknown: choose among card, vit, authors, accuracy, repeat, inputs"),
         (["--images", "."], "--images and --weights belong together"),
         (["--images", "nowhere", "--weights", "nothing"], "--images nowhere has no folders train and test"),
     ],
@@ -159,6 +160,11 @@ def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         run()
     assert str(ending.value).startswith(f"error: {words}")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_alone(tmp_path: Path, environment_without_dvc: dict[str, str]) -> None:
+    subprocess.run(command(tmp_path, *MINIATURE, "--part", "card"), cwd=ROOT, env=environment_without_dvc, check=True)
+    assert [(part["name"], part["state"][:4]) for part in parts(tmp_path)] == [("card", "done")]
 
 
 def test_required_packages_that_are_missing_are_named_in_one_line() -> None:

@@ -1,6 +1,6 @@
 """Everything that only a GPU can show, in one command.
 
-    python -m benchmarks.gpu OUT_FOLDER [--images FOLDER --weights FILE] [--minutes 8] [--device cpu]
+    python -m benchmarks.gpu OUT_FOLDER [--images FOLDER --weights FILE] [--minutes 8] [--part NAME] [--device cpu]
 
 It needs no network and no DVC: stages run in their order as plain processes. The most telling part comes first, and
 OUT_FOLDER/gpu.json and gpu.md are replaced after every row, so that a run which is cut off keeps what it had. A part
@@ -34,23 +34,28 @@ def main(
     images: Annotated[Path | None, typer.Option(help="CIFAR-100 as a folder train/CLASS/*, test/CLASS/*.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of timm's vit_tiny_patch16_224.")] = None,
     minutes: Annotated[float, typer.Option(min=0.1, max=1000, help="After so many it ends.")] = 8,
+    part: Annotated[
+        list[str] | None, typer.Option(help=f"Measure only this part; may be repeated: {', '.join(TITLES)}.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cuda, or cpu: every part in miniature.")] = "cuda",
 ) -> None:
     """Measure what only a GPU can show, the most telling first."""
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
+    if unknown := set(part or ()) - TITLES.keys():
+        raise UserError(f"--part {min(unknown)!r} is unknown: choose among {', '.join(TITLES)}")
     setup = make_setup(device, images, weights)
     lacking = [f"{name} ({OPTIONAL[name]})" for name in setup.missing]
     remark = f"Not installed, so left out: {', '.join(lacking)}." if lacking else "No optional package is missing."
     console.print(remark)
     about = {"device": device, "minutes": minutes, "start_method": setup.start_method, "missing": remark}
-    report = Report(out, about, [Part(name, title) for name, title in TITLES.items()])
+    report = Report(out, about, [Part(name, title) for name, title in TITLES.items() if not part or name in part])
     report.write()
     end = started + 60 * minutes
-    for number, part in enumerate(report.parts, start=1):
-        console.print(f"\n{number}. {part.title}")
-        measure(part, setup, report, end, console)
-    failures = sum(len(part.failed) for part in report.parts)
+    for number, one in enumerate(report.parts, start=1):
+        console.print(f"\n{number}. {one.title}")
+        measure(one, setup, report, end, console)
+    failures = sum(len(one.failed) for one in report.parts)
     console.print(f"\n{out / 'gpu.md'}, after {time.monotonic() - started:.0f} s")
     if failures:
         raise UserError(f"{failures} measurements failed: {out / 'gpu.json'} says where")
