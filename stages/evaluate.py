@@ -1,4 +1,7 @@
-"""Every metric of the run, from features and heads alone: no pass through the backbone."""
+"""Every metric of the run, from features and heads alone: no pass through the backbone.
+
+What was evaluated is written down, too: a learner that predicts is the one that is reported.
+"""
 
 from collections.abc import Mapping
 
@@ -6,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation import metrics
-from pipeline.evaluation.correction import CorrectionParams, reconsidered_logits, retained
+from pipeline.evaluation.correction import reconsidered_logits, retained
 from pipeline.evaluation.methods import ACCURACIES, METHODS, methods_of
 from pipeline.evaluation.metrics import Matrix
 from pipeline.evaluation.predictions import (
@@ -19,11 +22,12 @@ from pipeline.evaluation.predictions import (
     step_predictions,
 )
 from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.manifest import Settings, write_manifest
 from pipeline.inference.method import Method
 from pipeline.linear.head import Head
-from pipeline.params import Count, read_params
+from pipeline.params import read_params
 from pipeline.runtime.command import run
-from pipeline.selection.choose import SELECTIONS, SelectionName
+from pipeline.selection.choose import SELECTIONS
 from pipeline.selection.key import cosine
 from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
@@ -32,12 +36,8 @@ from pipeline.tasks import task_name
 from pipeline.tuning.bank import Bank, load_bank
 
 
-class Params(CorrectionParams):
-    """How many tasks the run covers, and what an image costs."""
-
-    num_tasks: Count
-    selection: SelectionName
-    selector: str
+class Params(Settings):
+    """What inference depends on beside the files."""
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
@@ -106,6 +106,7 @@ def main() -> None:
             "digests": artifacts.digests(artifacts.TABLES),
         },
     )
+    write_manifest(params)
 
 
 def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tensor], last: str) -> dict[str, float]:

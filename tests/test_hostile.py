@@ -135,7 +135,7 @@ def test_the_report_and_the_terminal_survive_names_of_classes(capsys: pytest.Cap
     for index, name in enumerate(NAMES[:6]):
         tasks[f"t{index // 2 + 1}"][index % 2] = name
     artifacts.save_json(artifacts.TASKS, tasks)
-    run_stage("learner")
+    run_stage("evaluate")
     run_stage("report")
     lines = artifacts.REPORT.read_text().splitlines()
     rows = lines[lines.index("## Tasks") + 4 : lines.index("## Parameters") - 1]

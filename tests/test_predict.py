@@ -89,8 +89,8 @@ def test_every_combination_predicts_what_the_evaluation_counted(
             continue
         set_params(PARAMS, classifier=classifier, correction=corrections[-1])
         run_of_tasks("stage_two")
-        run_stage("learner")
         run_stage("rematch")
+        run_stage("evaluate")
         answers = {correction: evaluated(correction) for correction in corrections}
         for correction, expected in answers.items():
             settings = read_manifest().settings.model_copy(update={"correction": correction})
@@ -126,7 +126,7 @@ def test_so_does_every_way_of_tuning(changes: dict[str, object]) -> None:
 def test_a_learner_that_is_told_the_task_cannot_predict() -> None:
     set_params(PARAMS, selection="oracle")
     run_of_tasks("features", "stage_two")
-    run_stage("learner")
+    run_stage("evaluate")
     assert "made with selection: oracle, which needs the task of an image" in refusal(predicted)
 
 
@@ -201,7 +201,8 @@ def test_one_more_task_is_predicted_once_it_is_learned(capsys: pytest.CaptureFix
     assert answer(capsys)[0] == before[0]
     run_stage("features", "t4")
     run_stage("stage_two", "t4")
-    run_stage("learner")
+    run_stage("rematch")
+    run_stage("evaluate")
     assert answer(capsys)[1] == ""
     assert len(read_manifest().tasks) == 4
 
