@@ -18,13 +18,13 @@ from pipeline.evaluation.predictions import (
     class_tasks_of,
     highest,
     selection_matrix,
-    step_heads,
     step_predictions,
 )
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.manifest import Settings, write_manifest
 from pipeline.inference.method import Method
 from pipeline.linear.head import Head
+from pipeline.linear.steps import step_heads
 from pipeline.params import read_params
 from pipeline.runtime.command import run
 from pipeline.selection.choose import SELECTIONS
@@ -73,8 +73,7 @@ def main() -> None:
     rematched = artifacts.load_tensors(artifacts.REMATCH)
     for row in methods_of(selects=method.chooses, tunes=method.tunes):
         name, features_at = features_of[row]
-        rows = Head(**part(heads, f"{name}.head."), projection=heads.get(f"{name}.projection"))
-        after = step_heads(rows, test.seen_classes)
+        after = step_heads(part(heads, f"{name}.head."), heads.get(f"{name}.projection"))
         if row == "c_ln":
             predictions = rematched.get("predictions", corrected_predictions(params, test, after, table))
         else:

@@ -10,12 +10,13 @@ from pipeline.classification.classifier import Learn, State, TaskFeatures, Train
 from pipeline.classification.classifiers import lda, ncm
 from pipeline.classification.rows import new_softmax
 from pipeline.linear.head import Head, task_heads
+from pipeline.linear.steps import append_step
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
 from pipeline.store import artifacts
-from pipeline.store.cumulative import append_rows, part
+from pipeline.store.cumulative import part
 from pipeline.tasks import task_index, task_name
 
 
@@ -73,7 +74,7 @@ def main(task: Task) -> None:
                 params.classifier_batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
             )
             state, head = learn_row(state, features, training)
-        heads = append_rows(part(before, f"{name}.head."), {"weight": head.weight, "bias": head.bias})
+        heads = append_step(part(before, f"{name}.head."), head)
         new |= {f"{name}.state.{field}": tensor for field, tensor in state.items()}
         new |= {f"{name}.head.{field}": tensor for field, tensor in heads.items()}
         if head.projection is not None:

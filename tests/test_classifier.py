@@ -9,7 +9,6 @@ from pipeline.classification.classifier import TaskFeatures, Training, find_clas
 from pipeline.classification.classifiers import ncm
 from pipeline.classification.rows import add_rows, new_softmax
 from pipeline.errors import UserError
-from pipeline.evaluation.predictions import step_heads
 from pipeline.linear.head import Head
 from pipeline.linear.softmax import train_softmax
 from pipeline.parts import names
@@ -76,13 +75,6 @@ def test_nearest_mean_head_names_the_class_of_the_most_similar_mean() -> None:
             for c in range(4)
         ]
         assert int(predicted) == max(range(4), key=lambda c: float(similarity[c]))
-
-
-def test_every_step_leaves_a_whole_head() -> None:
-    rows = Head(torch.arange(6.0)[:, None], torch.zeros(6))
-    first, second = step_heads(rows, [2, 4])
-    assert first.weight.flatten().tolist() == [0, 1]
-    assert second.weight.flatten().tolist() == [2, 3, 4, 5]
 
 
 def test_rows_of_earlier_tasks_are_never_touched() -> None:

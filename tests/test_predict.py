@@ -15,10 +15,9 @@ from pipeline.__main__ import app
 from pipeline.classification.classifier import find_classifier
 from pipeline.classification.classifiers import cls, ridge_projected
 from pipeline.data.images import Images
-from pipeline.evaluation.predictions import step_heads
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.manifest import Settings, read_manifest
-from pipeline.linear.head import Head
+from pipeline.linear.steps import step_heads
 from pipeline.params import read_params
 from pipeline.parts import names
 from pipeline.selection.choose import SELECTIONS, SelectionName
@@ -47,11 +46,11 @@ def evaluated(correction: str | None = None) -> torch.Tensor:
         params = params.model_copy(update={"correction": correction})
     test = evaluate.load_test_set(3)
     heads = load_file(artifacts.heads_file("t3"))
-    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
+    after = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))
     table = FeatureTable.from_tensors(load_file(artifacts.features_file("t3")))
     if params.correction == "rematch":
         return load_file(artifacts.REMATCH)["predictions"][-1]
-    return evaluate.corrected_predictions(params, test, step_heads(rows, test.seen_classes), table)[-1]
+    return evaluate.corrected_predictions(params, test, after, table)[-1]
 
 
 def run_of_tasks(*stages: str) -> None:

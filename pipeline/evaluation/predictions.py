@@ -51,12 +51,6 @@ def step_predictions(
     return predictions
 
 
-def step_heads(rows: Head, seen_classes: Sequence[int]) -> list[Head]:
-    """The head after each step, from the rows of all: every step leaves a head for the classes seen by then."""
-    ends = torch.tensor(seen_classes).cumsum(0).tolist()
-    return [rows.rows(end - classes, end) for classes, end in zip(seen_classes, ends, strict=True)]
-
-
 def class_tasks_of(seen_classes: Sequence[int]) -> Tensor:
     """The zero-based task [C] of each class, from the classes seen after each step [T]."""
     counts = torch.tensor(seen_classes).diff(prepend=torch.tensor([0]))

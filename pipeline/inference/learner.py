@@ -10,7 +10,7 @@ from pipeline.backbone.build import build_backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import reconsidered_logits, retained
-from pipeline.evaluation.predictions import class_tasks_of, step_heads
+from pipeline.evaluation.predictions import class_tasks_of
 from pipeline.inference.encoder import Encoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_selected
@@ -18,6 +18,7 @@ from pipeline.inference.manifest import Settings
 from pipeline.inference.method import Method, make_encoder
 from pipeline.inference.rematch import ask_again
 from pipeline.linear.head import Head, task_heads
+from pipeline.linear.steps import step_heads
 from pipeline.machine.device import compute_device
 from pipeline.progress import Progress
 from pipeline.selection.choose import SELECTIONS
@@ -93,9 +94,7 @@ def final_head(settings: Settings, class_tasks: Tensor) -> Head:
     """The head over all classes [C]; with arc_retention as it is after the test images of the evaluation."""
     last = task_name(settings.num_tasks - 1)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
-    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
-    seen_classes = [int((class_tasks <= task).sum()) for task in range(settings.num_tasks)]
-    head = step_heads(rows, seen_classes)[-1]
+    head = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))[-1]
     table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
     step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
     return retained(head, table.after(step, image), class_tasks, settings, step)
