@@ -216,7 +216,7 @@ def test_tasks_of_unequal_size_given_by_name_run_through() -> None:
         1,
         1 + 4,
         5 + 6,
-    ]  # a class alone is scaled anew
+    ]
     assert artifacts.load_json(artifacts.EVALUATION)["test_images"] == 6 * TEST_PER_CLASS
     before = digests("data/train", "artifacts/banks")
     set_params(Path("params.yaml"), task_classes=[*tasks[:2], [*tasks[2], "class 4"]])
