@@ -102,7 +102,8 @@ def main() -> None:
             "key_similarity": cosine(keys, keys).tolist() if method.asks_selector and method.selector.by_key else None,
             "test_images": len(test.tasks),
             "tuned_passes": table.tuned_passes.tolist(),
-            "digests": artifacts.digests(artifacts.TABLES),
+            "tasks": dict(list(artifacts.load_json(artifacts.TASKS).items())[: params.num_tasks]),
+            "backbone": artifacts.load_json(artifacts.BACKBONE_FACTS),
         },
     )
     write_manifest(params)

@@ -9,7 +9,6 @@ stages.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -51,7 +50,6 @@ METRICS = Path("reports/metrics.json")
 ACCURACY_MATRIX = Path("reports/accuracy_matrix.csv")
 ACCURACY_OVER_TASKS = Path("reports/accuracy_over_tasks.csv")
 SELECTION = Path("reports/selection.csv")
-TABLES = (METRICS, ACCURACY_MATRIX, ACCURACY_OVER_TASKS, SELECTION)  # read by DVC and people: they bear no seal
 REPORT = Path("reports/report.md")
 FIGURES = Path("reports/figures")
 COMPARISON = Path("reports/comparison.md")
@@ -226,19 +224,6 @@ def read_seal(path: Path, *, is_checked: bool = False) -> str:
         if is_checked:
             check_seal(path)
         return seals.read_seal(path)
-
-
-def digests(paths: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of files that bear no seal, to be stored in one that does."""
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def check_digests(expected: Mapping[str, str]) -> None:
-    """Raises UserError unless the files are as they were."""
-    for name, digest in expected.items():
-        with _readable(Path(name)):
-            if hashlib.sha256(Path(name).read_bytes()).hexdigest() != digest:
-                raise ValueError("its checksum does not match")
 
 
 def _json(content: object) -> bytes:
