@@ -32,7 +32,8 @@ def parsed_once(tiny_finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_damaged_artifact_is_named_or_changes_nothing(parsed_once: Path, data: st.DataObject) -> None:
     files = readers()
     unread = digests("data", "artifacts").keys() - {str(path) for path in files}
-    assert all(name.startswith("artifacts/code/") for name in unread)
+    by_predict = {artifacts.LEARNER.as_posix()}  # tests/test_predict.py
+    assert all(name.startswith("artifacts/code/") for name in unread - by_predict)
     file = data.draw(st.sampled_from(sorted(files)))
     reader = data.draw(st.sampled_from(files[file]))
     content = file.read_bytes()
