@@ -1,4 +1,4 @@
-"""What the finished learner is made of: all that predicting needs to know, and no parameter of a run to come."""
+"""Record what the finished learner consists of, so that predict does not depend on later changes of params.yaml."""
 
 from pipeline.inference.manifest import Settings, write_manifest
 from pipeline.params import read_params
@@ -6,7 +6,7 @@ from pipeline.runtime.command import run
 
 
 class Params(Settings):
-    """What inference depends on beside the files."""
+    """The parameters that inference depends on."""
 
 
 def main() -> None:

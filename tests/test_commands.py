@@ -113,7 +113,7 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
     changed = {"selection": "average", "classifier": "carried_gaussians"}
     assert read_mapping(Path("params.yaml")) == plain | changed
     assert CliRunner().invoke(app, ["preset", "glyphs", "--yes"]).exit_code == 0
-    assert "as preset glyphs would have it" in CliRunner().invoke(app, ["preset", "glyphs"]).output
+    assert "already matches preset glyphs" in CliRunner().invoke(app, ["preset", "glyphs"]).output
     with pytest.raises(
         UserError,
         match="'cifar' is unknown: choose one of best, best_domains, cifar100, fast, glyphs, imagenet_r, photographs",
