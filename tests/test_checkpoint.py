@@ -252,9 +252,9 @@ def test_what_a_file_is_tells_its_content(tmp_path: Path) -> None:
         (b"\n<HTML lang='en'>", "is a web page"),
         (b"\x89HDF\r\n\x1a\n0000", "is an HDF5 file"),
         (b"\x1f\x8b\x08\x00", "is compressed"),
-        (b"", "is no file of weights: it is empty"),
-        (b"no weights", "is no file of weights"),
-        (b"PK\x03\x04 cut", "is no file of weights"),
+        (b"", "is not a weight file: it is empty"),
+        (b"no weights", "is not a weight file"),
+        (b"PK\x03\x04 cut", "is not a weight file"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -298,7 +298,9 @@ def test_a_snapshot_in_several_files_is_read(tmp_path: Path) -> None:
 
 
 def test_folders_that_do_not_serve_say_why(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no weights: name one in backbone_weights, as .*model\.safetensors"):
+    with pytest.raises(
+        UserError, match=r"holds no weights: name one file in backbone_weights, such as .*model\.safetensors"
+    ):
         fetch_backbone(NAME, tmp_path)
     for file in ("a.pth", "b.pth"):
         torch.save(original(), tmp_path / file)
@@ -311,10 +313,10 @@ def test_folders_that_do_not_serve_say_why(tmp_path: Path) -> None:
     ):
         fetch_backbone(NAME, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", "architectures": ["Dinov2Model"]}))
-    with pytest.raises(UserError, match=r"holds a model of the library transformers \(dinov2\)"):
+    with pytest.raises(UserError, match=r"holds a model of the transformers library \(dinov2\)"):
         fetch_backbone(NAME, tmp_path)
     (tmp_path / "config.json").write_text("[")
-    with pytest.raises(UserError, match=r"config\.json is no table in JSON"):
+    with pytest.raises(UserError, match=r"config\.json is not a JSON object"):
         fetch_backbone(NAME, tmp_path)
 
 

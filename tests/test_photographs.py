@@ -31,7 +31,7 @@ def test_the_backbone_of_the_glyphs_warns_of_other_pictures(
     ):
         set_params(Path("params.yaml"), **changes)
         run_stage("download")
-        assert ("warning: backbone glyph_vit has seen nothing but drawn" in capsys.readouterr().out) == warned
+        assert ("warning: backbone glyph_vit was pretrained only on drawn" in capsys.readouterr().out) == warned
 
 
 def test_the_preset_for_photographs_makes_enough_steps_of_a_few_pictures() -> None:

@@ -295,7 +295,7 @@ def test_a_correction_changes_the_row_of_c_ln_only_and_is_named(correction: str)
         ({"order": "joint"}, "order: joint leaves one model for all tasks: set selection: latest"),
         ({"tuning": "layerwise", "selection": "oracle"}, "tuning: layerwise selects by itself: set selection: query"),
         ({"correction": "rematch", "tuning": "none"}, "correction: rematch needs tensors of each task"),
-        ({"classifier": "carried_gaussians"}, "this classifier needs one model for all: set selection: average"),
+        ({"classifier": "carried_gaussians"}, "this classifier needs one model for all tasks: set selection: average"),
         ({"selection": "nearest"}, "selection: input should be 'query', 'oracle', 'latest' or 'average'"),
         ({"tuning": "layerwise", "layerwise.attention": 1}, "layerwise.attention: input should be a valid boolean"),
         ({"tuning": "layer_norm"}, "tuning 'layer_norm' is unknown: did you mean layernorm?"),

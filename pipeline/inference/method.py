@@ -76,7 +76,8 @@ class Method(NamedTuple):
         one_model = self.kind.keeps == "each" and not self.kind.chosen and self.selection.one_model
         if classifier.needs_one_model and not one_model:
             raise UserError(
-                "params.yaml: this classifier needs one model for all: set selection: average and tuning: layernorm"
+                "params.yaml: this classifier needs one model for all tasks: set selection: average and tuning: "
+                "layernorm"
             )
 
 
