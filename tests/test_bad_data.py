@@ -131,7 +131,7 @@ GOOD = {
         ({"classes": ["a", "a"]}, "two classes 'a': rename one"),
         ({"train_labels": torch.tensor([0, 0, 1, 2])}, "2 classes, but a training label 2"),
         ({"test_labels": torch.tensor([0, -1])}, "2 classes, but a test label -1"),
-        ({"test_labels": torch.tensor([0])}, "2 test images, but 1 labels of them"),
+        ({"test_labels": torch.tensor([0])}, "2 test images, but 1 labels for them"),
         ({"train_images": random_images(4)[..., :1]}, r"training images are torch.uint8 \[4, 16, 16, 1\]: expected"),
         ({"test_images": random_images(2).float()}, r"test images are torch.float32 \[2, 16, 16, 3\]: expected"),
     ],

@@ -246,7 +246,7 @@ def test_what_a_file_is_tells_its_content(tmp_path: Path) -> None:
     [
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-            "is a pointer of Git LFS.*`git lfs pull`",
+            "is a Git LFS pointer.*`git lfs pull`",
         ),
         (b"<!DOCTYPE html><html>", "is a web page: download the file itself"),
         (b"\n<HTML lang='en'>", "is a web page"),

@@ -47,7 +47,7 @@ def test_predict_names_what_the_evaluation_counted(capsys: pytest.CaptureFixture
     [
         (None, "does not exist"),
         (b"no image", "is not an image that Pillow can read"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "is a Git LFS pointer"),
         (b"\x89PNG\r\n\x1a\n", "is not an image that Pillow can read|cannot be read"),
     ],
 )

@@ -39,12 +39,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("folder", "named"),
     [
-        ("downloads/pets", "downloads is left out where DVC looks for changes (.dvcignore:"),
-        (".scratch/pets", ".scratch is left out"),
-        (".venv/pets", ".venv is left out"),
-        (".dvc/pets", ".dvc is left out"),
-        (".git/pets", ".git is left out"),
-        ("__pycache__/pets", "__pycache__ is left out"),
+        ("downloads/pets", "downloads is ignored by DVC (.dvcignore:"),
+        (".scratch/pets", ".scratch is ignored by DVC"),
+        (".venv/pets", ".venv is ignored by DVC"),
+        (".dvc/pets", ".dvc is ignored by DVC"),
+        (".git/pets", ".git is ignored by DVC"),
+        ("__pycache__/pets", "__pycache__ is ignored by DVC"),
     ],
 )
 def test_a_folder_that_dvc_ignores_is_refused_by_name(folder: str, named: str) -> None:
@@ -58,14 +58,14 @@ def test_a_class_that_dvc_ignores_is_refused_by_name() -> None:
     write(Path("images"), classes=("downloads", "cat"))
     assert read("images") == ""
     write(Path("images"), classes=("__pycache__",))
-    assert "images/__pycache__ is left out where DVC looks for changes (.dvcignore:" in read("images")
+    assert "images/__pycache__ is ignored by DVC (.dvcignore:" in read("images")
 
 
 @pytest.mark.usefixtures("project")
 def test_a_repository_of_its_own_is_refused_by_name() -> None:
     write(Path("pets"))
     Path("pets/.dvc").mkdir()
-    assert "pets is left out where DVC looks for changes" in read("pets")
+    assert "pets is ignored by DVC" in read("pets")
 
 
 @pytest.mark.usefixtures("project")

@@ -127,4 +127,4 @@ def test_one_more_file_other_names_and_other_classes_leave_the_test_images_as_th
 def test_a_class_that_is_one_image_many_times_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rest, tests = stratified_split(write(tmp_path, {"cat": [1, 1, 1], "dog": [1, 2]}))
     assert (len(rest["cat"]), len(tests["cat"])) == (2, 1)
-    assert capsys.readouterr().out == "class cat: its 3 files are one image, for training and for testing\n"
+    assert capsys.readouterr().out == "class cat: its 3 files are copies of one image, used in training and test\n"

@@ -99,8 +99,8 @@ def test_two_classes_may_be_called_as_both_splits(tmp_path: Path) -> None:
     [
         ("train", "test", None),
         ("Train", "TEST", None),
-        ("train", "val", "tested on val, since there is no test"),
-        ("TRAIN", "Valid", "tested on Valid, since there is no test"),
+        ("train", "val", "tested on val, since there is no folder test"),
+        ("TRAIN", "Valid", "tested on Valid, since there is no folder test"),
     ],
 )
 def test_splits_in_any_case(tmp_path: Path, train: str, test: str, note: str | None) -> None:

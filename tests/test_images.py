@@ -196,7 +196,7 @@ def test_every_mode_of_eight_bits_or_sixteen_is_read(tmp_path: Path, mode: str) 
     ("content", "message"),
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is HEIC, for which Pillow needs a package: `pip install pillow-heif`"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image that Pillow can read"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_bad_file_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest
         ("cut.jpg", content[:-200], ".*"),
         ("empty.jpg", b"", ".*"),
         ("text.jpg", b"no image", "is not an image.*"),
-        ("pointer.jpg", pointer, r"is a pointer of Git LFS, not the file itself \(`git lfs pull` fetches it\)"),
+        ("pointer.jpg", pointer, r"is a Git LFS pointer, not the file itself \(`git lfs pull` fetches it\)"),
     ):
         (tmp_path / name).write_bytes(bad)
         with pytest.raises(UserError, match=rf"{name} {what}: replace or delete it, then `dvc repro`"):
