@@ -128,7 +128,7 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": ["a", "a"]}, "two classes 'a': rename one"),
+        ({"classes": ["a", "a"]}, "two classes named 'a': rename one"),
         ({"train_labels": torch.tensor([0, 0, 1, 2])}, "2 classes, but a training label 2"),
         ({"test_labels": torch.tensor([0, -1])}, "2 classes, but a test label -1"),
         ({"test_labels": torch.tensor([0])}, "2 test images, but 1 labels for them"),

@@ -134,10 +134,10 @@ def test_the_parts_of_images_are_whole_batches_and_make_up_all(count: int, batch
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"DEVICES": "many"}, "DEVICES='many' is no number of devices"),
-        ({"DEVICES": "0"}, "DEVICES='0' is no number of devices"),
-        ({"DEVICES": "2", "DEVICE": "cuda:1"}, "CUDA_VISIBLE_DEVICES chooses among GPUs"),
-        ({"DEVICES": "999"}, "GPUs are there: DEVICES=1"),
+        ({"DEVICES": "many"}, "DEVICES='many' is not a number of devices"),
+        ({"DEVICES": "0"}, "DEVICES='0' is not a number of devices"),
+        ({"DEVICES": "2", "DEVICE": "cuda:1"}, "choose GPUs by CUDA_VISIBLE_DEVICES"),
+        ({"DEVICES": "999"}, "GPUs: set DEVICES=1"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(

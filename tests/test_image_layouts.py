@@ -73,7 +73,7 @@ def test_folders_inside_a_class_folder_count_as_its_own(tmp_path: Path) -> None:
 def test_a_folder_around_the_classes_is_refused_by_name(tmp_path: Path, inside: list[str]) -> None:
     write(tmp_path / "pets", *inside)
     message = refusal(lambda: load_image_folder(tmp_path))
-    assert f"`data_dir: {tmp_path}/pets`" in message
+    assert f"set data_dir: {tmp_path}/pets;" in message
 
 
 def test_a_class_alone_that_holds_images_is_no_such_folder(tmp_path: Path) -> None:

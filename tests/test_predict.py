@@ -127,7 +127,7 @@ def test_a_learner_that_is_told_the_task_cannot_predict() -> None:
     set_params(PARAMS, selection="oracle")
     run_of_tasks("features", "stage_two")
     run_stage("learner")
-    assert "made with selection: oracle, which needs the task of an image" in refusal(predicted)
+    assert "made with selection: oracle, which needs the true task of an image" in refusal(predicted)
 
 
 def answer(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
@@ -185,7 +185,7 @@ def test_files_of_several_runs_are_no_learner(capsys: pytest.CaptureFixture[str]
             run_stage(stage, "t3")
             set_params(PARAMS, image_size=16)
         refused = refusal(predicted)
-        assert f"{file} is of another run than artifacts/learner.json: `dvc repro` first" in refused, stage
+        assert f"{file} is from another run than artifacts/learner.json: run `dvc repro` or" in refused, stage
         for path, content in kept.items():
             path.write_bytes(content)
     assert answer(capsys)[0] == before[0]
@@ -217,6 +217,6 @@ def test_a_learner_that_is_missing_in_part_or_of_another_version_is_one_line() -
     manifest = artifacts.load_json(artifacts.LEARNER)
     del manifest["settings"]["selector"]
     artifacts.save_json(artifacts.LEARNER, manifest)
-    assert refusal(predicted) == "artifacts/learner.json is of another version of this project: `dvc repro` first"
+    assert refusal(predicted) == "artifacts/learner.json is from another version of this project: `dvc repro` first"
     artifacts.LEARNER.unlink()
     assert refusal(predicted).startswith("artifacts/learner.json is missing: `dvc repro` makes it")
