@@ -210,8 +210,8 @@ def test_one_more_task_is_predicted_once_it_is_learned(capsys: pytest.CaptureFix
 def test_a_learner_that_is_missing_in_part_or_of_another_version_is_one_line() -> None:
     artifacts.heads_file("t3").rename("elsewhere")
     assert refusal(predicted) == (
-        "artifacts/heads/t3.safetensors is missing: `dvc repro` makes it, or `dvc checkout` brings it back; "
-        "where neither does, `python -m pipeline doctor --repair`, then `dvc repro`"
+        "artifacts/heads/t3.safetensors is missing: `dvc repro` makes it, or `dvc checkout` restores it; "
+        "if neither does, `python -m pipeline doctor --repair`, then `dvc repro`"
     )
     Path("elsewhere").rename(artifacts.heads_file("t3"))
     manifest = artifacts.load_json(artifacts.LEARNER)

@@ -224,9 +224,9 @@ def test_a_name_stands_for_parameters_and_code(monkeypatch: pytest.MonkeyPatch) 
     ("content", "message"),
     [
         ("seeds: []\nreference: a\nvariants: {a: {}}", "seeds: list should have at least 1 item"),
-        ("seeds: [0]\nreference: b\nvariants: {a: {}}", "'b' is none of its variants"),
-        ("seeds: [0]\nreference: a\nvariants: {a: {lrr: 1}}", "variant 'a': 'lrr' is no parameter"),
-        ("seeds: [0]\nreference: a\nvariants: {a: {seed: 1}}", "variant 'a': 'seed' is no parameter"),
+        ("seeds: [0]\nreference: b\nvariants: {a: {}}", "'b' is not one of its variants"),
+        ("seeds: [0]\nreference: a\nvariants: {a: {lrr: 1}}", "variant 'a': 'lrr' is not a parameter"),
+        ("seeds: [0]\nreference: a\nvariants: {a: {seed: 1}}", "variant 'a': 'seed' is not a parameter"),
         ("seeds: [0]\nreference: a\nvariant: {a: {}}", "variants: field required"),
         ("seeds: [0]\nvariants:", "variants: field required"),
         ("variants: {a: }", "seeds: field required"),

@@ -38,7 +38,7 @@ def reconsidered_logits(logits: Tensor, class_tasks: Tensor, params: CorrectionP
 
 
 def retained(head: Head, features: Tensor, class_tasks: Tensor, params: CorrectionParams, step: int) -> Head:
-    """The head of a zero-based step. With arc_retention it has followed the test images' features [B, D] of that step."""
+    """The head of a zero-based step. With arc_retention it has followed the step's test image features [B, D]."""
     if params.correction != "arc_retention":
         return head
     random = seeded(params.seed, "evaluate", step)
