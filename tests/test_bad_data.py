@@ -1,4 +1,4 @@
-"""Data and weights nobody should have: one line that names the culprit, or right behaviour."""
+"""Bad data and weights: one line that names the culprit, or correct behaviour."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Checkpoints as their authors publish them are read as timm reads them; those of other models are refused."""
+"""Checkpoints from the models' authors are read the way timm reads them; those of other models are refused."""
 
 import argparse
 import json
@@ -141,7 +141,7 @@ def test_register_tokens_of_the_original_dinov2_become_timms(tmp_path: Path) -> 
 def test_the_norm_of_a_file_says_how_the_model_pools(
     name: str, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As MAE's fine-tuned models, which have fc_norm, and pretrained ones of models that timm has fine-tuned."""
+    """Cases: MAE's fine-tuned models, which have fc_norm, and pretrained weights of models that timm fine-tuned."""
     if name != NAME:
         make_small(monkeypatch, depth=1, embed_dim=32, num_heads=2)
     state = original(name, global_pool=pool, **({} if name == NAME else {"depth": 1, "embed_dim": 32, "num_heads": 2}))
@@ -162,7 +162,7 @@ def test_the_norm_of_a_file_says_how_the_model_pools(
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch, **small: Any) -> None:  # noqa: ANN401
-    """Have timm's models be built small."""
+    """Make timm build small models."""
     from pipeline.backbone import checkpoint, timm_weights  # noqa: PLC0415
 
     monkeypatch.setattr(timm_weights, "create_model", lambda name, **given: create_model(name, **given, **small))

@@ -93,7 +93,7 @@ def test_rows_of_earlier_tasks_are_never_touched() -> None:
 
 
 def two_tasks() -> list[TaskFeatures]:
-    """Two classes each; the second task's features lie where LayerNorms have moved by a rotation of all old ones."""
+    """Two tasks of two classes. Before the second, the LayerNorms move all old features by a rotation."""
     parts = []
     for first in (0, 2):
         rows = (first == LABELS) | (first + 1 == LABELS)

@@ -1,4 +1,4 @@
-"""What people type beside dvc: predict, plan, preset, summary."""
+"""The helper commands: predict, plan, preset, summary."""
 
 import importlib
 import re
@@ -74,7 +74,7 @@ def test_plan_keeps_comments_and_writes_the_chain() -> None:
 
 @pytest.mark.usefixtures("tiny_repository")
 def test_line_endings_stay_as_the_file_has_them() -> None:
-    """As an editor on Windows, or a clone with core.autocrlf, writes it."""
+    """An editor on Windows, or a clone with core.autocrlf, writes CRLF."""
     shutil.copytree(ROOT / "presets", "presets")
     lines = Path("params.yaml").read_bytes().splitlines()
     for line_end in (b"\n", b"\r\n"):
@@ -122,7 +122,7 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
 
 
 def comments(text: str) -> dict[str, str]:
-    """What stands behind each value."""
+    """The comment behind each value."""
     return dict(re.findall(r"^(\w+): .*?  (#.*)$", text, re.MULTILINE))
 
 

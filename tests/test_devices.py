@@ -1,4 +1,4 @@
-"""Two processes on a CPU stand for two devices: the same features, the same LayerNorms but for rounding."""
+"""Two processes on a CPU stand for two devices: the same features, and the same LayerNorms up to rounding."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: b
 
 
 def compute(folder: str) -> None:
-    """What a stage does with a model, by every way there is."""
+    """Compute with a model in every way that a stage does."""
     torch.set_num_threads(1)
     backbone = build_backbone(
         tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")

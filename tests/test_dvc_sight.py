@@ -1,4 +1,4 @@
-"""Where images may lie: DVC notices all that is read, `make clean` and stages leave all that is not theirs."""
+"""Where images may lie: DVC notices all files that are read; `make clean` and stages leave other files alone."""
 
 import subprocess
 from pathlib import Path
@@ -27,7 +27,7 @@ def read(folder: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that DVC takes for a repository of this project; the working folder."""
+    """A folder that looks to DVC like a repository of this project, as the working folder."""
     monkeypatch.chdir(tmp_path)
     Path(".dvc").mkdir()
     for name in ("dvc.yaml", ".dvcignore"):
@@ -136,7 +136,7 @@ def test_make_clean_removes_nothing_else() -> None:
 
 
 def test_new_images_are_noticed_and_links_refused_by_the_real_dvc(repository: Repository) -> None:
-    """Links to files are hashed by what they point to; those to folders are not, so they are refused."""
+    """DVC hashes the targets of links to files. It does not follow links to folders, so they are refused."""
     store = repository.path.parent / "store"
     write(store)
     write(repository.path / "images", classes=("dog",))

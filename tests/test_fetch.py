@@ -1,4 +1,4 @@
-"""Downloads over a server that misbehaves."""
+"""Downloads from a server that misbehaves."""
 
 import errno
 import hashlib
@@ -23,7 +23,7 @@ Answer = Callable[[BaseHTTPRequestHandler, int], None]
 
 
 class Server:
-    """Serves CONTENT; `answers` are used one a request, then the last again."""
+    """Serves CONTENT. Each request uses the next of `answers`; the last one repeats."""
 
     def __init__(self) -> None:
         """Listen."""
@@ -48,7 +48,7 @@ class Server:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._http.shutdown()
         self._http.server_close()
 
@@ -83,7 +83,7 @@ def unavailable(handler: BaseHTTPRequestHandler, start: int) -> None:
 
 
 def broken_after(count: int) -> Answer:
-    """So many bytes, then the connection is gone."""
+    """Send some bytes, then break the connection."""
 
     def answer(handler: BaseHTTPRequestHandler, start: int) -> None:
         _send(handler, 206 if start else 200, len(CONTENT) - start, CONTENT[start:][:count])

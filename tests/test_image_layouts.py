@@ -1,4 +1,4 @@
-"""How folders of images may be laid out: which files count, which classes they make, and what is said of the rest."""
+"""Layouts of image folders: which files count, which classes they make, and the notes on all other files."""
 
 import unicodedata
 from collections import Counter
@@ -21,7 +21,7 @@ def write(folder: Path, *names: str) -> None:
 
 
 def listed(images: ImageSet) -> Counter[str]:
-    """How many images each class has."""
+    """The number of images of each class."""
     labels = [*images.train_labels.tolist(), *images.test_labels.tolist()]
     return Counter(images.classes[label] for label in labels)
 

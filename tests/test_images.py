@@ -1,4 +1,4 @@
-"""Packed images: what goes in comes out, whatever its kind; only what is asked for is decoded."""
+"""Packed images of any kind are read back unchanged; only requested images are decoded."""
 
 import tempfile
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from pipeline.store import artifacts
 
 
 def packed(folder: Path, images: torch.Tensor | list[Path]) -> Images:
-    """Stored as the pipeline stores them, and mapped again."""
+    """Images stored as the pipeline stores them, and mapped again."""
     count = len(images)
     file = folder / "packed.safetensors"
     artifacts.save_images(file, stored(images, arrays=are_arrays(images)), {"labels": torch.arange(count)})
@@ -177,7 +177,7 @@ def test_of_several_frames_the_first_counts(tmp_path: Path, suffix: str) -> None
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B"])
 def test_every_mode_of_eight_bits_or_sixteen_is_read(tmp_path: Path, mode: str) -> None:
-    """As a file holds it: Pillow's own TIFF, or PNG where that has no such mode."""
+    """From a file: Pillow's own TIFF, or PNG if TIFF lacks the mode."""
     grey = Image.new("L", (80, 80), 200)
     if mode.startswith("I;16"):
         image = Image.fromarray(np.full((80, 80), 200 * 256, ">u2" if mode.endswith("B") else "<u2"))

@@ -1,4 +1,4 @@
-"""A class that comes alone, first or later: learned by every classifier, and nothing is trained in vain."""
+"""A class alone in its task, first or later: every classifier learns it, and nothing is trained in vain."""
 
 from pathlib import Path
 

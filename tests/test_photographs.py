@@ -1,4 +1,4 @@
-"""Photographs: who meets them with the backbone of the glyphs is told, and the preset for them trains."""
+"""Photographs: users of the glyph backbone are warned, and the preset for photographs trains."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""predict names what the evaluation counted, picture by picture, whatever params.yaml says by then."""
+"""predict agrees with the evaluation, picture by picture, even if params.yaml has changed since."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def predicted(settings: Settings | None = None) -> torch.Tensor:
 
 
 def evaluated(correction: str | None = None) -> torch.Tensor:
-    """The evaluation's answers after the last task; with another correction than that of params.yaml."""
+    """The evaluation's answers after the last task, with a correction that differs from params.yaml."""
     params = read_params(evaluate.Params)
     if correction:
         params = params.model_copy(update={"correction": correction})
@@ -131,7 +131,7 @@ def test_a_learner_that_is_told_the_task_cannot_predict() -> None:
 
 
 def answer(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """What predict prints and what it remarks, for a test image."""
+    """The output and the notes of predict for a test image."""
     Image.fromarray(load_file(artifacts.TEST)["images"][7].numpy()).save("image.png")
     capsys.readouterr()
     predict.main([Path("image.png")])
@@ -168,7 +168,7 @@ def test_what_made_the_learner_decides(
 
 @pytest.mark.usefixtures("tiny_finished")
 def test_files_of_several_runs_are_no_learner(capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that was interrupted: its newest files lie beside the manifest of the run before."""
+    """An interrupted run leaves its newest files beside the manifest of the run before."""
     before = answer(capsys)
     set_params(PARAMS, seed=1)
     run_stage("stage_two", "t1")  # not among the files of the learner

@@ -1,4 +1,4 @@
-"""A declared grid through DVC's queue: runs what is missing, never what has finished, and names what failed."""
+"""A grid through DVC's queue: it runs what is missing, never what has finished, and names what failed."""
 
 import contextlib
 import json
@@ -113,7 +113,7 @@ def test_own_pictures_in_a_folder_of_a_larger_repository(repository: Repository)
 
 
 def test_interrupted_while_it_fills_the_queue(repository: Repository) -> None:
-    """It says what stands, the user's changes are where they were, and the same command goes on."""
+    """It reports its progress and restores the user's changes, and the same command continues it."""
     (repository.path / "grid.yaml").write_text(GRID)
     set_params(repository.path / "params.yaml", epochs=2)
     mine = repository.read("params.yaml")

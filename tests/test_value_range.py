@@ -1,4 +1,4 @@
-"""More than 8 bits: one range for a data set, whatever its images hold, and the same rule for training and predict."""
+"""More than 8 bits: one range for the whole data set, and the same rule in training and predict."""
 
 import struct
 import zlib
