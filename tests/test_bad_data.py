@@ -27,7 +27,7 @@ READ = {name for name in DATA if name.startswith(("images in", "names", "the sam
     "no image at all",
     "an empty class",
     "an image in all",
-    "an image a class",
+    "one image per class",
     "a single class",
     "classes for one task",
     "folders within folders",
@@ -81,7 +81,7 @@ def test_weights_are_read_or_their_fault_named(name: str, tmp_path: Path, monkey
     assert not Path("pwned").exists()
 
 
-LEAST = {  # images a class: features [N, D] of two tasks, labels [N]
+LEAST = {  # images per class: features [N, D] of two tasks, labels [N]
     "one image": (torch.randn(1, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0])),
     "the same image twice": (torch.ones(2, 4), torch.tensor([0, 0])),
     "the same image in two classes": (torch.ones(4, 4), torch.tensor([0, 0, 1, 1])),

@@ -141,7 +141,7 @@ FILES: dict[str, dict[str, bytes]] = {
         )
     },
 }
-EXPECTED = {  # classes, training images a class, test images a class
+EXPECTED = {  # classes, training images per class, test images per class
     "cifar100": (["apple", "baby", "crab"], [1, 1, 1], [1, 1, 1]),
     "fashion_mnist": (["T-shirt/top", "Trouser"], [1] * 10, [1] * 10),
     "svhn": (["0", "1"], [1, 1, 2, 1, 1, 1, 1, 1, 1, 1], [1, 1, 2, 1, 1, 1, 1, 1, 1, 1]),
