@@ -57,7 +57,7 @@ def read_block(name: str, record: type[AnyRecord]) -> AnyRecord:
     """The options of a part: the block of params.yaml with its name. Raises UserError as read_params does."""
     block = read_mapping(PARAMS_FILE).get(name)
     if not isinstance(block, dict):
-        raise UserError(f"{PARAMS_FILE}: {name}: expected the options of this part, `{name}: {{}}` where it has none")
+        raise UserError(f"{PARAMS_FILE}: {name}: expected the options of this part, `{name}: {{}}` if it has none")
     return _validated(record, block, name)
 
 

@@ -107,7 +107,7 @@ def named_tasks(wanted: Sequence[Sequence[str]], classes: Sequence[str]) -> list
             hint = f"did you mean {close[0]!r}?" if close else "data/raw/classes.json lists them"
             raise UserError(f"params.yaml: task_classes: the data set has no class {name!r}: {hint}")
         if name in names[:position]:
-            raise UserError(f"params.yaml: task_classes: class {name!r} comes twice: a class belongs to one task")
+            raise UserError(f"params.yaml: task_classes: class {name!r} is listed twice: a class belongs to one task")
     return [[numbers[name] for name in task] for task in wanted]
 
 

@@ -136,7 +136,7 @@ def test_the_parts_of_images_are_whole_batches_and_make_up_all(count: int, batch
     [
         ({"DEVICES": "many"}, "DEVICES='many' is not a number of devices"),
         ({"DEVICES": "0"}, "DEVICES='0' is not a number of devices"),
-        ({"DEVICES": "2", "DEVICE": "cuda:1"}, "choose GPUs by CUDA_VISIBLE_DEVICES"),
+        ({"DEVICES": "2", "DEVICE": "cuda:1"}, "unset DEVICE; CUDA_VISIBLE_DEVICES chooses"),
         ({"DEVICES": "999"}, "GPUs: set DEVICES=1"),
     ],
 )

@@ -55,7 +55,7 @@ def test_what_is_left_out_is_said_by_ending_and_count(tmp_path: Path) -> None:
     assert left_out.startswith(f"{tmp_path}: left out 6 files that Pillow does not read as images: ")
     for part in ("2 .heic", "1 .txt", "2 without ending", "1 .psd", "for HEIC, `pip install pillow-heif`"):
         assert part in left_out
-    assert "left out 1 images that lie in no class folder" in loose
+    assert "left out 1 images outside class folders" in loose
     assert "left out bird: links to nothing" in links
 
 
@@ -118,7 +118,7 @@ def test_what_stands_beside_the_splits_is_said(tmp_path: Path) -> None:
     write(tmp_path / "train", "loose.png")
     images = load_image_folder(tmp_path)
     assert listed(images) == {"cat": 4}
-    assert "left out 1 images that lie in no class folder" in images.notes[0]
+    assert "left out 1 images outside class folders" in images.notes[0]
     assert "left out raw, val: no training or test images" in images.notes[1]
 
 

@@ -70,7 +70,7 @@ def _wanted() -> int:
         raise UserError(f"DEVICES={text!r} is not a number of devices: unset it, or set it to 2 or more")
     if int(text) > 1 and os.environ.get("DEVICE") != "cpu":
         if "DEVICE" in os.environ:
-            raise UserError(f"DEVICES={text} beside DEVICE, which names one: choose GPUs by CUDA_VISIBLE_DEVICES")
+            raise UserError(f"DEVICES={text} contradicts DEVICE: unset DEVICE; CUDA_VISIBLE_DEVICES chooses among GPUs")
         if int(text) > torch.cuda.device_count():
             raise UserError(f"DEVICES={text}, but this machine has {torch.cuda.device_count()} GPUs: set DEVICES=1")
     return int(text)

@@ -95,7 +95,7 @@ def find_classes(folder: Path) -> Found:
     notes = describe_left_out(folder, [path for _, listing in listings for path in listing.left_out])
     notes += describe_depth(folder, listings)
     if beside.images:
-        notes.append(f"{folder}: left out {len(beside.images)} images that lie in no class folder")
+        notes.append(f"{folder}: left out {len(beside.images)} images outside class folders")
     if lost := [path.name for path in beside.left_out if path.is_symlink() and not path.exists()]:
         notes.append(f"{folder}: left out {', '.join(lost)}: links to nothing")
     return Found(files, notes)
