@@ -1,6 +1,6 @@
-"""Every metric of the run, from features and heads alone: no pass through the backbone.
+"""Compute every metric of the run from stored features and heads, without a pass through the backbone.
 
-What was evaluated is written down, too: a learner that predicts is the one that is reported.
+It also records what it has evaluated, so that the learner that predicts is the one in the report.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ from pipeline.tuning.bank import Bank, load_bank
 
 
 class Params(Settings):
-    """What inference depends on beside the files."""
+    """What inference depends on besides the files."""
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
@@ -58,7 +58,7 @@ def main() -> None:
     queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
 
-    features_of = {  # features of images after a step, and the head for them
+    features_of = {  # row -> name of its head, and a function (step, images) -> their features
         "c_ln": ("tuned", table.after),
         "c_ln_lda": ("tuned_lda", table.after),
         "single_stage": ("auxiliary", table.after),
@@ -80,7 +80,7 @@ def main() -> None:
             predictions = step_predictions(test, after, features_at)
         matrices[row] = accuracy_matrix(test, predictions)
 
-    # Only a table of what was chosen where there was a choice; keys say something only where they choose.
+    # Selection is reported only if there was a choice, and keys only if they made it.
     selection = selection_matrix(test, table.selected[-1]) if method.chooses and test.num_tasks > 1 else None
     counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
     values = accuracies(matrices, selection) | {
@@ -110,9 +110,9 @@ def main() -> None:
 
 
 def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tensor], last: str) -> dict[str, float]:
-    """Passes per image, for the whole accuracy matrix and at inference, and the operations of the latter.
+    """Passes per image for the whole accuracy matrix and at inference, and the operations at inference.
 
-    rematched: what re-matching took, if the correction asks for it; last: the name of the last task.
+    rematched: the passes that re-matching took, empty without it; last: the name of the last task.
     """
     images, passes = table.selected.shape[1], method.passes(len(table.selected))
     whole_matrix = passes.query + (int(table.tuned_passes.sum()) / images if passes.tuned else 0)
@@ -130,7 +130,7 @@ def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tens
 
 
 def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: str) -> int:
-    """Bytes of all that the learner keeps after its last task: what is tuned, the classifier, what selects."""
+    """Bytes that the learner keeps after its last task: tuned parameters, classifier and selector."""
     kept = {name: rows[-1:] for name, rows in bank.tensors.items()} if method.selection.one_model else bank.tensors
     stored = size(kept) + size(part(heads, "tuned.state."))
     if method.judges_outputs:
@@ -139,7 +139,7 @@ def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: st
 
 
 def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None) -> dict[str, float]:
-    """What the accuracy matrices come to, without what means nothing: one task is neither forgotten nor chosen."""
+    """Summary metrics of the accuracy matrices. A single task has neither forgetting nor selection accuracy."""
     c_ln = matrices["c_ln"]
     values = {
         "average_accuracy": metrics.average_accuracy(c_ln),
@@ -154,7 +154,7 @@ def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None) -> dict
 
 
 def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head], table: FeatureTable) -> Tensor:
-    """What C-LN says after every step [T, M], after second thoughts if these are wanted."""
+    """C-LN's predictions after every step [T, M], with the correction that params.yaml asks for."""
     class_tasks = class_tasks_of(test.seen_classes)
     after = [
         retained(head, table.after(step, test.images_until(step)), class_tasks[: len(head.bias)], params, step)
@@ -168,12 +168,12 @@ def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head]
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes that a learner keeps for these tensors."""
+    """Bytes of these tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def triangle(matrix: Matrix) -> list[list[float]]:
-    """The rows of an accuracy matrix up to the diagonal, as JSON has no NaN."""
+    """The rows of an accuracy matrix up to the diagonal, since JSON has no NaN."""
     return [[round(value, 6) for value in row[: step + 1].tolist()] for step, row in enumerate(matrix)]
 
 
@@ -189,7 +189,7 @@ def save_plots(matrices: Mapping[str, Matrix], test: EvaluationSet, selection: T
     ]
     artifacts.save_csv(artifacts.ACCURACY_OVER_TASKS, ("tasks_learned", "method", "accuracy"), points)
     images = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
-    # DVC fails to draw a table without rows, so where nothing is selected this one says so.
+    # DVC cannot draw a table without rows. Without selection, the rows say "none".
     chosen: list[tuple[int, int | str, int, float]] = [(own, "none", count, 1.0) for own, count in enumerate(images, 1)]
     if selection is not None:
         chosen = [

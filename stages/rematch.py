@@ -1,4 +1,4 @@
-"""Predictions re-matched with the LayerNorms of the predicted class's task; none unless the correction asks for it."""
+"""Re-match predictions under the LayerNorms of the predicted class's task. Writes nothing for other corrections."""
 
 import torch
 
@@ -20,7 +20,7 @@ from pipeline.tuning.bank import load_bank
 
 
 class Params(Record):
-    """Whether and how long to re-match, and under what the features were made."""
+    """Whether and how often to re-match, and how the features were computed."""
 
     num_tasks: Count
     image_size: ImageSize

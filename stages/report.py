@@ -1,4 +1,4 @@
-"""Render the report and its figures from what evaluate wrote."""
+"""Render the report and its figures from the results of evaluate."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from pipeline.tuning.kind import find_kind
 
 
 class Params(Record):
-    """What the report says about the run; checked where it is used."""
+    """The parameters that the report mentions. The stages that use them have checked them."""
 
     dataset: str
     classes_per_task: int

@@ -85,7 +85,7 @@ def test_rows_of_earlier_tasks_are_never_touched() -> None:
 
 
 def two_tasks() -> list[TaskFeatures]:
-    """Two classes each; the second task's features lie where LayerNorms have moved by a rotation of all old ones."""
+    """Two tasks of two classes. Before the second, the LayerNorms move all old features by a rotation."""
     parts = []
     for first in (0, 2):
         rows = (first == LABELS) | (first + 1 == LABELS)
@@ -127,7 +127,7 @@ def test_closed_forms_do_not_depend_on_the_order_of_the_tasks(name: str) -> None
 
 
 def test_carried_gaussians_need_one_model_for_all() -> None:
-    with pytest.raises(UserError, match="carried_gaussians needs one model for all: set selection: average"):
+    with pytest.raises(UserError, match="carried_gaussians needs one model for all tasks: set selection: average"):
         find_classifier("carried_gaussians").learn({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
 
 

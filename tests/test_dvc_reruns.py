@@ -1,4 +1,4 @@
-"""What the real `dvc` runs again after a change, and what it leaves."""
+"""Which stages the real `dvc` runs again after a change, and which it skips."""
 
 import re
 from pathlib import Path

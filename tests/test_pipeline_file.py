@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: every parameter that is read is listed, every module that is imported known."""
+"""dvc.yaml against the code: it lists every parameter that is read, and every imported module is known."""
 
 import importlib
 import re
@@ -112,7 +112,7 @@ def test_params_file_and_pipeline_name_the_same_parameters() -> None:
 
 
 def test_params_are_read_in_one_place() -> None:
-    """No other module that a stage imports opens params.yaml, so the record of a stage is all it can see."""
+    """No other module that a stage imports opens params.yaml, so a stage sees only the fields of its record."""
     sources = modules_after({file for file in SOURCES if file.parts[0] == "stages"})
     opening = {path for path in sources if re.search(r"PARAMS_FILE|open\(.params", (ROOT / path).read_text())}
     assert opening == {Path("pipeline/params.py")}

@@ -1,4 +1,4 @@
-"""predict names what the evaluation counted, picture by picture, whatever params.yaml says by then."""
+"""predict agrees with the evaluation, picture by picture, even if params.yaml has changed since."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def predicted(settings: Settings | None = None) -> torch.Tensor:
 
 
 def evaluated(correction: str | None = None) -> torch.Tensor:
-    """The evaluation's answers after the last task; with another correction than that of params.yaml."""
+    """The evaluation's answers after the last task, with a correction that differs from params.yaml."""
     params = read_params(evaluate.Params)
     if correction:
         params = params.model_copy(update={"correction": correction})
@@ -126,11 +126,11 @@ def test_a_learner_that_is_told_the_task_cannot_predict() -> None:
     set_params(PARAMS, selection="oracle")
     run_of_tasks("features", "stage_two")
     run_stage("evaluate")
-    assert "made with selection: oracle, which needs the task of an image" in refusal(predicted)
+    assert "made with selection: oracle, which needs the true task of an image" in refusal(predicted)
 
 
 def answer(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """What predict prints and what it remarks, for a test image."""
+    """The output and the notes of predict for a test image."""
     Image.fromarray(load_file(artifacts.TEST)["images"][7].numpy()).save("image.png")
     capsys.readouterr()
     predict.main([Path("image.png")])
@@ -167,7 +167,7 @@ def test_what_made_the_learner_decides(
 
 @pytest.mark.usefixtures("tiny_finished")
 def test_files_of_several_runs_are_no_learner(capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that was interrupted: its newest files lie beside the manifest of the run before."""
+    """An interrupted run leaves its newest files beside the manifest of the run before."""
     before = answer(capsys)
     set_params(PARAMS, seed=1)
     run_stage("stage_two", "t1")  # not among the files of the learner
@@ -184,7 +184,7 @@ def test_files_of_several_runs_are_no_learner(capsys: pytest.CaptureFixture[str]
             run_stage(stage, "t3")
             set_params(PARAMS, image_size=16)
         refused = refusal(predicted)
-        assert f"{file} is of another run than artifacts/learner.json: `dvc repro` first" in refused, stage
+        assert f"{file} is from another run than artifacts/learner.json: run `dvc repro` or" in refused, stage
         for path, content in kept.items():
             path.write_bytes(content)
     assert answer(capsys)[0] == before[0]
@@ -210,13 +210,13 @@ def test_one_more_task_is_predicted_once_it_is_learned(capsys: pytest.CaptureFix
 def test_a_learner_that_is_missing_in_part_or_of_another_version_is_one_line() -> None:
     artifacts.heads_file("t3").rename("elsewhere")
     assert refusal(predicted) == (
-        "artifacts/heads/t3.safetensors is missing: `dvc repro` makes it, or `dvc checkout` brings it back; "
-        "where neither does, `python -m pipeline doctor --repair`, then `dvc repro`"
+        "artifacts/heads/t3.safetensors is missing: `dvc repro` makes it, or `dvc checkout` restores it; "
+        "if neither does, `python -m pipeline doctor --repair`, then `dvc repro`"
     )
     Path("elsewhere").rename(artifacts.heads_file("t3"))
     manifest = artifacts.load_json(artifacts.LEARNER)
     del manifest["settings"]["selector"]
     artifacts.save_json(artifacts.LEARNER, manifest)
-    assert refusal(predicted) == "artifacts/learner.json is of another version of this project: `dvc repro` first"
+    assert refusal(predicted) == "artifacts/learner.json is from another version of this project: `dvc repro` first"
     artifacts.LEARNER.unlink()
     assert refusal(predicted).startswith("artifacts/learner.json is missing: `dvc repro` makes it")

@@ -143,7 +143,7 @@ def test_the_row_of_the_discriminant_is_that_of_the_discriminant_as_classifier(c
 @pytest.mark.usefixtures("tiny_repository")
 @pytest.mark.parametrize("changes", [{}, {"order": "joint", "selection": "latest"}])
 def test_the_discriminants_are_those_of_scikit_learn_on_all_classes(changes: dict[str, object]) -> None:
-    """On all training images at once, though each task adds only its statistics."""
+    """scikit-learn sees all training images at once; here each task only adds its statistics."""
     run_variant(**changes)
     matrices = artifacts.load_json(artifacts.EVALUATION)["matrices"]
     names = ["t3"] if changes else ["t1", "t2", "t3"]
@@ -196,7 +196,7 @@ def test_full_tuning_changes_every_parameter_and_keeps_one_model() -> None:
 
 @pytest.mark.usefixtures("tiny_repository")
 def test_every_task_may_start_from_the_pretrained_layernorms() -> None:
-    """Then a task does not depend on what earlier tasks learned, but for the random numbers of its own."""
+    """A task then does not depend on what earlier tasks learned, only on its own random numbers."""
     run_variant(tuning_init="pretrained")
     before = load_file(artifacts.bank_file("t3"))
     set_params(Path("params.yaml"), lr=0.05)
@@ -295,7 +295,7 @@ def test_a_correction_changes_the_row_of_c_ln_only_and_is_named(correction: str)
         ({"order": "joint"}, "order: joint leaves one model for all tasks: set selection: latest"),
         ({"tuning": "layerwise", "selection": "oracle"}, "tuning: layerwise selects by itself: set selection: query"),
         ({"correction": "rematch", "tuning": "none"}, "correction: rematch needs tensors of each task"),
-        ({"classifier": "carried_gaussians"}, "this classifier needs one model for all: set selection: average"),
+        ({"classifier": "carried_gaussians"}, "this classifier needs one model for all tasks: set selection: average"),
         ({"selection": "nearest"}, "selection: input should be 'query', 'oracle', 'latest' or 'average'"),
         ({"tuning": "layerwise", "layerwise.attention": 1}, "layerwise.attention: input should be a valid boolean"),
         ({"tuning": "layer_norm"}, "tuning 'layer_norm' is unknown: did you mean layernorm?"),

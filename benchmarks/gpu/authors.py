@@ -37,7 +37,7 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
 
 
 def variants(plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Ours; and for GPUs, on which small steps wait for their launches, fewer epochs in batches as large as theirs."""
+    """Our variants; for GPUs, where kernel launches limit small steps, also fewer epochs in batches of their size."""
     ours = our_variants(plain)
     one = ours["ours, 1 epoch, presets/best_domains"]
     size, rate = plain["batch_size"], 2 * plain["lr"]
@@ -49,7 +49,7 @@ def variants(plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def ratios(benchmark: Benchmark, folder: Path, seeds: Sequence[int]) -> Iterator[Row]:
-    """Over the seeds, as soon as one is done."""
+    """Rows over the seeds so far, after each seed."""
     plain = plain_params(benchmark.params)
     ours = variants(plain)
     plain_project.make(folder, benchmark.num_tasks, **plain)

@@ -1,11 +1,11 @@
-"""Everything that only a GPU can show, in one command.
+"""Measures everything that only a GPU can show, in one command.
 
     python -m benchmarks.gpu OUT_FOLDER [--images FOLDER --weights FILE] [--minutes 8] [--part NAME] [--device cpu]
 
-It needs no network and no DVC: stages run in their order as plain processes. The most telling part comes first, and
-OUT_FOLDER/gpu.json and gpu.md are replaced after every row, so that a run which is cut off keeps what it had. A part
-may take its share of the minutes that are left, and what it does not take is left to those behind it; where time is
-over, the rest is skipped with a word. With `--device cpu`, everything runs in miniature: that is the test of the check.
+It needs no network and no DVC: stages run in order as plain processes. The most important part comes first, and
+OUT_FOLDER/gpu.json and gpu.md are replaced after every row, so a run that is cut off keeps its results so far. A part
+may take its share of the remaining minutes, and leaves the rest to later parts. When time is over, the remaining parts
+are marked as skipped. With `--device cpu` everything runs in miniature; this is the test of the check.
 """
 
 import time
@@ -26,7 +26,7 @@ from pipeline.runtime.command import run_app
 
 TITLES = {module.__name__.rpartition(".")[2]: module.TITLE for module in (card, vit, authors, accuracy, repeat, inputs)}
 SHARES = {"card": 0.2, "vit": 0.4, "authors": 0.3, "accuracy": 0.6, "repeat": 0.6, "inputs": 1.0}
-_OVERTIME = 0.5  # share of what is left then, which a measurement may take that was begun in time
+_OVERTIME = 0.5  # share of the remaining time that a measurement begun in time may still take
 
 
 def main(
@@ -39,7 +39,7 @@ def main(
     ] = None,
     device: Annotated[str, typer.Option(help="cuda, or cpu: every part in miniature.")] = "cuda",
 ) -> None:
-    """Measure what only a GPU can show, the most telling first."""
+    """Measure what only a GPU can show, the most important part first."""
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
     if unknown := set(part or ()) - TITLES.keys():
@@ -62,7 +62,7 @@ def main(
 
 
 def make_setup(device: str, images: Path | None, weights: Path | None) -> Setup:
-    """Raises UserError for a device or files that are not there."""
+    """The setup for these arguments. Raises UserError for a missing device or missing files."""
     if device not in ("cuda", "cpu"):
         raise UserError(f"--device {device!r} is unknown: choose cuda or cpu")
     if (images is None) != (weights is None):
@@ -73,7 +73,7 @@ def make_setup(device: str, images: Path | None, weights: Path | None) -> Setup:
         raise UserError(f"--weights {weights} is no file: expected weights of timm's vit_tiny_patch16_224")
     images, weights = (images.resolve(), weights.resolve()) if images and weights else (None, None)
     setup = Setup(device, images, weights, "fork", tuple(missing(OPTIONAL)))
-    if reason := why_not(setup):  # a library that looks for GPUs when it is imported spoils them for a fork
+    if reason := why_not(setup):  # libraries that look for GPUs on import make them unusable in a fork
         setup = replace(setup, start_method="spawn")
         if why_not(setup):
             raise UserError(f"no GPU can be used ({reason}): --device cpu runs every part in miniature")
@@ -81,7 +81,7 @@ def make_setup(device: str, images: Path | None, weights: Path | None) -> Setup:
 
 
 def measure(part: Part, setup: Setup, report: Report, end: float, console: Console) -> None:
-    """Run a part in its share of what is left, and write the report after every row."""
+    """Run a part within its share of the remaining time, and write the report after every row."""
     begun = time.monotonic()
     if begun >= end:
         part.state = "skipped: the minutes were over"
@@ -103,7 +103,7 @@ def measure(part: Part, setup: Setup, report: Report, end: float, console: Conso
 
 
 def run() -> None:
-    """The command; what a user did wrong is one line."""
+    """Run the command. A user's mistake is one line."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     run_app(app)

@@ -1,4 +1,4 @@
-"""A finished learner: encoder, classifier, correction. Enough to predict."""
+"""A finished learner: the encoder, classifier and correction with which to predict."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,12 +30,11 @@ from pipeline.tuning.bank import load_bank
 
 
 class Prediction(NamedTuple):
-    """What a learner says of some images, corrections included."""
+    """A learner's answer for some images, after the correction."""
 
-    tasks: (
-        Tensor  # [B] zero-based task under whose tensors the features were made; where the model chooses: by most of it
-    )
-    logits: Tensor  # [B, C] over all classes, -inf for those that a correction rules out; the highest is the answer
+    # [B] zero-based task whose tensors made the features; if the layers choose, the task that most of them chose
+    tasks: Tensor
+    logits: Tensor  # [B, C] over all classes, -inf for classes that a correction rules out; the highest is the answer
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Learner:
     progress: Progress
 
     def predict(self, images: Images) -> Prediction:
-        """The passes that the selection takes, the classifier, and the correction, for B images."""
+        """Predict the classes of B images: passes of the backbone, then the classifier, then the correction."""
         features, tasks = self.encoder.encode(images)
         if self.settings.correction == "rematch":
             encoder = self.encoder
@@ -65,14 +64,14 @@ class Learner:
 
 
 def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
-    """The learner after the last task, from its files. class_counts: of each task.
+    """The learner after the last task, from its files. class_counts: classes per task.
 
-    Raises UserError where it was made to be told the task of an image.
+    Raises UserError if the learner needs the true task of an image.
     """
     selection = SELECTIONS[settings.selection]
     if not selection.is_real:
         raise UserError(
-            f"the learner was made with selection: {settings.selection}, which needs the task of an image: "
+            f"the learner was made with selection: {settings.selection}, which needs the true task of an image: "
             "set selection: query in params.yaml, then `dvc repro`"
         )
     last = task_name(settings.num_tasks - 1)
@@ -91,7 +90,7 @@ def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
 
 
 def final_head(settings: Settings, class_tasks: Tensor) -> Head:
-    """The head over all classes [C]; with arc_retention as it is after the test images of the evaluation."""
+    """The head over all classes [C]. With arc_retention, the evaluation's test images have moved it."""
     last = task_name(settings.num_tasks - 1)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     head = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))[-1]

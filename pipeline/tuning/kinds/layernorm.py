@@ -7,7 +7,7 @@ from pipeline.tuning.norms import NormOptions, norm_parameters
 
 
 def start(backbone: Backbone, options: NormOptions, previous: Tuned, images: Images) -> Tuned:
-    """[D] each: those of the task before, or the pretrained ones."""
+    """The LayerNorms of the task before, or the pretrained ones, [D] each."""
     del images
     return previous or backbone.pretrained(norm_parameters(backbone.model, options))
 

@@ -1,4 +1,4 @@
-"""`tuning: none`: nothing. The feature of an image is the frozen backbone's output."""
+"""`tuning: none`: nothing is tuned. The feature of an image is the frozen backbone's output."""
 
 from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
@@ -6,7 +6,7 @@ from pipeline.tuning.kind import Kind, NoOptions
 
 
 def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images) -> Tuned:
-    """No tensor."""
+    """No tensors."""
     del backbone, options, previous, images
     return {}
 
