@@ -1,4 +1,4 @@
-# What people type. Python 3.11.4 or later, git and make are all that must be there before.
+# The commands that people type. Only Python 3.11.4 or later, git and make must be installed before.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -23,17 +23,17 @@ check: $(VENV)/installed-dev  ## style, types, layers: warnings are errors
 	mypy
 	lint-imports --no-logo
 
-bench: $(VENV)/installed-dev  ## measure speed: against bare loops and the authors' schedule, and what a user waits for
+bench: $(VENV)/installed-dev  ## measure speed: against bare loops and the authors' schedule, and how long users wait
 	python -m benchmarks.speed
 	python -m benchmarks.speed.profile_step
 	python -m benchmarks.speed.switching
 	python -m benchmarks.speed.times
 
-audit:  ## look up known vulnerabilities of the pinned packages on PyPI, but one that docs/decisions.md weighs
+audit:  ## look up known vulnerabilities of the pinned packages on PyPI, except one discussed in docs/decisions.md
 	@test -x .scratch/audit/bin/pip-audit || { $(PYTHON) -m venv .scratch/audit && .scratch/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; }
 	.scratch/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt --ignore-vuln CVE-2025-69872
 
-faults: $(VENV)/installed-dev  ## hours: bad input, damage, full disks, kills, other machines' habits, fifty tasks
+faults: $(VENV)/installed-dev  ## fault-injection tests (takes hours): bad input, damage, full disks, kills, other machines, fifty tasks
 	python -m benchmarks.faults.bad_input
 	python -m benchmarks.faults.corruption
 	python -m benchmarks.faults.environment
@@ -47,7 +47,7 @@ format: $(VENV)/installed-dev  ## rewrite the code in the common style
 
 install: $(VENV)/installed  ## only make .venv with the pinned dependencies
 
-# By the names that stages give, never a folder with all that is in it: somebody's images or weights may lie there, too.
+# Files are removed by the names that stages give them, never whole folders: a user's images or weights may lie there, too.
 OUTPUTS := data/raw/classes.json data/raw/train.safetensors data/raw/test.safetensors data/train/t[1-9]*.safetensors \
 	data/backbone.safetensors data/tasks.json data/image_counts.json data/test.safetensors artifacts/code/*.json \
 	artifacts/method.json artifacts/backbone.json artifacts/learner.json artifacts/evaluation.json artifacts/keys.safetensors artifacts/rematch.safetensors \
@@ -56,7 +56,7 @@ OUTPUTS := data/raw/classes.json data/raw/train.safetensors data/raw/test.safete
 FOLDERS := data/raw data/train data artifacts/queries/train \
 	$(foreach folder,code queries banks auxiliary_heads features heads selectors,artifacts/$(folder)) artifacts
 
-clean:  ## remove what the pipeline made; DVC's cache stays, so dvc repro brings it back
+clean:  ## remove the pipeline's outputs; DVC's cache stays, so dvc repro restores them
 	@rm -f $(OUTPUTS)
 	@rmdir $(FOLDERS) 2>/dev/null || true
 

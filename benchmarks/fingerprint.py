@@ -1,9 +1,9 @@
-"""What the pipeline computes, as digests of values: python -m benchmarks.fingerprint FILE [--against FILE].
+"""Digests of all values that the pipeline computes: python -m benchmarks.fingerprint FILE [--against FILE].
 
 A refactor must not change a number. This runs every variant, selector and classifier on a tiny ViT and a tiny data set,
 and writes one SHA-256 per variant and group of results. Values are hashed, not files: names of files, their metadata
-and the order of tensors in them may change. `--against` compares with an earlier FILE and exits with 1 where a value
-differs. The digests hold for one machine and one version of torch.
+and the order of tensors in them may change. `--against` compares with an earlier FILE and exits with 1 if a value
+differs. The digests are valid for one machine and one version of torch.
 """
 
 import contextlib
@@ -89,7 +89,7 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 
 def digest_of(parts: Iterable[bytes]) -> str:
-    """SHA-256 of some digests, whatever their order; 16 digits tell a few thousand values apart."""
+    """SHA-256 of some digests in any order. 16 digits suffice to tell a few thousand values apart."""
     return hashlib.sha256(b"".join(sorted(parts))).hexdigest()[:16]
 
 
@@ -129,7 +129,7 @@ def run_variant(changes: Mapping[str, object]) -> dict[str, str]:
 
 
 def differences(before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
-    """Variant and group of each value that is not as it was, or that only one side has."""
+    """Variant and group of each value that has changed or that only one side has."""
     return [
         (variant, group)
         for variant in sorted(before.keys() | now.keys())

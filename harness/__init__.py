@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: tiny models, repositories to run in, faults to inject."""
+"""Code shared by tests and benchmarks: tiny models, repositories to run in, faults to inject."""

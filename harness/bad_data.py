@@ -1,6 +1,6 @@
-"""Data sets that are broken, hostile or merely odd: folders of images.
+"""Folders of images that are broken, hostile or merely odd.
 
-Each writes a folder `images` beside params.yaml, and returns the parameters that it wants.
+Each case writes a folder `images` next to params.yaml, and returns the parameters that it needs.
 """
 
 import io
@@ -36,7 +36,7 @@ def picture(value: int = 0, *, suffix: str = "png", size: tuple[int, int] = (8, 
 
 
 def write_classes(folder: Path, *, count: int = 3, classes: tuple[str, ...] = CLASSES) -> None:
-    """A good data set: CLASS/*.png, so many images each."""
+    """Write a good data set: CLASS/*.png, with `count` images per class."""
     for number, name in enumerate(classes):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -85,7 +85,7 @@ def _all_images(folder: Path, content: bytes, name: str = "{}.png", **changes: o
 
 
 def claims(suffix: str, side: int = 100_000) -> bytes:
-    """The header of an image of that many pixels a side, with next to nothing behind it."""
+    """The header of an image with that many pixels per side, followed by almost nothing."""
     if suffix == "png":
         header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
         rest = b"IDAT" + zlib.compress(bytes(1000))
@@ -117,12 +117,12 @@ LAYOUTS: dict[str, Write] = {
     "no image at all": lambda folder: _counts(folder, 0, 0, 0, 0),
     "an empty class": lambda folder: _counts(folder, 3, 3, 0, 3),
     "an image in all": lambda folder: _counts(folder, 1, 0, 0, 0),
-    "an image a class": lambda folder: _counts(folder, 1, 1, 1, 1),
-    "two images a class": lambda folder: _counts(folder, 2, 2, 2, 2),
-    "two images a class, half for validation": lambda folder: _counts(folder, 2, 2, 2, 2, evaluate_on="validation"),
-    "two images a class, mixtures": lambda folder: _counts(folder, 2, 2, selector="gmm", classes_per_task=1),
-    "two images a class, categories": lambda folder: _counts(folder, 2, 2, selector="fuzzy_art", classes_per_task=1),
-    "two images a class, discriminant": lambda folder: _counts(folder, 2, 2, classifier="lda", classes_per_task=1),
+    "one image per class": lambda folder: _counts(folder, 1, 1, 1, 1),
+    "two images per class": lambda folder: _counts(folder, 2, 2, 2, 2),
+    "two images per class, half for validation": lambda folder: _counts(folder, 2, 2, 2, 2, evaluate_on="validation"),
+    "two images per class, mixtures": lambda folder: _counts(folder, 2, 2, selector="gmm", classes_per_task=1),
+    "two images per class, categories": lambda folder: _counts(folder, 2, 2, selector="fuzzy_art", classes_per_task=1),
+    "two images per class, discriminant": lambda folder: _counts(folder, 2, 2, classifier="lda", classes_per_task=1),
     "a single class": lambda folder: _counts(folder, 5),
     "classes for one task": lambda folder: _counts(folder, 3, 3),
     "a class of many images": lambda folder: _counts(folder, 60, 2, 2, 2),
@@ -190,5 +190,5 @@ def _text_bomb() -> bytes:
 
 
 def data_sets() -> dict[str, Write]:
-    """All of them, by name."""
+    """All cases, by name."""
     return {**LAYOUTS, **dict(_contents())}

@@ -1,4 +1,4 @@
-"""params.yaml as nobody should write it: wrong types, absurd numbers, contradictions, tags, damaged bytes."""
+"""Bad params.yaml files: wrong types, absurd numbers, contradictions, tags, damaged bytes."""
 
 import io
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from pipeline.parts import names
 
-# Values that are right each for itself: together they may contradict one another, or fail in a later stage.
+# Values that are valid on their own. Together they may contradict each other, or fail in a later stage.
 RIGHT: dict[str, list[object]] = {
     "classes_per_task": [1, 2],
     "task_classes": [[], [["class 0"], ["class 1", "class 2"]], [["class 0", "class 3"]]],
@@ -56,7 +56,7 @@ RIGHT: dict[str, list[object]] = {
     "rematch_rounds": [1, 3],
 }
 
-# Values that are wrong, most of them by a little.
+# Invalid values, most of them only slightly wrong.
 WRONG: dict[str, list[object]] = {
     "dataset": ["glyps", "../images", ""],
     "data_dir": ["nowhere", "/dev/null", "params.yaml", "a\0b", "\n"],
@@ -126,7 +126,7 @@ WRONG: dict[str, list[object]] = {
     ],
 }
 
-# Pieces of YAML that a loader may trip over, run, or follow for ever.
+# Pieces of YAML on which a loader may crash, run code or loop for ever.
 PIECES = [
     b"seed: !!python/object/apply:os.system ['touch pwned']\n",
     b"lr: !!python/name:os.system\n",
@@ -176,19 +176,19 @@ def _of(table: Mapping[str, list[object]]) -> st.SearchStrategy[tuple[str, objec
 
 
 def right() -> st.SearchStrategy[dict[str, object]]:
-    """Values for some parameters, each of which is right for itself."""
+    """Values for some parameters, each valid on its own."""
     return st.lists(_of(RIGHT), min_size=1, max_size=12).map(dict)
 
 
 def wrong() -> st.SearchStrategy[dict[str, object]]:
-    """The same, and one that is wrong: a name nobody knows, or any value at all."""
+    """The same, with one more that is wrong: an unknown name, or any value at all."""
     anything = st.tuples(st.sampled_from([*RIGHT, "tasks", "dataset", "data_dir", "backbone"]), _ANYTHING)
     stranger = st.tuples(st.text(max_size=10), _ANYTHING)
     return st.builds(lambda good, bad: {**good, bad[0]: bad[1]}, right(), _of(WRONG) | _of(WRONG) | anything | stranger)
 
 
 def files(base: Mapping[str, object]) -> st.SearchStrategy[bytes]:
-    """Whole params.yaml files: `base` with other values, right or wrong; or damaged as text."""
+    """Whole params.yaml files: `base` with other values, valid or not; or with damaged text."""
     whole = written(base)
 
     def rewritten(new: dict[str, object]) -> bytes:

@@ -1,4 +1,4 @@
-"""Files of weights that are broken, hostile, of another model, or merely odd, beside a good data set."""
+"""Weight files that are broken, hostile, from another model, or merely odd, with a good data set."""
 
 import io
 import os
@@ -52,10 +52,10 @@ def _tied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Code:
-    """Leaves a file behind when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        """What to call."""
+        """The function to call, and its arguments."""
         return os.mkdir, ("pwned",)
 
 

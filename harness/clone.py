@@ -1,4 +1,4 @@
-"""The ordinary pipeline in a clone of the last commit, which stays in `.scratch/` with what DVC caches there."""
+"""Runs the ordinary pipeline in a clone of the last commit. The clone and its DVC cache stay in `.scratch/`."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def clone(name: str) -> Path:
-    """The last commit, in a folder that stays."""
+    """A clone of the last commit, in a folder that is kept."""
     folder = ROOT / ".scratch" / name
     if folder.exists():
         run(["git", "fetch", "-q"], folder)
@@ -22,14 +22,14 @@ def clone(name: str) -> Path:
 
 
 def run(command: list[str], folder: Path) -> None:
-    """Run to the end, its output shown; a failure ends the benchmark."""
+    """Run a command and show its output. A failure ends the benchmark."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, check=False).returncode:
         raise SystemExit(f"{' '.join(command)} failed")
 
 
 def run_dvc(folder: Path, *arguments: str) -> None:
-    """A DVC command in the clone."""
+    """Run a DVC command in the clone."""
     run([sys.executable, "-m", "pipeline.dvc", *arguments], folder)
 
 

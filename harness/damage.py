@@ -1,4 +1,4 @@
-"""Damage to files, and what comes of it where a stage reads them; for tests and for benchmarks.faults.corruption."""
+"""Damages files, and judges what happens when a stage reads them; for tests and benchmarks.faults.corruption."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +13,14 @@ _BLOCK = 4096
 
 
 class Damage(NamedTuple):
-    """One of KINDS at a place, from 0 to 1, of a file."""
+    """A damage of one of KINDS, at a position from 0 to 1 in a file."""
 
     kind: str
     place: float
     bit: int = 0
 
     def of(self, content: bytes) -> bytes:
-        """What it makes of a file's content."""
+        """The damaged content of a file."""
         damaged = bytearray(content)
         at = min(int(self.place * len(content)), len(content) - 1)
         if self.kind == "flip":
@@ -43,14 +43,14 @@ class Reader(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As DVC calls it."""
+        """DVC's name for it."""
         return "@".join((self.stage, *self.arguments))
 
 
 def readers() -> dict[Path, list[Reader]]:
-    """Every file that a stage of the repository in the working folder reads and another has made.
+    """Every file that one stage of the repository in the working folder writes and others read.
 
-    But for the digests of its code, which it compares with what it has imported, if it is DVC that runs it.
+    Digests of code are left out: a stage compares them with the code it has imported, but only if DVC runs it.
     """
     found: dict[Path, list[Reader]] = {}
     given = params.read_mapping(params.PARAMS_FILE)
@@ -74,12 +74,12 @@ def _instances(spec: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[tu
 
 
 def outcome(file: Path, run: Callable[[], object], digests: Callable[[], Mapping[str, str]]) -> str:
-    """What comes of running a stage that reads a damaged file; digests: of everything but this file."""
+    """The outcome of running a stage that reads a damaged file. digests: those of everything but this file."""
     before = digests()
     try:
         run()
     except UserError as error:
         return NAMED if str(file) in str(error) and "\n" not in str(error) else f"{TRACEBACK}: {error}"
-    except Exception as error:  # what a user must never see, whatever it is
+    except Exception as error:  # a user must never see any of these
         return f"{TRACEBACK}: {type(error).__name__}: {error}"
     return HARMLESS if digests() == before else WRONG

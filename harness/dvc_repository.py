@@ -29,7 +29,7 @@ class Repository:
     env: dict[str, str]
 
     def run(self, *command: str, fails: bool = False, cwd: str = ".") -> str:
-        """Output of a command, both streams; its exit code must be as expected."""
+        """Run a command and return the output of both streams. The exit code must be as expected."""
         done = subprocess.run(
             command,
             cwd=self.path / cwd,
@@ -80,19 +80,19 @@ def ran(output: str) -> list[str]:
 
 
 def cached(output: str) -> list[str]:
-    """Stages whose result DVC took from its cache."""
+    """Stages whose results DVC took from its cache."""
     return re.findall(r"Stage '([^']+)' is cached", output)
 
 
 def per_task(*names: str, tasks: int = 2) -> list[str]:
-    """Names of stages of every task, as DVC writes them."""
+    """Names of the stages of every task, as DVC writes them."""
     return [f"{name}@t{task}" for name in names for task in range(1, tasks + 1)]
 
 
 @contextmanager
 def stage_environment() -> Iterator[dict[str, str]]:
-    """Variables under which `python -m stages.X` goes to a stage server, and git knows its user."""
-    one_thread = {"OMP_NUM_THREADS": "1"}  # two test workers on two cores; read once, where torch is imported
+    """Environment variables that send `python -m stages.X` to a stage server and give git a user."""
+    one_thread = {"OMP_NUM_THREADS": "1"}  # two test workers on two cores; torch reads it once, when it is imported
     server = stage_server.start(os.environ | one_thread)
     try:
         inherited = {name: value for name, value in server.environment.items() if not name.startswith(("DVC_", "GIT_"))}
@@ -106,7 +106,7 @@ def stage_environment() -> Iterator[dict[str, str]]:
 
 
 def make_repository(path: Path, env: dict[str, str]) -> Repository:
-    """The project as it stands in the working tree, made smaller, with two tasks, not yet run."""
+    """A smaller copy of the project's working tree, with two tasks, in which nothing has run yet."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True, check=True
     )

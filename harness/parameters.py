@@ -1,4 +1,4 @@
-"""Parameters for tests, whatever an experiment has left in the working tree's params.yaml."""
+"""Parameters for tests that do not depend on what an experiment has left in the working tree's params.yaml."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ PLAIN: dict[str, object] = {
 
 
 def set_params(path: Path, **changes: object) -> None:
-    """Change a params.yaml; comments stay. `layernorm.norms` is one option of a block."""
+    """Change a params.yaml, but keep its comments. `layernorm.norms` means one option of a block."""
     yaml = YAML()
     yaml.width = 120
     params = yaml.load(path)

@@ -1,4 +1,4 @@
-"""A folder in which stages run without DVC and without git: all that they read beside their own code."""
+"""A folder in which stages run without DVC and git: it has everything that they read besides their own code."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,10 @@ from pipeline.tasks import chain
 
 
 def make(folder: Path, num_tasks: int, **changes: Any) -> None:  # noqa: ANN401  (values of params.yaml)
-    """The project's parameters, with changes, for a chain of tasks, and its embedded backbones.
+    """Write the project's parameters, with changes, for a chain of tasks, and its embedded backbones.
 
-    In this folder, `run_stages` of harness.stage_order runs stages in this process; with the repository on the
-    PYTHONPATH, `python -m stages.NAME [TASK]` runs one in its own.
+    In this folder, `run_stages` of harness.stage_order runs stages in this process. With the repository on the
+    PYTHONPATH, `python -m stages.NAME [TASK]` runs a stage in a process of its own.
     """
     for path in (Path("params.yaml"), Path("dvc.yaml"), *(file.path for file in EMBEDDED.values())):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,24 +1,24 @@
-"""The stages in an order in which they can be called one after another, without DVC."""
+"""Runs stages one after another in a valid order, without DVC."""
 
 import importlib
 from collections.abc import Collection
 
 from pipeline.tasks import chain
 
-Call = tuple[str, ...]  # a stage, and the task where it has one
+Call = tuple[str, ...]  # a stage, and its task if it has one
 
 BEFORE_TASKS = ("method", "code", "download", "split", "queries", "keys")
 OF_A_TASK = ("stage_one", "features", "stage_two")
-AFTER_TASKS = ("learner", "rematch", "evaluate", "report")
+AFTER_TASKS = ("rematch", "evaluate", "report")
 
 
 def in_order(num_tasks: int) -> list[Call]:
-    """Every stage of a pipeline of so many tasks."""
+    """All stages of a pipeline of `num_tasks` tasks."""
     of_tasks = [(stage, task) for stage in OF_A_TASK for task in chain(num_tasks)]
     return [*((stage,) for stage in BEFORE_TASKS), *of_tasks, *((stage,) for stage in AFTER_TASKS)]
 
 
-LEARNING = ("queries", "keys", "objective", *OF_A_TASK, "rematch", "evaluate")  # from images cut into tasks to accuracy
+LEARNING = ("queries", "keys", *OF_A_TASK, "rematch", "evaluate")  # from images cut into tasks to accuracy
 AFTER_LAYERNORMS = ("keys", "features", "stage_two", "rematch", "evaluate")  # what another classifier may change
 
 

@@ -21,7 +21,7 @@ CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 10, 5
 
 
 def write_raw_data() -> None:
-    """Eight classes of noise around a colour, in two groups, and a tiny backbone, as download would leave them."""
+    """Write eight classes of noise around a colour, in two groups, and a tiny backbone, as download writes them."""
     colours = random_images(CLASSES, seed=9, size=1).float()
     for file, count, seed in ((artifacts.RAW_TRAIN, TRAIN_PER_CLASS, 1), (artifacts.RAW_TEST, TEST_PER_CLASS, 2)):
         labels = torch.arange(CLASSES).repeat_interleave(count)
@@ -34,7 +34,7 @@ def write_raw_data() -> None:
 
 
 def refusal(act: Callable[[], object]) -> str:
-    """What the UserError says with which something ends, or nothing."""
+    """The message of the UserError that an action raises; empty if it raises none."""
     try:
         act()
     except UserError as error:
@@ -43,14 +43,14 @@ def refusal(act: Callable[[], object]) -> str:
 
 
 def prepare() -> None:
-    """The stages before the first task, but download."""
+    """Run the stages before the first task, except download."""
     for stage in BEFORE_TASKS:
         if stage != "download":
             run_stage(stage)
 
 
 def run_all(tasks: int) -> None:
-    """Every stage but download, in DVC's order."""
+    """Run every stage except download, in DVC's order."""
     for stage, *task in in_order(tasks):
         if stage != "download":
             run_stage(stage, *task)
@@ -63,7 +63,7 @@ def digests(*folders: str) -> dict[str, str]:
 
 
 def make_repository(folder: Path) -> None:
-    """In the working folder: the project's own dvc.yaml and params.yaml, for three tasks of two classes."""
+    """Write the project's own dvc.yaml and params.yaml into the folder, for three tasks of two classes."""
     shutil.copy(ROOT / "dvc.yaml", folder)
     shutil.copy(ROOT / "params.yaml", folder)
     write_raw_data()

@@ -13,7 +13,7 @@ TINY_CONFIG = {"architecture": TINY, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 def tiny_weights(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights of a tiny ViT, larger than at initialisation and with LayerNorms off their identity."""
+    """Weights of a tiny ViT. They are larger than at initialisation, and its LayerNorms are no identity."""
     generator = torch.Generator().manual_seed(seed)
     state = VisionTransformer(**TINY, num_classes=0).state_dict()
     return {

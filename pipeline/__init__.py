@@ -1,4 +1,4 @@
-"""Continual LayerNorm tuning (arXiv 2308.09610): the library that the stages call. See README.md."""
+"""Continual LayerNorm tuning (arXiv 2308.09610): the library that the stages call. Start with README.md."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from pipeline import interrupt
 if sys.argv[0] == "-m":  # Python is about to run a module of this repository; a notebook keeps its own Ctrl-C
     interrupt.end_at_once()
 if os.name == "nt":
-    sys.exit("error: this needs Linux or macOS (processes fork here, and are watched, as POSIX has it): use WSL 2")
+    sys.exit("error: this needs Linux or macOS (it forks and watches processes in the POSIX way): use WSL 2")
 for _name in ("torch", "typer"):
     if importlib.util.find_spec(_name) is None:
         sys.exit(

@@ -1,4 +1,4 @@
-"""Commands beside the stages: plan, preset, summary, sweep, compare, table, doctor. Long work is DVC's."""
+"""Helper commands: plan, preset, summary, sweep, compare, table, doctor. The long-running work is done by dvc."""
 
 import csv
 import difflib
@@ -40,17 +40,17 @@ _METRICS = (*ACCURACIES.values(), "selection_accuracy", "forgetting")
 
 @app.command()
 def plan(num_tasks: Annotated[int, typer.Argument(min=1, max=MOST_TASKS, help="How many tasks to learn.")]) -> None:
-    """Write num_tasks and the chain of tasks into params.yaml; comments and all else stay as they are."""
+    """Write num_tasks and the chain of tasks into params.yaml; everything else, comments included, is left as is."""
     artifacts.save_bytes(PARAMS_FILE, changed_params(num_tasks=num_tasks).encode())
     print(f"{PARAMS_FILE}: {num_tasks} tasks; `dvc repro` learns those that are new")
 
 
 @app.command()
 def preset(
-    name: Annotated[str, typer.Argument(help="A file of presets/, without its .yaml.")],
+    name: Annotated[str, typer.Argument(help="Name of a file in presets/, without .yaml.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply without asking.")] = False,
 ) -> None:
-    """Show what a preset changes in params.yaml and, once confirmed, apply it; the seed stays."""
+    """Show what a preset changes in params.yaml and apply it once confirmed. The seed is kept."""
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name not in names:
         raise UserError(f"preset {name!r} is unknown: choose one of {', '.join(names)}")
@@ -59,24 +59,24 @@ def preset(
         difflib.unified_diff(PARAMS_FILE.read_text(encoding="utf-8").splitlines(), new.splitlines(), n=0, lineterm="")
     )
     if not difference:
-        print(f"{PARAMS_FILE} is as preset {name} would have it")
+        print(f"{PARAMS_FILE} already matches preset {name}")
         return
     print("\n".join(line for line in difference if not line.startswith(("---", "+++", "@@"))))
     if yes or Confirm.ask(f"Change {PARAMS_FILE}?", default=False):
         artifacts.save_bytes(PARAMS_FILE, new.encode())
-        print(f"{PARAMS_FILE} is changed; presets/{name}.yaml tells what to expect; `dvc repro` runs it")
+        print(f"{PARAMS_FILE} is changed: presets/{name}.yaml says what to expect, `dvc repro` runs it")
 
 
 def changed_params(**changes: object) -> str:
-    """params.yaml with other values, and the chain for its num_tasks; comments, line ends and all else as before."""
-    given = read_mapping(PARAMS_FILE)  # says what is wrong with a file that can't be read
+    """params.yaml with these values changed and the chain that fits num_tasks. Comments and line ends are kept."""
+    given = read_mapping(PARAMS_FILE)  # reports a file that can't be read
     unknown = sorted(changes.keys() - given.keys())
     if unknown:
         raise UserError(f"{PARAMS_FILE} has no key {unknown[0]!r}")
     yaml = YAML()
     yaml.width = 120
     content = PARAMS_FILE.read_bytes()
-    line_end = "\r\n" if 2 * content.count(b"\r\n") > content.count(b"\n") else "\n"  # as most lines have it
+    line_end = "\r\n" if 2 * content.count(b"\r\n") > content.count(b"\n") else "\n"  # the one that most lines use
     params = yaml.load(content.replace(b"\r\n", b"\n"))
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(given[key], dict):
@@ -94,15 +94,15 @@ def changed_params(**changes: object) -> str:
     params["tasks"] = tasks
     text = io.StringIO()
     yaml.dump(params, text)
-    # A comment stays two spaces behind its value; ruamel.yaml would keep its column instead.
+    # Keep each comment two spaces behind its value; ruamel.yaml would keep its column instead.
     written = re.sub(r"""^( *\w+: [^#'"\n]*?) +# """, r"\1  # ", text.getvalue(), flags=re.MULTILINE)
     return written.replace("\n", line_end)
 
 
 def _drop_comment_on(old: object, tokens: Sequence[Any] | None) -> None:
-    """Take away the comment behind a value if it speaks of that one, other than as of one of several options.
+    """Remove the comment behind a value if it describes this very value. A list of possible values stays.
 
-    tokens: ruamel.yaml's comments of the key; the third is what stands behind the value and below it.
+    tokens: ruamel.yaml's comments of the key; the third holds the comment behind the value and the lines below it.
     """
     if not tokens or not tokens[2]:
         return
@@ -114,7 +114,7 @@ def _drop_comment_on(old: object, tokens: Sequence[Any] | None) -> None:
 
 
 def _is_value(word: str, value: object) -> bool:
-    """Whether a word of a comment is how one would write the value."""
+    """Whether a word of a comment spells the value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return word == (str(value).lower() if isinstance(value, bool) else value)
     try:
@@ -125,7 +125,7 @@ def _is_value(word: str, value: object) -> bool:
 
 @app.command()
 def summary() -> None:
-    """Print the headline of the current result."""
+    """Print the main numbers of the current result."""
     metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     table = Table("method", "average accuracy (%)")
     table.columns[1].justify = "right"
@@ -143,9 +143,14 @@ def summary() -> None:
 @app.command("sweep")
 def sweep_command(
     grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")],
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Experiments at a time.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, help="Experiments to run in parallel; default: one per core, at most 4; 1 on a GPU."
+        ),
+    ] = None,
 ) -> None:
-    """Run every variant with every seed through DVC's queue, what has finished never again, and compare them."""
+    """Run every variant with every seed through DVC's queue, skipping what has finished, then compare them."""
     from pipeline.experiments.sweep import compare, default_jobs, run_sweep  # noqa: PLC0415  (seconds of imports)
 
     declared = read_sweep(grid)
@@ -155,8 +160,8 @@ def sweep_command(
         print(f"comparison: {compare(declared, wanted)}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: `dvc queue logs NAME` says why, "
-            "the same command tries them again"
+            f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: `dvc queue logs NAME` says why; "
+            "run the same command to try them again"
         )
 
 
@@ -171,9 +176,9 @@ def compare_command(grid: Annotated[Path, typer.Argument(help="A file of sweeps/
 
 @app.command()
 def table() -> None:
-    """Show the experiments, a row each, with the parameters that differ and the main metrics of `dvc exp show`."""
+    """Show one row per experiment: the parameters that differ, and the main metrics."""
     command = [sys.executable, "-m", "dvc", "exp", "show", "--csv", "--hide-workspace", "--no-pager"]
-    shown = subprocess.run(  # in a session of its own, where Ctrl-C does not make it print what it imports
+    shown = subprocess.run(  # in its own session: on Ctrl-C, dvc would print a traceback of its imports
         command, check=False, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     if shown.returncode:
@@ -187,14 +192,14 @@ def table() -> None:
         "experiment", *headers, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="in percent, and forgetting in points"
     )
     for row in experiments:
-        # DVC shows a failed one with the metrics of the commit that it was to change.
+        # DVC shows a failed experiment with the metrics of the commit it started from.
         finished = row.get("State", "") in ("", "Success")
         cells = [row.get(name, "") if finished else "" for name in _METRICS]  # "!" where DVC can't read it
         results = ["" if cell in ("", "!") else percent(float(cell)) for cell in cells]
         name = (row["Experiment"] or row["rev"]) + ("" if finished else f" ({row['State'].lower()})")
         grid.add_row(*map(visible, (name, *(row[param] for param in params), *results)))
     for column in grid.columns:
-        column.overflow = "fold"  # in a narrow terminal, too, nothing is cut off
+        column.overflow = "fold"  # so that nothing is cut off in a narrow terminal
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(grid)
 
 
@@ -202,7 +207,7 @@ def table() -> None:
 def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Remove or replace what is damaged or left over.")] = False,
 ) -> None:
-    """Check environment, parameters, cache and artifacts: a line each, with what to do where something is wrong."""
+    """Check environment, parameters, cache and artifacts: one line each, with the remedy where something is wrong."""
     console = Console(highlight=False, soft_wrap=True)
     wrong = 0
     for finding in examine():

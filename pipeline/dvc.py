@@ -1,7 +1,8 @@
-"""DVC as ever, but its stages share one import of torch and timm: python -m pipeline.dvc repro, ... exp run -S lr=0.02.
+"""Run DVC with stages that share one import of torch and timm: python -m pipeline.dvc repro, ... exp run -S lr=0.02.
 
-Starting Python and importing takes longer than most stages of a small pipeline compute. The stages are the same, and so
-are their results; only who starts them differs (pipeline.runtime.stage_server).
+In a small pipeline, starting Python and importing libraries takes longer than most stages compute. Here a server that
+has imported everything starts the stages (pipeline.runtime.stage_server). The stages and their results are the same as
+with plain DVC.
 """
 
 import os
@@ -15,7 +16,7 @@ from pipeline.runtime import stage_server
 
 
 def main() -> int:
-    """Run DVC with this command's arguments: its exit code, or 130 after Ctrl-C."""
+    """Run DVC with this command's arguments. Returns its exit code, or 130 after Ctrl-C."""
     try:
         server = stage_server.start(os.environ)
     except UserError as error:
@@ -27,10 +28,10 @@ def main() -> int:
 
 
 def run_dvc(environment: dict[str, str]) -> int:
-    """Ctrl-C reaches DVC and its stage, too: DVC says in a line that both have ended; this process only waits."""
+    """Run DVC and wait. Ctrl-C reaches DVC and its stage directly; DVC reports their end in one line."""
     pressed: list[int] = []
     before = signal.getsignal(signal.SIGINT)
-    if before != signal.SIG_IGN:  # as in the background of a script
+    if before != signal.SIG_IGN:  # a script's background job ignores Ctrl-C
         signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
         code = subprocess.run(

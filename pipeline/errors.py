@@ -1,26 +1,29 @@
-"""The one exception that stands for a user's mistake, the remedy for damage, and what the machine may refuse."""
+"""The exception for a user's mistake, the remedy for damaged files, and the errors that a machine may raise."""
 
 import errno
 
-# Deleting a damaged file alone does not: DVC brings it back from a damaged cache, even after `dvc repro -f`.
+# Deleting a damaged file is not enough: DVC restores it from a damaged cache, even after `dvc repro -f`.
 REPAIR = "`python -m pipeline doctor --repair`, then `dvc repro`"
 
-# What a full disk, a folder without access or a failing disk says, wherever it happens: no bug of ours.
+# Errors of a full disk, a folder without access or a failing disk. Wherever they occur, they are not our bug.
 REFUSALS = frozenset({errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
 
-_LONGEST = 1000  # characters; what a user has put into a file may be of any length
+_LONGEST = 1000  # characters; a user's file may contain text of any length
 
 
 def visible(text: str) -> str:
-    """Text on one line that no terminal obeys: what can't be printed is replaced."""
+    """The text on one line, without control sequences: characters that can't be printed are replaced."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 class UserError(ValueError):
-    """Names the culprit and the remedy in one line; a stage prints it and exits with 1. All else is our bug."""
+    """A user's mistake: one line with the culprit and the remedy. A stage prints it and exits with 1.
+
+    Any other exception is our bug.
+    """
 
     def __init__(self, message: str) -> None:
-        """message: may quote anything a user wrote; it becomes one line, and loses its middle where it is too long."""
+        """message: may quote anything a user wrote. It is put on one line; a long one is cut in the middle."""
         line = visible(message)
         cut = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
         super().__init__(line if len(line) <= _LONGEST else cut)

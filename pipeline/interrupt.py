@@ -1,8 +1,8 @@
-"""Ctrl-C without a traceback: one line and exit code 130, in the seconds of imports as well as later.
+"""Ctrl-C without a traceback: one line and exit code 130, during imports and later.
 
-A traceback of thirty lines says nothing to somebody who pressed Ctrl-C. While modules are imported there is nothing to
-clean up, and a library could swallow the exception or make another one of it: so the process ends at once. While a
-command runs, KeyboardInterrupt is raised as ever, so that temporary files are removed.
+A traceback of thirty lines tells nothing to somebody who pressed Ctrl-C. While modules are imported, the process ends
+at once: there is nothing to clean up, and a library could swallow the exception or turn it into another one. While a
+command runs, KeyboardInterrupt is raised as usual, so that temporary files are removed.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ EXIT_CODE = 128 + signal.SIGINT
 
 
 def end_at_once() -> None:
-    """From now on Ctrl-C ends this process at once; where a caller ignores or handles it, nothing changes."""
+    """Make Ctrl-C end this process at once. If a caller ignores or handles Ctrl-C already, nothing changes."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler and _is_main_thread():
         signal.signal(signal.SIGINT, _end)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt inside; whatever leaves the block after it becomes one line and exit code 130."""
+    """Ctrl-C raises KeyboardInterrupt inside. An exception that then leaves the block becomes one line and code 130."""
     before = signal.getsignal(signal.SIGINT)
     if before not in (signal.default_int_handler, _end) or not _is_main_thread():
         yield
@@ -38,10 +38,10 @@ def quiet() -> Iterator[None]:
     try:
         yield
     except BaseException as leaving:
-        if pressed.is_set():  # a library may have made another exception of it
+        if pressed.is_set():  # a library may have turned it into another exception
             signal.signal(signal.SIGINT, _end)
             if isinstance(leaving, SystemExit) and isinstance(leaving.code, str):
-                print(leaving.code, file=sys.stderr)  # a command that says what it leaves behind
+                print(leaving.code, file=sys.stderr)  # the command reports what it leaves behind
             else:
                 _say()
             sys.exit(EXIT_CODE)
@@ -56,7 +56,7 @@ def _end(*_: object) -> None:
 
 
 def _say() -> None:
-    """One line, unless DVC says it, whose stage this is."""
+    """Print one line, unless this is a stage of DVC, which prints it itself."""
     if "DVC_STAGE" not in os.environ:
         text = "\ninterrupted\n" if os.isatty(2) else "interrupted\n"  # a terminal has just shown ^C
         with contextlib.suppress(OSError):

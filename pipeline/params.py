@@ -1,8 +1,8 @@
 """Reads params.yaml for one stage: only the parameters it declares, each of the right type and in range.
 
-A stage declares a `Params` record; a test holds its fields against the stage's `params:` in dvc.yaml. Names are checked
-against all of dvc.yaml, so that a mistyped key is an error in every stage that runs. YAML is read as version 1.2, in
-which 1e-05 (what `dvc exp run -S lr=0.00001` writes) is a number.
+A stage declares a `Params` record; a test compares its fields with the stage's `params:` in dvc.yaml. Names are checked
+against all of dvc.yaml, so a mistyped key is an error in every stage that runs. YAML is read as version 1.2, in which
+1e-05 (what `dvc exp run -S lr=0.00001` writes) is a number.
 """
 
 import difflib
@@ -25,15 +25,15 @@ PIPELINE_FILE = Path("dvc.yaml")
 _INTERPOLATION = re.compile(r"\$\{(\w+)(?:\.(\w+))?\}")
 _MOST_VALUES = 100_000
 
-# Beyond these a value is a slip of the finger, which would run for ever, not fit into memory or leave finite numbers.
+# A value beyond these is a typing error: the run would never finish, not fit into memory or overflow.
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 ImageSize = Annotated[int, Field(ge=1, le=4096)]
-Rate = Annotated[float, Field(gt=0, le=1000)]  # of learning
+Rate = Annotated[float, Field(gt=0, le=1000)]  # learning rate
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Record(BaseModel):
-    """Base of the stages' records: no unknown field, no conversion (`"0.01"` is no number), no NaN or infinity."""
+    """Base of the stages' records. Refuses unknown fields, conversions (`"0.01"` is no number), NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -54,10 +54,10 @@ def read_params(record: type[AnyRecord]) -> AnyRecord:
 
 
 def read_block(name: str, record: type[AnyRecord]) -> AnyRecord:
-    """The options of a part: the block of params.yaml that bears its name. Raises UserError as read_params does."""
+    """The options of a part: the block of params.yaml with its name. Raises UserError as read_params does."""
     block = read_mapping(PARAMS_FILE).get(name)
     if not isinstance(block, dict):
-        raise UserError(f"{PARAMS_FILE}: {name}: expected the options of this part, `{name}: {{}}` where it has none")
+        raise UserError(f"{PARAMS_FILE}: {name}: expected the options of this part, `{name}: {{}}` if it has none")
     return _validated(record, block, name)
 
 
@@ -72,7 +72,7 @@ def _validated(record: type[AnyRecord], values: Mapping[str, object], *above: st
 
 
 def known_keys() -> set[str]:
-    """Every key that params.yaml may have: those that stages declare, and a block for each part that has options."""
+    """Every key that params.yaml may have: those that stages declare, and one block per part with options."""
     names = set(declared(read_mapping(PIPELINE_FILE)))
     choices = {match[1] for name in names if (match := _INTERPOLATION.fullmatch(name))}
     return {name for name in names if "$" not in name} | {part for choice in choices for part in parts.names(choice)}
@@ -81,14 +81,14 @@ def known_keys() -> set[str]:
 class Declared(NamedTuple):
     """What dvc.yaml lists for a stage."""
 
-    params: dict[str, Any]  # with their values
-    files: dict[str, Path]  # what it depends on, by the name it is listed under, and where that is
+    params: dict[str, Any]  # name -> value
+    files: dict[str, Path]  # dependency as dvc.yaml writes it -> its path
 
 
 def read_declared(stage: str) -> Declared:
-    """What dvc.yaml lists for a stage by DVC's name for it: `split`, or `stage_one@t1`, one of a `foreach`.
+    """What dvc.yaml lists for a stage. The name is DVC's: `split`, or `stage_one@t1` for one of a `foreach`.
 
-    Raises UserError where params.yaml lacks what dvc.yaml refers to.
+    Raises UserError if params.yaml lacks a key that dvc.yaml refers to.
     """
     given = read_mapping(PARAMS_FILE)
     name, _, key = stage.partition("@")
@@ -111,13 +111,13 @@ def read_declared(stage: str) -> Declared:
 
 
 def read_values(names: Iterable[str]) -> dict[str, Any]:
-    """What params.yaml says of some parameters, unchecked; None where it says nothing."""
+    """The values of some parameters in params.yaml, unchecked; None for a missing one."""
     given = read_mapping(PARAMS_FILE)
     return {name: given.get(name) for name in names}
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping of a YAML file. Raises UserError, one line, where it is missing or not one."""
+    """The mapping in a YAML file. Raises UserError, one line, if the file is missing or is no mapping."""
     try:
         content = _parsed(path.read_bytes())
     except FileNotFoundError:
@@ -128,8 +128,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:
-        # What is no UTF-8, nested too deep, or not of the type that a tag or its form claims: ruamel.yaml lets the
-        # types of its helpers through.
+        # Text that is not UTF-8, is nested too deeply, or does not match its tag: ruamel.yaml passes on whatever its
+        # helpers raise.
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not valid YAML: {type(error).__name__}: {reason}") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
@@ -139,7 +139,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _check_size(path: Path, content: object) -> None:
-    """Raises UserError for more values than anyone writes: aliases of aliases, or one of itself."""
+    """Raises UserError for more values than anyone would write: aliases of aliases, or an alias of itself."""
     waiting, count = [content], 0
     while waiting:
         value = waiting.pop()
@@ -150,11 +150,11 @@ def _check_size(path: Path, content: object) -> None:
 
 
 @lru_cache(maxsize=4)
-def _parsed(content: bytes) -> object:  # a stage reads the same files at its start and at its end
+def _parsed(content: bytes) -> object:  # cached: a stage reads the same files at its start and at its end
     return YAML(typ="safe", pure=True).load(content)
 
 
 def declared(pipeline: dict[str, Any]) -> Iterator[str]:
-    """Names of the parameters that the stages of a dvc.yaml depend on, and `${tuning}` for the block of a part."""
+    """Names of the parameters that the stages of a dvc.yaml depend on; `${tuning}` stands for the block of a part."""
     for stage in pipeline["stages"].values():
         yield from stage.get("do", stage).get("params", [])

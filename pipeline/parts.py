@@ -1,7 +1,7 @@
 """Parts that params.yaml chooses by name: what is tuned, what selects a task, what classifies.
 
-A part is one file in its folder: `tuning: lora` is `pipeline/tuning/kinds/lora.py`. There is no table of them, since a
-table would be imported by every stage, and an edit of one part would rerun the experiments of all others.
+A part is one file in its folder: `tuning: lora` is `pipeline/tuning/kinds/lora.py`. No table lists the parts: every
+stage would import it, and an edit of one part would rerun the experiments of all others.
 """
 
 import difflib
@@ -35,7 +35,7 @@ def names(parameter: str) -> list[str]:
 
 
 def check_name(parameter: str, name: str) -> None:
-    """Raises UserError for a name of no part."""
+    """Raises UserError unless a part has this name."""
     if name not in (known := names(parameter)):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Live progress of a stage: a bar on a terminal; elsewhere a line an epoch, at most one a second."""
+"""Live progress of a stage: a bar on a terminal; elsewhere one line per epoch, at most one per second."""
 
 import math
 import time
@@ -17,10 +17,10 @@ _SECONDS_BETWEEN_LINES = 1.0
 
 
 class Progress:
-    """Counts images and averages the loss; the loss is fetched from the device once an epoch, never within one."""
+    """Counts images and averages the loss. The loss is fetched from the device once per epoch, never within one."""
 
     def __init__(self, title: str, images: int) -> None:
-        """`images`: how many the stage passes through the model or classifier in all; 0 where that is unknown."""
+        """images: how many images the stage passes through the model or classifier in total; 0 if unknown."""
         self._console = Console(highlight=False)
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -50,20 +50,20 @@ class Progress:
         self._bar.stop()
 
     def step(self, images: int, loss: Tensor | None = None) -> None:
-        """Another batch is done."""
+        """Count another batch."""
         self._done += images
         if loss is not None:
             self._losses.append(loss.detach())
         self._bar.update(self._row, advance=images, speed=self._speed())
 
     def resume(self, epochs_done: int, epochs: int) -> None:
-        """Begin after some epochs, which an earlier process has done."""
+        """Start after the epochs that an earlier process has finished."""
         total = self._bar.tasks[self._row].total or 0
         self._bar.update(self._row, completed=total * epochs_done / epochs)
         self._console.print(f"{self._title}: resuming after epoch {epochs_done} of {epochs}", soft_wrap=True)
 
     def end_epoch(self, epoch: int, epochs: int, *, remedy: str) -> None:
-        """Show the mean loss of zero-based `epoch`. Raises UserError where it is not finite."""
+        """Show the mean loss of zero-based `epoch`. Raises UserError if it is not finite."""
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
         self._show(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", last=epoch + 1 == epochs)
@@ -71,7 +71,7 @@ class Progress:
             raise UserError(f"{self._title}: the loss is not finite in epoch {epoch + 1} of {epochs}: {remedy}")
 
     def finish(self) -> None:
-        """Say how many images went how fast, for work without epochs."""
+        """Print the number of images and the speed, for work without epochs."""
         self._show(f"{self._done} images", last=True)
 
     def _speed(self) -> float:

@@ -1,4 +1,4 @@
-"""Random numbers that depend on where they are used, or for what, and not on what ran before."""
+"""Random numbers that depend on the place and purpose of their use, not on what ran before."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ if TYPE_CHECKING:
 
 
 def generator(seed: int, *scope: str | int) -> torch.Generator:
-    """A CPU generator for (seed, stage, task, ...): tasks are processes of their own, and share no stream.
+    """A generator for (seed, stage, task, ...). Tasks run in separate processes and share no stream.
 
-    On the CPU whatever the device, so that a GPU draws the same numbers.
+    It is always on the CPU, so that a GPU gets the same numbers.
     """
-    import torch  # noqa: PLC0415  (seconds of imports, which ranks do without)
+    import torch  # noqa: PLC0415  (takes seconds, and rank() does not need it)
 
     digest = hashlib.sha256("/".join(map(str, (seed, *scope))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
 def rank(seed: int, purpose: str, item: str | int) -> float:
-    """A number in [0, 1) for this item alone: in an order by ranks, no item that comes or goes moves another."""
+    """A number in [0, 1) for this item alone. Items sorted by rank keep their order when others come or go."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{item}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:6]) / 2**48
 
 
 def draw_seed(generator: torch.Generator) -> int:
-    """A seed for a library that has generators of its own (scikit-learn)."""
+    """A seed for a library with its own generators (scikit-learn)."""
     import torch  # noqa: PLC0415  (as above)
 
     return int(torch.randint(2**31 - 1, (), generator=generator))

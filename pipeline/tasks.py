@@ -26,7 +26,7 @@ def task_index(name: str) -> int:
 
 
 def chain(num_tasks: int) -> Chain:
-    """The chain of this length: every task starts from the one before."""
+    """The chain of this length. Each task starts from the one before."""
     return {f"t{t}": {"prev": f"t{t - 1}"} for t in range(1, num_tasks + 1)}
 
 
@@ -59,7 +59,7 @@ def check_classes(wanted: int, classes: int, classes_per_task: int) -> None:
 
 
 def _remedies(wanted: int, classes: int, classes_per_task: int) -> str:
-    """What makes data set and chain fit: fewer classes per task, a shorter chain, or both; or tasks given by name."""
+    """Ways to make data set and chain fit: fewer classes per task, a shorter chain, both, or tasks given by name."""
     fitting, available = classes // wanted, _count(classes, classes_per_task)
     fewer = [fitting] if fitting > 1 else [n for n in (2, 3) if n < min(classes, classes_per_task)]
     found = []
@@ -77,11 +77,11 @@ def _count(classes: int, classes_per_task: int) -> int:
 
 
 def class_order(names: Sequence[str], groups: Sequence[str], seed: int) -> list[int]:
-    """Classes in random order, those of a group together and the groups in random order.
+    """Classes in random order. Classes of one group stay together, and the groups are in random order.
 
-    names, groups: of each class. A data set whose classes come in domains has a group for each domain, so that tasks of
-    one domain follow one another; all others have a single group. A class is ranked by its own name, and so is a group:
-    two that were there before keep their order when others come or go.
+    names, groups: one per class. A data set whose classes come in domains has one group per domain, so that the tasks
+    of a domain follow one another; every other data set has a single group. Each class and each group is ranked by its
+    own name, so their order does not change when others come or go.
     """
     return sorted(
         range(len(names)),
@@ -92,7 +92,7 @@ def class_order(names: Sequence[str], groups: Sequence[str], seed: int) -> list[
 def shuffled_tasks(tasks: Sequence[list[str]], seed: int) -> list[list[str]]:
     """Tasks in random order, each ranked by the first class that it names.
 
-    So a task keeps its place among the others when tasks come or go, and when classes are appended to it.
+    A task therefore keeps its place among the others when tasks come or go and when classes are appended to it.
     """
     return sorted(tasks, key=lambda classes: rank(seed, "order of tasks", classes[0]))
 
@@ -107,10 +107,10 @@ def named_tasks(wanted: Sequence[Sequence[str]], classes: Sequence[str]) -> list
             hint = f"did you mean {close[0]!r}?" if close else "data/raw/classes.json lists them"
             raise UserError(f"params.yaml: task_classes: the data set has no class {name!r}: {hint}")
         if name in names[:position]:
-            raise UserError(f"params.yaml: task_classes: class {name!r} comes twice: a class belongs to one task")
+            raise UserError(f"params.yaml: task_classes: class {name!r} is listed twice: a class belongs to one task")
     return [[numbers[name] for name in task] for task in wanted]
 
 
 def cut(order: Sequence[int], classes_per_task: int) -> list[list[int]]:
-    """The order in pieces of `classes_per_task` classes; the last may be smaller."""
+    """The order, cut into pieces of `classes_per_task` classes. The last may be smaller."""
     return [list(order[start : start + classes_per_task]) for start in range(0, len(order), classes_per_task)]

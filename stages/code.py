@@ -1,4 +1,4 @@
-"""Write down which code each stage runs, so that an edit reruns the stages that it concerns, and no other."""
+"""Write down which code each stage runs, so that an edit reruns only the stages it affects."""
 
 from pipeline.runtime import code
 from pipeline.runtime.command import run

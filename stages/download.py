@@ -1,4 +1,4 @@
-"""Fetch the data set and the backbone's weights, and pack them in one layout whatever their source."""
+"""Fetch the data set and the backbone's weights, and pack them in one layout for every source."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,8 +29,8 @@ class Params(Record):
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder to unpack in. Raises UserError where there is no room or leave for temporary files."""
-    remedy = "make room or grant access there, or have TMPDIR name another folder for temporary files"
+    """An empty folder to unpack in. Raises UserError if there is no room or no access for temporary files."""
+    remedy = "make room or grant access there, or set TMPDIR to another folder for temporary files"
     try:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
@@ -45,7 +45,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def announce(files: Sequence[Missing]) -> None:
-    """Say all that is to be downloaded, before anything is. Raises UserError where there is no network."""
+    """List all files to be downloaded before the first download. Raises UserError if there is no network."""
     for file in files:
         print(f"to be downloaded: {file}", flush=True)
     check_network(files)
@@ -62,7 +62,7 @@ def main() -> None:
         dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch)
         arrays = are_arrays(dataset.train_images, dataset.test_images)
         ranges, notes = value_ranges(dataset.train_images, dataset.test_images)
-        contents = content_numbers(dataset.train_images)  # by which images are held out for validation
+        contents = content_numbers(dataset.train_images)  # they decide which images are held out for validation
         for file, images, fields in (
             (artifacts.RAW_TRAIN, dataset.train_images, {"labels": dataset.train_labels, "contents": contents}),
             (artifacts.RAW_TEST, dataset.test_images, {"labels": dataset.test_labels}),
@@ -72,7 +72,7 @@ def main() -> None:
     if not isinstance(dataset.test_images, Tensor):
         facts["test_files"] = listing_digest(dataset.test_images)
     if ranges:
-        facts["ranges"] = ranges  # predict scales by them, too
+        facts["ranges"] = ranges  # predict scales images by the same ranges
     artifacts.save_json(artifacts.RAW_CLASSES, facts)
     for note in (*dataset.notes, *notes):
         print(visible(note))
@@ -82,8 +82,8 @@ def main() -> None:
     )
     if params.backbone in EMBEDDED and params.dataset != "glyphs":
         print(
-            f"warning: backbone {params.backbone} has seen nothing but drawn characters of 32 pixels: for photographs "
-            "choose a Vision Transformer that was pretrained on some: `python -m pipeline preset photographs`"
+            f"warning: backbone {params.backbone} was pretrained only on drawn characters of 32 pixels: for "
+            "photographs choose a Vision Transformer pretrained on them: `python -m pipeline preset photographs`"
         )
 
 

@@ -1,4 +1,7 @@
-"""Every metric of the run, from features and heads alone: no pass through the backbone."""
+"""Compute every metric of the run from stored features and heads, without a pass through the backbone.
+
+It also records what it has evaluated, so that the learner that predicts is the one in the report.
+"""
 
 from collections.abc import Mapping
 
@@ -6,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation import metrics
-from pipeline.evaluation.correction import CorrectionParams, reconsidered_logits, retained
+from pipeline.evaluation.correction import reconsidered_logits, retained
 from pipeline.evaluation.methods import ACCURACIES, METHODS, methods_of
 from pipeline.evaluation.metrics import Matrix
 from pipeline.evaluation.predictions import (
@@ -15,15 +18,16 @@ from pipeline.evaluation.predictions import (
     class_tasks_of,
     highest,
     selection_matrix,
-    step_heads,
     step_predictions,
 )
 from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.manifest import Settings, write_manifest
 from pipeline.inference.method import Method
 from pipeline.linear.head import Head
-from pipeline.params import Count, read_params
+from pipeline.linear.steps import step_heads
+from pipeline.params import read_params
 from pipeline.runtime.command import run
-from pipeline.selection.choose import SELECTIONS, SelectionName
+from pipeline.selection.choose import SELECTIONS
 from pipeline.selection.key import cosine
 from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
@@ -32,12 +36,8 @@ from pipeline.tasks import task_name
 from pipeline.tuning.bank import Bank, load_bank
 
 
-class Params(CorrectionParams):
-    """How many tasks the run covers, and what an image costs."""
-
-    num_tasks: Count
-    selection: SelectionName
-    selector: str
+class Params(Settings):
+    """What inference depends on besides the files."""
 
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
@@ -58,7 +58,7 @@ def main() -> None:
     queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
 
-    features_of = {  # features of images after a step, and the head for them
+    features_of = {  # row -> name of its head, and a function (step, images) -> their features
         "c_ln": ("tuned", table.after),
         "c_ln_lda": ("tuned_lda", table.after),
         "single_stage": ("auxiliary", table.after),
@@ -73,15 +73,14 @@ def main() -> None:
     rematched = artifacts.load_tensors(artifacts.REMATCH)
     for row in methods_of(selects=method.chooses, tunes=method.tunes):
         name, features_at = features_of[row]
-        rows = Head(**part(heads, f"{name}.head."), projection=heads.get(f"{name}.projection"))
-        after = step_heads(rows, test.seen_classes)
+        after = step_heads(part(heads, f"{name}.head."), heads.get(f"{name}.projection"))
         if row == "c_ln":
             predictions = rematched.get("predictions", corrected_predictions(params, test, after, table))
         else:
             predictions = step_predictions(test, after, features_at)
         matrices[row] = accuracy_matrix(test, predictions)
 
-    # Only a table of what was chosen where there was a choice; keys say something only where they choose.
+    # Selection is reported only if there was a choice, and keys only if they made it.
     selection = selection_matrix(test, table.selected[-1]) if method.chooses and test.num_tasks > 1 else None
     counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
     values = accuracies(matrices, selection) | {
@@ -103,15 +102,17 @@ def main() -> None:
             "key_similarity": cosine(keys, keys).tolist() if method.asks_selector and method.selector.by_key else None,
             "test_images": len(test.tasks),
             "tuned_passes": table.tuned_passes.tolist(),
-            "digests": artifacts.digests(artifacts.TABLES),
+            "tasks": dict(list(artifacts.load_json(artifacts.TASKS).items())[: params.num_tasks]),
+            "backbone": artifacts.load_json(artifacts.BACKBONE_FACTS),
         },
     )
+    write_manifest(params)
 
 
 def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tensor], last: str) -> dict[str, float]:
-    """Passes per image, for the whole accuracy matrix and at inference, and the operations of the latter.
+    """Passes per image for the whole accuracy matrix and at inference, and the operations at inference.
 
-    rematched: what re-matching took, if the correction asks for it; last: the name of the last task.
+    rematched: the passes that re-matching took, empty without it; last: the name of the last task.
     """
     images, passes = table.selected.shape[1], method.passes(len(table.selected))
     whole_matrix = passes.query + (int(table.tuned_passes.sum()) / images if passes.tuned else 0)
@@ -129,7 +130,7 @@ def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tens
 
 
 def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: str) -> int:
-    """Bytes of all that the learner keeps after its last task: what is tuned, the classifier, what selects."""
+    """Bytes that the learner keeps after its last task: tuned parameters, classifier and selector."""
     models = method.models(bank.tensors)
     kept = {name: rows[-1:] for name, rows in models.items()} if method.selection.one_model else models
     stored = size(kept) + size(part(heads, "tuned.state."))
@@ -139,7 +140,7 @@ def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: st
 
 
 def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None) -> dict[str, float]:
-    """What the accuracy matrices come to, without what means nothing: one task is neither forgotten nor chosen."""
+    """Summary metrics of the accuracy matrices. A single task has neither forgetting nor selection accuracy."""
     c_ln = matrices["c_ln"]
     values = {
         "average_accuracy": metrics.average_accuracy(c_ln),
@@ -154,7 +155,7 @@ def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None) -> dict
 
 
 def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head], table: FeatureTable) -> Tensor:
-    """What C-LN says after every step [T, M], after second thoughts if these are wanted."""
+    """C-LN's predictions after every step [T, M], with the correction that params.yaml asks for."""
     class_tasks = class_tasks_of(test.seen_classes)
     after = [
         retained(head, table.after(step, test.images_until(step)), class_tasks[: len(head.bias)], params, step)
@@ -168,12 +169,12 @@ def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head]
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes that a learner keeps for these tensors."""
+    """Bytes of these tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def triangle(matrix: Matrix) -> list[list[float]]:
-    """The rows of an accuracy matrix up to the diagonal, as JSON has no NaN."""
+    """The rows of an accuracy matrix up to the diagonal, since JSON has no NaN."""
     return [[round(value, 6) for value in row[: step + 1].tolist()] for step, row in enumerate(matrix)]
 
 
@@ -189,7 +190,7 @@ def save_plots(matrices: Mapping[str, Matrix], test: EvaluationSet, selection: T
     ]
     artifacts.save_csv(artifacts.ACCURACY_OVER_TASKS, ("tasks_learned", "method", "accuracy"), points)
     images = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
-    # DVC fails to draw a table without rows, so where nothing is selected this one says so.
+    # DVC cannot draw a table without rows. Without selection, the rows say "none".
     chosen: list[tuple[int, int | str, int, float]] = [(own, "none", count, 1.0) for own, count in enumerate(images, 1)]
     if selection is not None:
         chosen = [

@@ -1,4 +1,4 @@
-"""Features under selected LayerNorms: of a task's training images, and of test images whose selection changed."""
+"""Compute features under the selected LayerNorms: of a task's training images, and of test images selected anew."""
 
 from dataclasses import asdict
 from functools import partial
@@ -27,7 +27,7 @@ from pipeline.tuning.bank import load_bank
 
 
 class Params(Record):
-    """What chooses the LayerNorms, and what stage two will see of a training image."""
+    """How LayerNorms are selected, and which views of a training image stage two will see."""
 
     seed: Seed
     image_size: ImageSize

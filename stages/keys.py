@@ -1,4 +1,4 @@
-"""A key for each task, from the queries of its training images; and what the selector has learned after each task."""
+"""Compute one key per task from the queries of its training images, and the selector's state after each task."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ from pipeline.tasks import Chain
 
 
 class Params(Record):
-    """How keys come about, and which selector learns."""
+    """How keys are computed, and which selector is used."""
 
     seed: Seed
     tasks: Chain

@@ -1,6 +1,6 @@
-"""Whether the parts that params.yaml chooses exist and fit together: the first stage of every run.
+"""Check that the parts chosen in params.yaml exist and fit together. This is the first stage of every run.
 
-What it writes names them, for the stage that writes down which code is run.
+It writes down their names, which the stage `code` needs to find the code that each stage runs.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from pipeline.tuning.kind import find_kind
 
 
 class Params(Record):
-    """The choices that must agree with one another."""
+    """The choices that must agree with each other."""
 
     tuning: str
     tuning_init: Literal["previous", "pretrained"]

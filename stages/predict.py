@@ -1,4 +1,4 @@
-"""Name the classes of image files with the finished learner: python -m stages.predict IMAGE... (no DVC stage)."""
+"""Classify image files with the finished learner: python -m stages.predict IMAGE... (not a DVC stage)."""
 
 import sys
 from pathlib import Path
@@ -24,24 +24,24 @@ Params = Settings
 
 
 def load_learner(settings: Settings) -> Learner:
-    """The learner whose files lie in the working folder, as these settings would have it."""
+    """The learner with these settings, from the files in the working folder."""
     return learner.load_learner(settings, [len(classes) for classes in read_manifest().tasks])
 
 
 def changes_since(settings: Settings) -> str:
-    """One line about what params.yaml says by now, or nothing."""
+    """One line on how params.yaml has changed since the learner was made; empty if it has not."""
     made = settings.model_dump()
     changed = {name: value for name, value in read_values(made).items() if value != made[name]}
     if not changed:
         return ""
     old = ", ".join(f"{name}: {made[name]}" for name in changed)
     new = ", ".join(f"{name}: {value}" for name, value in changed.items())
-    return visible(f"this learner was made with {old}; params.yaml now says {new}: `dvc repro` makes that one")
+    return visible(f"this learner was made with {old}; params.yaml now says {new}: `dvc repro` makes a new learner")
 
 
 def main(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to list per image.")] = 3,
 ) -> None:
     """Print the most probable classes of each IMAGE and the task whose LayerNorms were selected."""
     manifest = read_manifest()
@@ -53,8 +53,8 @@ def main(
     tasks, logits = load_learner(settings).predict(Images.of_pixels(pixels))
     if settings.correction == "arc_retention":
         print(
-            "note: arc_retention is transductive: the head is as the evaluation's test images have moved it; "
-            "the images given here do not move it",
+            "note: arc_retention is transductive: the evaluation's test images have moved the head; the images given "
+            "here do not move it",
             file=sys.stderr,
         )
     classes = [visible(name) for names in manifest.tasks for name in names]

@@ -1,4 +1,4 @@
-"""Run the frozen backbone once over every image: the queries. Also the start of every chain."""
+"""Run the frozen backbone once over every image to get the queries, and write the start of every chain of tasks."""
 
 from torch import Tensor
 
@@ -15,14 +15,14 @@ from pipeline.store import artifacts
 
 
 class Params(Record):
-    """What the backbone's input looks like."""
+    """The backbone's input."""
 
     image_size: ImageSize
     normalize: Normalize
 
 
 def main() -> None:
-    """Compute queries, and the empty artifacts from which the chains of tasks start."""
+    """Compute queries, and write the empty artifacts from which the chains of tasks start."""
     params = read_params(Params)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def queries_of(backbone: Backbone, images: Images) -> Tensor:
-    """Queries [N, D]. Raises UserError where they are not finite, which no later stage could learn from."""
+    """Queries [N, D]. Raises UserError if they are not finite: no later stage could learn from them."""
     queries = backbone.encode(images, {})
     if not bool(queries.isfinite().all()):
         raise UserError("the frozen backbone's outputs are not finite: choose other weights or another `normalize`")

@@ -1,15 +1,14 @@
-"""Predictions re-matched with the LayerNorms of the predicted class's task; none unless the correction asks for it."""
+"""Re-match predictions under the LayerNorms of the predicted class's task. Writes nothing for other corrections."""
 
 import torch
 
 from pipeline.backbone.build import Normalize, build_backbone
 from pipeline.data.images import Images
 from pipeline.evaluation.correction import Correction
-from pipeline.evaluation.predictions import step_heads
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_selected
 from pipeline.inference.rematch import rematch
-from pipeline.linear.head import Head
+from pipeline.linear.steps import step_heads
 from pipeline.machine.device import compute_device
 from pipeline.params import Count, ImageSize, Record, read_params
 from pipeline.progress import Progress
@@ -21,7 +20,7 @@ from pipeline.tuning.bank import load_bank
 
 
 class Params(Record):
-    """Whether and how long to re-match, and under what the features were made."""
+    """Whether and how often to re-match, and how the features were computed."""
 
     num_tasks: Count
     image_size: ImageSize
@@ -45,12 +44,11 @@ def main() -> None:
     tuned = bank.place(backbone)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][: params.num_tasks]
-    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
     test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
     with Progress("rematch", images=0) as progress:
         result = rematch(
             FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last))),
-            step_heads(rows, torch.tensor(sizes).cumsum(0).tolist()),
+            step_heads(part(heads, "tuned.head."), heads.get("tuned.projection")),
             torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)),
             lambda image, task: encode_selected(tuned, test[image], task, bank.tensors, progress),
             rounds=params.rematch_rounds,

@@ -1,4 +1,4 @@
-"""Render the report and its figures from what evaluate wrote."""
+"""Render the report and its figures from the results of evaluate."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from pipeline.tuning.kind import find_kind
 
 
 class Params(Record):
-    """What the report says about the run; checked where it is used."""
+    """The parameters that the report mentions. The stages that use them have checked them."""
 
     dataset: str
     classes_per_task: int
@@ -54,15 +54,13 @@ def main() -> None:
     """Render reports/report.md and reports/figures."""
     params = read_params(Params)
     evaluation = artifacts.load_json(artifacts.EVALUATION)
-    artifacts.check_digests(evaluation["digests"])
-    tasks = artifacts.load_json(artifacts.TASKS)
     matrices = {name: metrics.square(rows) for name, rows in evaluation["matrices"].items()}
     kind = find_kind(params.tuning)
     options = {f"{params.tuning}.{name}": value for name, value in read_block(params.tuning, kind.options)}
     result = Result(
         params=params.model_dump() | options,
-        tasks=dict(list(tasks.items())[: params.num_tasks]),
-        backbone=artifacts.load_json(artifacts.BACKBONE_FACTS),
+        tasks=evaluation["tasks"],
+        backbone=evaluation["backbone"],
         metrics=evaluation["metrics"],
         rows={name: summary(matrix) for name, matrix in matrices.items()},
         test_images=evaluation["test_images"],

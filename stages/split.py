@@ -1,4 +1,4 @@
-"""Cut the classes into tasks: one packed file of training images a task, one of all test images."""
+"""Cut the classes into tasks: one packed file of training images per task, and one of all test images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -31,7 +31,7 @@ Split = tuple[Images, Tensor]  # N images and their labels, int64 [N]
 
 
 class Params(Record):
-    """How to cut."""
+    """How to cut the classes into tasks."""
 
     seed: Seed
     classes_per_task: Count
@@ -44,7 +44,7 @@ class Params(Record):
 
 
 def _as_known(wanted: Sequence[Sequence[str]], classes: Sequence[str]) -> list[list[str]]:
-    """Names as the classes bear them: composed, where they are written in decomposed Unicode."""
+    """The names as the data set spells them: names in decomposed Unicode are composed."""
     return [[name if name in classes else normalize("NFC", name) for name in names] for names in wanted]
 
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> list[list[int]]:
-    """The classes of each task, by number. Raises UserError where there are not enough for the chain."""
+    """The classes of each task, by number. Raises UserError if there are not enough for the chain."""
     check_chain(params.tasks, params.num_tasks)
     if params.task_classes:
         wanted = _as_known(params.task_classes, classes)
@@ -93,7 +93,7 @@ def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> l
 
 
 def load_splits(params: Params) -> tuple[Split, Split]:
-    """Images and labels for training, and those that the run is evaluated on."""
+    """Images and labels for training, and those for evaluation."""
     train = artifacts.load_tensors(artifacts.RAW_TRAIN)
     images, labels = Images.from_tensors(train), train["labels"]
     if params.evaluate_on == "validation":
@@ -104,11 +104,11 @@ def load_splits(params: Params) -> tuple[Split, Split]:
 
 
 def check_counts(name: str, counts: Mapping[str, int]) -> None:
-    """Raises UserError for a class that has nothing to learn from, or nothing to be tested on."""
+    """Raises UserError for a class without training images or without images to evaluate on."""
     for kind, count in counts.items():
         if not count:
             others = ", ".join(f"{number} {other}" for other, number in counts.items() if other != kind)
-            raise UserError(f"class {name!r} has no {kind} image (and {others}): add some, or drop the class")
+            raise UserError(f"class {name!r} has no {kind} image (but {others}): add some, or drop the class")
 
 
 if __name__ == "__main__":

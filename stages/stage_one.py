@@ -1,4 +1,4 @@
-"""Stage one of a task: what it tunes, from what the task before has tuned."""
+"""Stage one: tune the parameters of a task, starting from those of the task before."""
 
 from dataclasses import fields, replace
 from functools import partial
@@ -41,12 +41,12 @@ class Params(Record):
 
 
 def main(task: Task) -> None:
-    """Tune what TASK (t1, t2, ...) tunes."""
+    """Tune the parameters of TASK (t1, t2, ...)."""
     params = read_params(Params)
     kind = find_kind(params.tuning)
     options = read_block(params.tuning, kind.options)
     if kind.keeps == "nothing":
-        print(f"stage one, {task}: tuning: {params.tuning} leaves nothing to learn")
+        print(f"stage one, {task}: nothing to learn (tuning: {params.tuning})")
         save_bank(artifacts.bank_file(task), Bank(params.tuning, kind, options, {}))
         artifacts.save_tensors(artifacts.auxiliary_heads_file(task), {})
         return
@@ -99,7 +99,7 @@ def schedule_of(task: Task, params: Params, kind: Kind, labels: Tensor) -> Sched
     """How long to train on images of these labels [N]. What is remarkable about it is said."""
     schedule = Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)})
     if int(labels.max()) == 0 and not kind.penalty:
-        print(f"stage one, {task}: one class only, nothing to tell it from: what is tuned stays as it starts")
+        print(f"stage one, {task}: one class cannot be told from others: the tuned parameters keep their start values")
         return replace(schedule, epochs=0)
     if warning := too_few_steps(len(labels), schedule, kind.size):
         print(f"warning: stage one, {task}: {warning}")

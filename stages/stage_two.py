@@ -1,4 +1,4 @@
-"""Stage two of a task: its classifier rows, on features computed as at inference; and those of the baselines."""
+"""Stage two: learn a task's classes from features computed as at inference, for C-LN and for the baselines."""
 
 from functools import partial
 from typing import Literal
@@ -10,12 +10,13 @@ from pipeline.classification.classifier import Learn, State, TaskFeatures, Train
 from pipeline.classification.classifiers import lda, ncm
 from pipeline.classification.rows import new_softmax
 from pipeline.linear.head import Head, task_heads
+from pipeline.linear.steps import append_step
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
 from pipeline.store import artifacts
-from pipeline.store.cumulative import append_rows, part
+from pipeline.store.cumulative import part
 from pipeline.tasks import task_index, task_name
 
 
@@ -40,17 +41,17 @@ def main(task: Task) -> None:
     labels = artifacts.load_tensors(artifacts.train_file(task))["labels"]
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
-    # Without tuning, stage one trains no head: a head on the frozen backbone's features is what it would be.
+    # Without tuning, stage one trains no head. A head on the frozen backbone's features takes its place.
     auxiliary = [None, *task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))][-1]
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
     tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
     frozen = TaskFeatures(queries[None], queries, queries, labels)
 
     if int(labels.max()) == 0 and (classifier.needs_classes or params.training == "single_stage"):
-        print(f"stage two, {task}: a softmax over one class learns nothing: its row is made from the class's mean")
+        print(f"stage two, {task}: a softmax over one class learns nothing: the row comes from the class's mean")
 
     def keep_auxiliary(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-        """The head that stage one trained; a class alone: pipeline.classification.lone."""
+        """Add the head that stage one trained. A class alone in its task: pipeline.classification.lone."""
         train = partial(new_softmax, features.views, features.labels, training)
         return lone.add_task(state, *features.samples(), (lambda: auxiliary) if auxiliary else train)
 
@@ -64,7 +65,7 @@ def main(task: Task) -> None:
     }
     new: dict[str, Tensor] = {}
     for name, (features, learn_row) in rows.items():
-        # Jointly trained, every task brings all classes so far, and the classifier starts anew.
+        # In joint training every task contains all classes so far, so the classifier starts anew.
         state = {} if params.order == "joint" else part(before, f"{name}.state.")
         start = auxiliary if name == "tuned" and params.classifier_init == "auxiliary" else None
         with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
@@ -73,7 +74,7 @@ def main(task: Task) -> None:
                 params.classifier_batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
             )
             state, head = learn_row(state, features, training)
-        heads = append_rows(part(before, f"{name}.head."), {"weight": head.weight, "bias": head.bias})
+        heads = append_step(part(before, f"{name}.head."), head)
         new |= {f"{name}.state.{field}": tensor for field, tensor in state.items()}
         new |= {f"{name}.head.{field}": tensor for field, tensor in heads.items()}
         if head.projection is not None:

@@ -34,27 +34,27 @@ def backbone() -> Backbone:
 
 @pytest.fixture
 def progress() -> Progress:
-    """Progress of which nothing is shown but the lines of epochs."""
+    """Progress that shows only the lines of epochs."""
     return Progress("test", 0)
 
 
 @pytest.fixture(scope="session")
 def environment() -> Iterator[dict[str, str]]:
-    """Variables for commands in the repositories."""
+    """Environment variables for commands in the repositories."""
     with stage_environment() as variables:
         yield variables
 
 
 @pytest.fixture(scope="session")
 def finished(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A small copy of the project, run once and committed; made by the first test worker that asks, for all."""
+    """A small copy of the project, run once and committed. The first test worker that needs it makes it for all."""
     run = tmp_path_factory.getbasetemp()  # a worker's own folder is in that of the run
     path = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "finished repository"
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             repository = make_repository(path.with_suffix(".new"), environment)
-            assert len(ran(repository.dvc("repro"))) == 16
+            assert len(ran(repository.dvc("repro"))) == 15
             repository.commit("result")
             repository.path.rename(path)
     return Repository(path, environment)
@@ -69,7 +69,7 @@ def repository(finished: Repository, tmp_path: Path) -> Repository:
 
 @pytest.fixture
 def tiny_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository in which nothing has run; the working folder."""
+    """A repository in which nothing has run, as the working folder."""
     monkeypatch.chdir(tmp_path)
     make_tiny_repository(tmp_path)
     return tmp_path
@@ -88,7 +88,7 @@ def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_finished(tiny_original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it; the working folder."""
+    """A copy of the repository in which every stage has run, as the working folder."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_original, tmp_path, dirs_exist_ok=True)
     return tmp_path

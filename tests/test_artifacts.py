@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; what is missing or damaged is named with its remedy."""
+"""Files appear whole or not at all; an error names a missing or damaged file and the remedy."""
 
 import errno
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tuned passes are those of a plain timm model with the LayerNorms written in; misfits are named."""
+"""Tuned passes equal those of a plain timm model with the same LayerNorms; weights that do not fit are named."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Data and weights nobody should have: one line that names the culprit, or right behaviour."""
+"""Bad data and weights: one line that names the culprit, or correct behaviour."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ READ = {name for name in DATA if name.startswith(("images in", "names", "the sam
     "no image at all",
     "an empty class",
     "an image in all",
-    "an image a class",
+    "one image per class",
     "a single class",
     "classes for one task",
     "folders within folders",
@@ -81,7 +81,7 @@ def test_weights_are_read_or_their_fault_named(name: str, tmp_path: Path, monkey
     assert not Path("pwned").exists()
 
 
-LEAST = {  # images a class: features [N, D] of two tasks, labels [N]
+LEAST = {  # images per class: features [N, D] of two tasks, labels [N]
     "one image": (torch.randn(1, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0])),
     "the same image twice": (torch.ones(2, 4), torch.tensor([0, 0])),
     "the same image in two classes": (torch.ones(4, 4), torch.tensor([0, 0, 1, 1])),
@@ -128,10 +128,10 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": ["a", "a"]}, "two classes 'a': rename one"),
+        ({"classes": ["a", "a"]}, "two classes named 'a': rename one"),
         ({"train_labels": torch.tensor([0, 0, 1, 2])}, "2 classes, but a training label 2"),
         ({"test_labels": torch.tensor([0, -1])}, "2 classes, but a test label -1"),
-        ({"test_labels": torch.tensor([0])}, "2 test images, but 1 labels of them"),
+        ({"test_labels": torch.tensor([0])}, "2 test images, but 1 labels for them"),
         ({"train_images": random_images(4)[..., :1]}, r"training images are torch.uint8 \[4, 16, 16, 1\]: expected"),
         ({"test_images": random_images(2).float()}, r"test images are torch.float32 \[2, 16, 16, 3\]: expected"),
     ],

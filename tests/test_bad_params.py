@@ -1,4 +1,4 @@
-"""Parameters nobody should write: one line that says so, or a run; python -m benchmarks.faults.bad_input tries 500."""
+"""Bad parameters: one line that says so, or a run. python -m benchmarks.faults.bad_input tries 500 of them."""
 
 import io
 import shutil
@@ -30,7 +30,7 @@ LONG = 1100  # characters of an error, at most
 
 
 def run_stages() -> None:
-    """Every stage but the first and the last, in order."""
+    """Run every stage except the first and the last, in order."""
     for name, *arguments in in_order(2)[1:-1]:
         run_stage(name, *arguments)
 
@@ -67,7 +67,7 @@ def test_no_piece_of_yaml_runs_hangs_or_ends_otherwise(piece: int) -> None:
 
 
 def test_a_temperature_of_any_height_is_a_temperature() -> None:
-    """To the power of the number of tasks it is no float: this used to end evaluate, the last but one of all stages."""
+    """Raised to the power of the number of tasks it overflows. This used to crash evaluate, the last stage but one."""
     answer = arc(torch.randn(9, 4), torch.tensor([0, 1, 2, 2]), gamma=1e308, temperature=1e308)
     assert answer.shape == (9,)
 

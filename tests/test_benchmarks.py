@@ -1,4 +1,4 @@
-"""What the benchmarks make of results, without running them."""
+"""How benchmarks summarise results, without running them."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checkpoints as their authors publish them are read as timm reads them; those of other models are refused."""
+"""Checkpoints from the models' authors are read the way timm reads them; those of other models are refused."""
 
 import argparse
 import json
@@ -141,7 +141,7 @@ def test_register_tokens_of_the_original_dinov2_become_timms(tmp_path: Path) -> 
 def test_the_norm_of_a_file_says_how_the_model_pools(
     name: str, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As MAE's fine-tuned models, which have fc_norm, and pretrained ones of models that timm has fine-tuned."""
+    """Cases: MAE's fine-tuned models, which have fc_norm, and pretrained weights of models that timm fine-tuned."""
     if name != NAME:
         make_small(monkeypatch, depth=1, embed_dim=32, num_heads=2)
     state = original(name, global_pool=pool, **({} if name == NAME else {"depth": 1, "embed_dim": 32, "num_heads": 2}))
@@ -162,7 +162,7 @@ def test_the_norm_of_a_file_says_how_the_model_pools(
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch, **small: Any) -> None:  # noqa: ANN401
-    """Have timm's models be built small."""
+    """Make timm build small models."""
     from pipeline.backbone import checkpoint, timm_weights  # noqa: PLC0415
 
     monkeypatch.setattr(timm_weights, "create_model", lambda name, **given: create_model(name, **given, **small))
@@ -246,15 +246,15 @@ def test_what_a_file_is_tells_its_content(tmp_path: Path) -> None:
     [
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-            "is a pointer of Git LFS.*`git lfs pull`",
+            "is a Git LFS pointer.*`git lfs pull`",
         ),
         (b"<!DOCTYPE html><html>", "is a web page: download the file itself"),
         (b"\n<HTML lang='en'>", "is a web page"),
         (b"\x89HDF\r\n\x1a\n0000", "is an HDF5 file"),
         (b"\x1f\x8b\x08\x00", "is compressed"),
-        (b"", "is no file of weights: it is empty"),
-        (b"no weights", "is no file of weights"),
-        (b"PK\x03\x04 cut", "is no file of weights"),
+        (b"", "is not a weight file: it is empty"),
+        (b"no weights", "is not a weight file"),
+        (b"PK\x03\x04 cut", "is not a weight file"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -298,7 +298,9 @@ def test_a_snapshot_in_several_files_is_read(tmp_path: Path) -> None:
 
 
 def test_folders_that_do_not_serve_say_why(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no weights: name one in backbone_weights, as .*model\.safetensors"):
+    with pytest.raises(
+        UserError, match=r"holds no weights: name one file in backbone_weights, such as .*model\.safetensors"
+    ):
         fetch_backbone(NAME, tmp_path)
     for file in ("a.pth", "b.pth"):
         torch.save(original(), tmp_path / file)
@@ -311,10 +313,10 @@ def test_folders_that_do_not_serve_say_why(tmp_path: Path) -> None:
     ):
         fetch_backbone(NAME, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", "architectures": ["Dinov2Model"]}))
-    with pytest.raises(UserError, match=r"holds a model of the library transformers \(dinov2\)"):
+    with pytest.raises(UserError, match=r"holds a model of the transformers library \(dinov2\)"):
         fetch_backbone(NAME, tmp_path)
     (tmp_path / "config.json").write_text("[")
-    with pytest.raises(UserError, match=r"config\.json is no table in JSON"):
+    with pytest.raises(UserError, match=r"config\.json is not a JSON object"):
         fetch_backbone(NAME, tmp_path)
 
 

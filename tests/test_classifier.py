@@ -9,7 +9,6 @@ from pipeline.classification.classifier import TaskFeatures, Training, find_clas
 from pipeline.classification.classifiers import ncm
 from pipeline.classification.rows import add_rows, new_softmax
 from pipeline.errors import UserError
-from pipeline.evaluation.predictions import step_heads
 from pipeline.linear.head import Head
 from pipeline.linear.softmax import train_softmax
 from pipeline.parts import names
@@ -78,13 +77,6 @@ def test_nearest_mean_head_names_the_class_of_the_most_similar_mean() -> None:
         assert int(predicted) == max(range(4), key=lambda c: float(similarity[c]))
 
 
-def test_every_step_leaves_a_whole_head() -> None:
-    rows = Head(torch.arange(6.0)[:, None], torch.zeros(6))
-    first, second = step_heads(rows, [2, 4])
-    assert first.weight.flatten().tolist() == [0, 1]
-    assert second.weight.flatten().tolist() == [2, 3, 4, 5]
-
-
 def test_rows_of_earlier_tasks_are_never_touched() -> None:
     first, head = add_rows({}, Head(torch.ones(2, 3), torch.zeros(2)))
     _, longer = add_rows(first, Head(torch.zeros(1, 3), torch.ones(1)))
@@ -93,7 +85,7 @@ def test_rows_of_earlier_tasks_are_never_touched() -> None:
 
 
 def two_tasks() -> list[TaskFeatures]:
-    """Two classes each; the second task's features lie where LayerNorms have moved by a rotation of all old ones."""
+    """Two tasks of two classes. Before the second, the LayerNorms move all old features by a rotation."""
     parts = []
     for first in (0, 2):
         rows = (first == LABELS) | (first + 1 == LABELS)
@@ -135,7 +127,7 @@ def test_closed_forms_do_not_depend_on_the_order_of_the_tasks(name: str) -> None
 
 
 def test_carried_gaussians_need_one_model_for_all() -> None:
-    with pytest.raises(UserError, match="carried_gaussians needs one model for all: set selection: average"):
+    with pytest.raises(UserError, match="carried_gaussians needs one model for all tasks: set selection: average"):
         find_classifier("carried_gaussians").learn({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
 
 

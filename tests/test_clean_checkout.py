@@ -1,4 +1,4 @@
-"""`dvc status` of an untouched checkout names nothing that a user has not touched."""
+"""`dvc status` in a checkout lists only what the user has changed."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def test_weights_that_were_edited_are_named(repository: Repository) -> None:
 
 
 def test_the_committed_state_is_clean(environment: dict[str, str], tmp_path: Path) -> None:
-    """In a clone, before anything was pulled: all that may be said is that outputs are not here."""
+    """In a clone before `dvc pull`, only missing outputs may be listed."""
     clone = Repository(ROOT, environment).clone(tmp_path / "clone")
     status = json.loads(clone.dvc("status", "--json"))
     assert not [stage for stage in status if stage.startswith("backbones/")]

@@ -1,4 +1,4 @@
-"""Each closed form against its textbook definition (scikit-learn where it has it), and recursive against batch."""
+"""Each closed form against its textbook definition (scikit-learn if it has one), and recursive against batch."""
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ def test_first_task_of_cls_is_least_squares() -> None:
 
 
 def test_later_tasks_of_cls_solve_the_papers_equation_class_by_class() -> None:
-    """And where an old task's Fisher information is large, its weights hardly move."""
+    """Also, weights hardly move where an old task's Fisher information is large."""
     (first, first_labels), (second, second_labels) = two_tasks(1)
     before = cls.add_task({}, first, first_labels)
     after = cls.add_task(before, second, second_labels)

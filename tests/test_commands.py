@@ -1,4 +1,4 @@
-"""What people type beside dvc: predict, plan, preset, summary."""
+"""The helper commands: predict, plan, preset, summary."""
 
 import importlib
 import re
@@ -47,7 +47,7 @@ def test_predict_names_what_the_evaluation_counted(capsys: pytest.CaptureFixture
     [
         (None, "does not exist"),
         (b"no image", "is not an image that Pillow can read"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "is a Git LFS pointer"),
         (b"\x89PNG\r\n\x1a\n", "is not an image that Pillow can read|cannot be read"),
     ],
 )
@@ -74,7 +74,7 @@ def test_plan_keeps_comments_and_writes_the_chain() -> None:
 
 @pytest.mark.usefixtures("tiny_repository")
 def test_line_endings_stay_as_the_file_has_them() -> None:
-    """As an editor on Windows, or a clone with core.autocrlf, writes it."""
+    """An editor on Windows, or a clone with core.autocrlf, writes CRLF."""
     shutil.copytree(ROOT / "presets", "presets")
     lines = Path("params.yaml").read_bytes().splitlines()
     for line_end in (b"\n", b"\r\n"):
@@ -113,7 +113,7 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
     changed = {"selection": "average", "classifier": "carried_gaussians"}
     assert read_mapping(Path("params.yaml")) == plain | changed
     assert CliRunner().invoke(app, ["preset", "glyphs", "--yes"]).exit_code == 0
-    assert "as preset glyphs would have it" in CliRunner().invoke(app, ["preset", "glyphs"]).output
+    assert "already matches preset glyphs" in CliRunner().invoke(app, ["preset", "glyphs"]).output
     with pytest.raises(
         UserError,
         match="'cifar' is unknown: choose one of best, best_domains, cifar100, fast, glyphs, imagenet_r, photographs",
@@ -122,7 +122,7 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
 
 
 def comments(text: str) -> dict[str, str]:
-    """What stands behind each value."""
+    """The comment behind each value."""
     return dict(re.findall(r"^(\w+): .*?  (#.*)$", text, re.MULTILINE))
 
 

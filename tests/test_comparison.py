@@ -1,4 +1,4 @@
-"""Variants side by side: the statistics against scipy, and a page that says what is missing."""
+"""The comparison of variants: statistics against scipy, and a page that says what is missing."""
 
 import json
 import re

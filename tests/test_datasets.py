@@ -1,4 +1,4 @@
-"""Every data set that is downloaded, from a small archive in its authors' layout; and archives that misbehave."""
+"""Every downloadable data set, read from a small archive in its authors' layout; and bad archives."""
 
 import gzip
 import io
@@ -141,7 +141,7 @@ FILES: dict[str, dict[str, bytes]] = {
         )
     },
 }
-EXPECTED = {  # classes, training images a class, test images a class
+EXPECTED = {  # classes, training images per class, test images per class
     "cifar100": (["apple", "baby", "crab"], [1, 1, 1], [1, 1, 1]),
     "fashion_mnist": (["T-shirt/top", "Trouser"], [1] * 10, [1] * 10),
     "svhn": (["0", "1"], [1, 1, 2, 1, 1, 1, 1, 1, 1, 1], [1, 1, 2, 1, 1, 1, 1, 1, 1, 1]),
@@ -157,7 +157,7 @@ EXPECTED = {  # classes, training images a class, test images a class
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, bytes], None]:
-    """Puts a file where `fetch` would; torchvision's own checksums become those of what was put there."""
+    """Put a file where `fetch` would, and replace torchvision's checksums by those of this file."""
     downloads = tmp_path / "downloads"
 
     def fetch(remote: Remote, dataset: str) -> Path:

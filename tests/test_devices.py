@@ -1,4 +1,4 @@
-"""Two processes on a CPU stand for two devices: the same features, the same LayerNorms but for rounding."""
+"""Two processes on a CPU stand for two devices: the same features, and the same LayerNorms up to rounding."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ def lora_names(beside: Backbone) -> list[str]:
 
 
 def compute(folder: str) -> None:
-    """What a stage does with a model, by every way there is."""
+    """Compute with a model in every way that a stage does."""
     torch.set_num_threads(1)
     backbone = build_backbone(
         tiny_weights(), TINY_CONFIG, image_size=16, normalize="pretrained", device=torch.device("cpu")
@@ -175,10 +175,10 @@ def test_the_parts_of_images_are_whole_batches_and_make_up_all(count: int, batch
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"DEVICES": "many"}, "DEVICES='many' is no number of devices"),
-        ({"DEVICES": "0"}, "DEVICES='0' is no number of devices"),
-        ({"DEVICES": "2", "DEVICE": "cuda:1"}, "CUDA_VISIBLE_DEVICES chooses among GPUs"),
-        ({"DEVICES": "999"}, "GPUs are there: DEVICES=1"),
+        ({"DEVICES": "many"}, "DEVICES='many' is not a number of devices"),
+        ({"DEVICES": "0"}, "DEVICES='0' is not a number of devices"),
+        ({"DEVICES": "2", "DEVICE": "cuda:1"}, "unset DEVICE; CUDA_VISIBLE_DEVICES chooses"),
+        ({"DEVICES": "999"}, "GPUs: set DEVICES=1"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(

@@ -1,4 +1,4 @@
-"""The real `dvc` with a `data_dir` that it tracks: pushed, pulled elsewhere, edited, and back to an older commit."""
+"""The real `dvc` with a tracked `data_dir`: pushed, pulled elsewhere, edited, and set back to an older commit."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ def draw(folder: Path, name: str, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def pictured(finished: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A repository whose pictures are under DVC, run, committed as v1 and pushed."""
+    """A repository with pictures under DVC. It has run, is committed as v1 and pushed."""
     folder = tmp_path_factory.mktemp("pictured")
     shutil.copytree(finished.path, folder / "original")
     repository = Repository(folder / "original", finished.env)

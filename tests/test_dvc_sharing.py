@@ -1,4 +1,4 @@
-"""The real `dvc` on wrong parameters, between commits, between clones and in the queue."""
+"""The real `dvc` with wrong parameters, between commits, between clones and in the queue."""
 
 import json
 import re

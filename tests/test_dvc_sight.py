@@ -1,4 +1,4 @@
-"""Where images may lie: DVC notices all that is read, `make clean` and stages leave all that is not theirs."""
+"""Where images may lie: DVC notices all files that are read; `make clean` and stages leave other files alone."""
 
 import subprocess
 from pathlib import Path
@@ -27,7 +27,7 @@ def read(folder: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that DVC takes for a repository of this project; the working folder."""
+    """A folder that looks to DVC like a repository of this project, as the working folder."""
     monkeypatch.chdir(tmp_path)
     Path(".dvc").mkdir()
     for name in ("dvc.yaml", ".dvcignore"):
@@ -39,12 +39,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("folder", "named"),
     [
-        ("downloads/pets", "downloads is left out where DVC looks for changes (.dvcignore:"),
-        (".scratch/pets", ".scratch is left out"),
-        (".venv/pets", ".venv is left out"),
-        (".dvc/pets", ".dvc is left out"),
-        (".git/pets", ".git is left out"),
-        ("__pycache__/pets", "__pycache__ is left out"),
+        ("downloads/pets", "downloads is ignored by DVC (.dvcignore:"),
+        (".scratch/pets", ".scratch is ignored by DVC"),
+        (".venv/pets", ".venv is ignored by DVC"),
+        (".dvc/pets", ".dvc is ignored by DVC"),
+        (".git/pets", ".git is ignored by DVC"),
+        ("__pycache__/pets", "__pycache__ is ignored by DVC"),
     ],
 )
 def test_a_folder_that_dvc_ignores_is_refused_by_name(folder: str, named: str) -> None:
@@ -58,14 +58,14 @@ def test_a_class_that_dvc_ignores_is_refused_by_name() -> None:
     write(Path("images"), classes=("downloads", "cat"))
     assert read("images") == ""
     write(Path("images"), classes=("__pycache__",))
-    assert "images/__pycache__ is left out where DVC looks for changes (.dvcignore:" in read("images")
+    assert "images/__pycache__ is ignored by DVC (.dvcignore:" in read("images")
 
 
 @pytest.mark.usefixtures("project")
 def test_a_repository_of_its_own_is_refused_by_name() -> None:
     write(Path("pets"))
     Path("pets/.dvc").mkdir()
-    assert "pets is left out where DVC looks for changes" in read("pets")
+    assert "pets is ignored by DVC" in read("pets")
 
 
 @pytest.mark.usefixtures("project")
@@ -136,7 +136,7 @@ def test_make_clean_removes_nothing_else() -> None:
 
 
 def test_new_images_are_noticed_and_links_refused_by_the_real_dvc(repository: Repository) -> None:
-    """Links to files are hashed by what they point to; those to folders are not, so they are refused."""
+    """DVC hashes the targets of links to files. It does not follow links to folders, so they are refused."""
     store = repository.path.parent / "store"
     write(store)
     write(repository.path / "images", classes=("dog",))

@@ -38,7 +38,7 @@ WRITERS: list[Callable[[Path], None]] = [
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """A disk with no more room, as the system tells it to this process."""
+    """Limit the size of files, so that this process sees a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -49,7 +49,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Root is held to the permissions of files, too."""
+    """Make file permissions apply to root, too."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)
@@ -61,7 +61,7 @@ def without_privileges() -> Iterator[None]:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that everybody may enter and write to; those of pytest are their user's alone."""
+    """A folder open to everybody. pytest's own folders are private."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)

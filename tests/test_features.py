@@ -1,4 +1,4 @@
-"""Each feature once: the table against brute force, and the passes it counts."""
+"""Each feature is computed once: the feature table against brute force, and the passes it counts."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def first_tasks(bank: dict[str, torch.Tensor], count: int) -> dict[str, torch.Te
 
 
 def build_table(backbone: Backbone, bank: dict[str, torch.Tensor], choices: list[torch.Tensor]) -> FeatureTable:
-    """The table after all steps, where `choices[t]` is what the selector says of the images so far at step t."""
+    """The table after all steps. `choices[t]` are the tasks selected at step t for the images so far."""
     table = FeatureTable.empty(DIM)
     for step, selected in enumerate(choices):
         tasks_so_far = first_tasks(bank, step + 1)
@@ -158,7 +158,7 @@ def test_appended_rows_leave_earlier_rows_untouched(backbone: Backbone) -> None:
 
 
 def test_rematching_asks_the_predicted_tasks_model_until_both_agree(backbone: Backbone) -> None:
-    """Image by image: the same answers, as many questions, and a pass for each pair that was never run."""
+    """Compared image by image: the same answers, as many re-matches, and one pass per pair that is new."""
     bank, choices = make_bank(backbone), choices_by_key(backbone)
     table = build_table(backbone, bank, choices)
     rows = torch.randn(TASKS * CLASSES_PER_TASK, DIM, generator=torch.Generator().manual_seed(1))

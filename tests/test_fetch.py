@@ -1,4 +1,4 @@
-"""Downloads over a server that misbehaves."""
+"""Downloads from a server that misbehaves."""
 
 import errno
 import hashlib
@@ -23,7 +23,7 @@ Answer = Callable[[BaseHTTPRequestHandler, int], None]
 
 
 class Server:
-    """Serves CONTENT; `answers` are used one a request, then the last again."""
+    """Serves CONTENT. Each request uses the next of `answers`; the last one repeats."""
 
     def __init__(self) -> None:
         """Listen."""
@@ -48,7 +48,7 @@ class Server:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._http.shutdown()
         self._http.server_close()
 
@@ -83,7 +83,7 @@ def unavailable(handler: BaseHTTPRequestHandler, start: int) -> None:
 
 
 def broken_after(count: int) -> Answer:
-    """So many bytes, then the connection is gone."""
+    """Send some bytes, then break the connection."""
 
     def answer(handler: BaseHTTPRequestHandler, start: int) -> None:
         _send(handler, 206 if start else 200, len(CONTENT) - start, CONTENT[start:][:count])
@@ -142,7 +142,7 @@ def test_a_part_of_something_else_is_not_kept(server: Server) -> None:
 )
 def test_says_why_and_where_to_place_the_file(server: Server, answer: Answer, reason: str) -> None:
     server.answers = [answer]
-    with pytest.raises(UserError, match=f"{reason}.*place the file at downloads/set/file.bin"):
+    with pytest.raises(UserError, match=f"{reason}.*put the file at downloads/set/file.bin"):
         fetch(remote(server), "set")
     assert len(server.asked) == 4
     assert "file.bin" not in listing()
@@ -150,12 +150,12 @@ def test_says_why_and_where_to_place_the_file(server: Server, answer: Answer, re
 
 def test_no_network_and_a_file_placed_by_hand(server: Server) -> None:
     server.stop()
-    with pytest.raises(UserError, match=r"refused.*place the file at downloads/set/file\.bin"):
+    with pytest.raises(UserError, match=r"refused.*put the file at downloads/set/file\.bin"):
         fetch(remote(server), "set")
     Path("downloads/set/file.bin").write_bytes(CONTENT)
     assert fetch(remote(server), "set").read_bytes() == CONTENT
     Path("downloads/set/file.bin").write_bytes(b"other")
-    with pytest.raises(UserError, match=r"downloads/set/file\.bin is not the file"):
+    with pytest.raises(UserError, match=r"downloads/set/file\.bin has another MD5"):
         fetch(remote(server), "set")
 
 
@@ -179,7 +179,7 @@ def test_without_network_nothing_is_tried_twice(reason: str, tmp_path: Path, mon
     monkeypatch.setattr(fetching, "urlopen", urlopen)
     monkeypatch.setattr("pipeline.data.fetch.time.sleep", lambda seconds: asked.append("waits") if seconds else None)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    with pytest.raises(UserError, match=rf"a\.bin cannot be downloaded \({reason}\): try again, or place the file at"):
+    with pytest.raises(UserError, match=rf"a\.bin cannot be downloaded \({reason}\): try again, or put the file at"):
         fetch(Remote("http://one/a.bin", "0"), "set")
     assert asked == ["GET http://one/a.bin"]
     asked.clear()

@@ -1,4 +1,4 @@
-"""The embedded images: disjoint characters and faces, the same at every drawing, and as many as promised."""
+"""The embedded images: disjoint characters and faces, always the same images, and the right number of them."""
 
 import hashlib
 from pathlib import Path
@@ -21,7 +21,7 @@ def characters() -> tuple[list[str], list[str]]:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> ImageSet:
-    """The data set with fewer images a class."""
+    """The data set with fewer images per class."""
     monkeypatch.setattr(glyph_images, "TRAIN_PER_CLASS", 3)
     monkeypatch.setattr(glyph_images, "TEST_PER_CLASS", 2)
     return glyph_images.draw_glyphs()
@@ -42,7 +42,7 @@ def test_benchmark_and_pretraining_share_no_character_and_no_look(characters: tu
 def test_the_benchmark_draws_the_characters_that_the_pretraining_never_saw(
     characters: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Written down, each with its rendition: no other font can redraw them."""
+    """The characters are written down with their renditions, so no other font can change them."""
     assert sorted("".join(glyph_images.CHARACTERS)) == sorted(characters[0])
     assert {len(own) for own in glyph_images.CHARACTERS} == {10}
     assert len(glyph_images.CHARACTERS) == len(RENDITIONS)
@@ -83,7 +83,7 @@ def test_layout_and_repetition(few: ImageSet) -> None:
 
 @pytest.mark.parametrize("rendition", RENDITIONS, ids=lambda rendition: rendition.__name__)
 def test_a_rendition_shows_the_glyph(rendition: Rendition) -> None:
-    """Images of one glyph are nearer to each other than to another glyph's, on average over many."""
+    """On average, images of one glyph are nearer to each other than to those of another glyph."""
     a, b = glyphs.bitmaps(["I", "O"], glyphs.TRAIN_FACES)[:, 0]
     draws = [rendition(mask.expand(400, -1, -1), generator(0, rendition.__name__)) for mask in (a, b)]
     assert draws[0].shape == (400, 3, SIZE, SIZE)

@@ -1,4 +1,4 @@
-"""The check that waits for a GPU: in miniature on a CPU, without DVC; killed; and when a part of it goes wrong."""
+"""The GPU check, in miniature on a CPU and without DVC: a whole run, a killed run, and parts that fail."""
 
 import ast
 import json
@@ -26,7 +26,7 @@ TITLES = ["The card", "ViT-B/16", "The authors' schedule", "Whole pipelines", "T
 
 @pytest.fixture
 def environment_without_dvc(tmp_path: Path) -> dict[str, str]:
-    """Variables under which nobody can import DVC."""
+    """Environment variables under which DVC cannot be imported."""
     (tmp_path / "hidden/dvc").mkdir(parents=True)
     (tmp_path / "hidden/dvc/__init__.py").write_text("raise ImportError('DVC was imported')")
     return os.environ | {
@@ -149,6 +149,7 @@ def test_what_goes_wrong_in_a_part_is_told_and_ends_nothing_else() -> None:
     ("options", "words"),
     [
         (["--device", "tpu"], "--device 'tpu' is unknown: choose cuda or cpu"),
+        (["--part", "vti"], "--part 'vti' is unknown: choose among card, vit, authors, accuracy, repeat, inputs"),
         (["--images", "."], "--images and --weights belong together"),
         (["--images", "nowhere", "--weights", "nothing"], "--images nowhere has no folders train and test"),
     ],
@@ -159,6 +160,11 @@ def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         run()
     assert str(ending.value).startswith(f"error: {words}")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_alone(tmp_path: Path, environment_without_dvc: dict[str, str]) -> None:
+    subprocess.run(command(tmp_path, *MINIATURE, "--part", "card"), cwd=ROOT, env=environment_without_dvc, check=True)
+    assert [(part["name"], part["state"][:4]) for part in parts(tmp_path)] == [("card", "done")]
 
 
 def test_required_packages_that_are_missing_are_named_in_one_line() -> None:
@@ -200,7 +206,7 @@ def test_the_operation_that_differs_first_is_named() -> None:
 
 
 def test_no_stage_needs_dvc() -> None:
-    """Only what asks DVC which files it would hash imports it, and where there is none it asks nothing."""
+    """Only the check of ignored files imports DVC, and it is skipped without DVC."""
     sources = read_sources()
     of_stages = {module for stage in sources if stage.parts[0] == "stages" for module in modules(stage, sources)}
     assert len(of_stages) > 40

@@ -1,4 +1,4 @@
-"""What is held out for testing and validation: about a fifth, and nothing moves that need not."""
+"""Images held out for testing and validation: about a fifth, and no image changes sides without need."""
 
 from pathlib import Path
 from random import Random
@@ -112,7 +112,7 @@ def chosen_images(files: Files) -> set[bytes]:
 
 
 def test_one_more_file_other_names_and_other_classes_leave_the_test_images_as_they_are(tmp_path: Path) -> None:
-    """From 30 to 31 images, none of 6 test images stayed."""
+    """This guards against an old fault: from 30 to 31 images, none of the 6 test images stayed."""
     cats, dogs = list(range(30)), list(range(30, 60))
     plain = chosen_images(write(tmp_path / "plain", {"cat": cats, "dog": dogs}))
     assert len(plain) == 5  # of 60, by chance: each is decided for itself
@@ -127,4 +127,4 @@ def test_one_more_file_other_names_and_other_classes_leave_the_test_images_as_th
 def test_a_class_that_is_one_image_many_times_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rest, tests = stratified_split(write(tmp_path, {"cat": [1, 1, 1], "dog": [1, 2]}))
     assert (len(rest["cat"]), len(tests["cat"])) == (2, 1)
-    assert capsys.readouterr().out == "class cat: its 3 files are one image, for training and for testing\n"
+    assert capsys.readouterr().out == "class cat: its 3 files are copies of one image, used in training and test\n"

@@ -1,4 +1,4 @@
-"""Input that was made to do harm: archives, names, YAML, and what a shell would make of them."""
+"""Hostile input: archives, names and YAML, and how a shell would read them."""
 
 import ast
 import gzip
@@ -64,7 +64,7 @@ def zip_of(*members: tuple[str, int]) -> bytes:
 
 
 def sparse_tar() -> bytes:
-    """512 bytes that say that they are a terabyte with a hole."""
+    """512 bytes that claim to be a sparse file of a terabyte."""
     info = tarfile.TarInfo("hole")
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     header[156:157] = b"S"
@@ -135,7 +135,7 @@ def test_the_report_and_the_terminal_survive_names_of_classes(capsys: pytest.Cap
     for index, name in enumerate(NAMES[:6]):
         tasks[f"t{index // 2 + 1}"][index % 2] = name
     artifacts.save_json(artifacts.TASKS, tasks)
-    run_stage("learner")
+    run_stage("evaluate")
     run_stage("report")
     lines = artifacts.REPORT.read_text().splitlines()
     rows = lines[lines.index("## Tasks") + 4 : lines.index("## Parameters") - 1]
@@ -225,7 +225,7 @@ def test_no_command_of_a_pipeline_holds_what_a_user_wrote() -> None:
 
 
 def test_no_shell_reads_the_name_of_a_task(repository: Repository) -> None:
-    """DVC puts it into paths, where it does no harm; the first stage after a change refuses it."""
+    """DVC puts the name into paths, where it is harmless; the first stage after a change refuses it."""
     name = "t1; touch pwned; $(touch pwned)"
     set_params(repository.path / "params.yaml", num_tasks=1, tasks={name: {"prev": "t0"}})
     assert "params.yaml: tasks is not a chain" in repository.dvc("repro", fails=True)

@@ -1,4 +1,4 @@
-"""How folders of images may be laid out: which files count, which classes they make, and what is said of the rest."""
+"""Layouts of image folders: which files count, which classes they make, and the notes on all other files."""
 
 import unicodedata
 from collections import Counter
@@ -21,7 +21,7 @@ def write(folder: Path, *names: str) -> None:
 
 
 def listed(images: ImageSet) -> Counter[str]:
-    """How many images each class has."""
+    """The number of images of each class."""
     labels = [*images.train_labels.tolist(), *images.test_labels.tolist()]
     return Counter(images.classes[label] for label in labels)
 
@@ -55,7 +55,7 @@ def test_what_is_left_out_is_said_by_ending_and_count(tmp_path: Path) -> None:
     assert left_out.startswith(f"{tmp_path}: left out 6 files that Pillow does not read as images: ")
     for part in ("2 .heic", "1 .txt", "2 without ending", "1 .psd", "for HEIC, `pip install pillow-heif`"):
         assert part in left_out
-    assert "left out 1 images that lie in no class folder" in loose
+    assert "left out 1 images outside class folders" in loose
     assert "left out bird: links to nothing" in links
 
 
@@ -73,7 +73,7 @@ def test_folders_inside_a_class_folder_count_as_its_own(tmp_path: Path) -> None:
 def test_a_folder_around_the_classes_is_refused_by_name(tmp_path: Path, inside: list[str]) -> None:
     write(tmp_path / "pets", *inside)
     message = refusal(lambda: load_image_folder(tmp_path))
-    assert f"`data_dir: {tmp_path}/pets`" in message
+    assert f"set data_dir: {tmp_path}/pets;" in message
 
 
 def test_a_class_alone_that_holds_images_is_no_such_folder(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_two_classes_may_be_called_as_both_splits(tmp_path: Path) -> None:
     [
         ("train", "test", None),
         ("Train", "TEST", None),
-        ("train", "val", "tested on val, since there is no test"),
-        ("TRAIN", "Valid", "tested on Valid, since there is no test"),
+        ("train", "val", "tested on val, since there is no folder test"),
+        ("TRAIN", "Valid", "tested on Valid, since there is no folder test"),
     ],
 )
 def test_splits_in_any_case(tmp_path: Path, train: str, test: str, note: str | None) -> None:
@@ -118,7 +118,7 @@ def test_what_stands_beside_the_splits_is_said(tmp_path: Path) -> None:
     write(tmp_path / "train", "loose.png")
     images = load_image_folder(tmp_path)
     assert listed(images) == {"cat": 4}
-    assert "left out 1 images that lie in no class folder" in images.notes[0]
+    assert "left out 1 images outside class folders" in images.notes[0]
     assert "left out raw, val: no training or test images" in images.notes[1]
 
 

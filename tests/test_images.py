@@ -1,4 +1,4 @@
-"""Packed images: what goes in comes out, whatever its kind; only what is asked for is decoded."""
+"""Packed images of any kind are read back unchanged; only requested images are decoded."""
 
 import tempfile
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from pipeline.store import artifacts
 
 
 def packed(folder: Path, images: torch.Tensor | list[Path]) -> Images:
-    """Stored as the pipeline stores them, and mapped again."""
+    """Images stored as the pipeline stores them, and mapped again."""
     count = len(images)
     file = folder / "packed.safetensors"
     artifacts.save_images(file, stored(images, arrays=are_arrays(images)), {"labels": torch.arange(count)})
@@ -177,7 +177,7 @@ def test_of_several_frames_the_first_counts(tmp_path: Path, suffix: str) -> None
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I;16B"])
 def test_every_mode_of_eight_bits_or_sixteen_is_read(tmp_path: Path, mode: str) -> None:
-    """As a file holds it: Pillow's own TIFF, or PNG where that has no such mode."""
+    """From a file: Pillow's own TIFF, or PNG if TIFF lacks the mode."""
     grey = Image.new("L", (80, 80), 200)
     if mode.startswith("I;16"):
         image = Image.fromarray(np.full((80, 80), 200 * 256, ">u2" if mode.endswith("B") else "<u2"))
@@ -196,7 +196,7 @@ def test_every_mode_of_eight_bits_or_sixteen_is_read(tmp_path: Path, mode: str) 
     ("content", "message"),
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is HEIC, for which Pillow needs a package: `pip install pillow-heif`"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image that Pillow can read"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_bad_file_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest
         ("cut.jpg", content[:-200], ".*"),
         ("empty.jpg", b"", ".*"),
         ("text.jpg", b"no image", "is not an image.*"),
-        ("pointer.jpg", pointer, r"is a pointer of Git LFS, not the file itself \(`git lfs pull` fetches it\)"),
+        ("pointer.jpg", pointer, r"is a Git LFS pointer, not the file itself \(`git lfs pull` fetches it\)"),
     ):
         (tmp_path / name).write_bytes(bad)
         with pytest.raises(UserError, match=rf"{name} {what}: replace or delete it, then `dvc repro`"):

@@ -27,7 +27,7 @@ sys.meta_path.insert(0, Presses())
 
 
 def press_ctrl_c(folder: Path, module: str, when: str = "True") -> dict[str, str]:
-    """Variables under which the first process that imports a module gets Ctrl-C, and its process group with it."""
+    """Environment variables that send Ctrl-C to the process group of the first process that imports a module."""
     (folder / "site").mkdir()
     (folder / "site/sitecustomize.py").write_text(SITE_CUSTOMIZE.format(module=module, when=when))
     plain = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
@@ -36,7 +36,7 @@ def press_ctrl_c(folder: Path, module: str, when: str = "True") -> dict[str, str
 
 
 def finished(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A command in a process group of its own, as a terminal starts it."""
+    """Run a command in its own process group, as a terminal does."""
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=folder,

@@ -175,7 +175,7 @@ def test_files_that_appear_in_a_folder_are_named_and_those_of_file_browsers_let_
 def test_code_that_is_no_longer_what_the_run_began_with_is_named() -> None:
     prepare()
     listed = artifacts.load_json(artifacts.code_file("keys"))
-    artifacts.save_json(artifacts.code_file("keys"), listed | {"pipeline/selection/key.py": "of another version"})
+    artifacts.save_json(artifacts.code_file("keys"), listed | {"pipeline/selection/key.py": "from another version"})
     with pytest.raises(UserError, match=r"^pipeline/selection/key\.py changed since this run began: `dvc repro`"):
         edit_during("keys")
     edit_during("split")

@@ -1,4 +1,4 @@
-"""What every kind promises, over all files of pipeline/tuning/kinds: a new one is tested by being there."""
+"""The promises of every kind in pipeline/tuning/kinds. A new file there is tested automatically."""
 
 import itertools
 from pathlib import Path
@@ -30,13 +30,13 @@ SCHEDULE = loop.Schedule(batch_size=4, lr=0.01, epochs=2, min_crop=1.0, flip=Fal
 
 
 def kind_of(name: str) -> tuple[Kind, Record]:
-    """The kind, with the options that params.yaml comes with."""
+    """The kind, with its default options in params.yaml."""
     kind = find_kind(name)
     return kind, kind.options(**read_mapping(ROOT / "params.yaml")[name])
 
 
 def as_seen(kind: Kind, tuned: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A task's tensors as the model takes them: as rows, where it sees those of all tasks."""
+    """A task's tensors as the model expects them: as rows if it sees the tensors of all tasks."""
     return {name: tensor[None] if kind.chosen else tensor for name, tensor in tuned.items()}
 
 

@@ -1,4 +1,4 @@
-"""The single-pass variant: what it equals with one task or one choice, and what its keys learn."""
+"""The single-pass variant: its equivalents with one task or one choice, and what its keys learn."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def test_with_one_task_it_is_that_tasks_model_bit_for_bit(backbone: Backbone) ->
 
 
 def test_with_keys_forced_to_one_task_it_is_that_tasks_model_bit_for_bit(backbone: Backbone) -> None:
-    """An image's own CLS tokens as the keys of a task: cosine 1, where attention of zeros leaves the others 0."""
+    """An image's own CLS tokens are the keys of a task, so their cosine is 1; zero attention gives the others 0."""
     bank, image = random_bank(backbone), IMAGES[:1]
     layered = with_norms(backbone)
     for task in range(TASKS):

@@ -1,4 +1,4 @@
-"""A class that comes alone, first or later: learned by every classifier, and nothing is trained in vain."""
+"""A class alone in its task, first or later: every classifier learns it, and nothing is trained in vain."""
 
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def test_tasks_of_one_class_go_through_all_stages(
     printed = capsys.readouterr().out
     joint, single = changes.get("order") == "joint", changes.get("training") == "single_stage"
     trains = joint or "layerwise" in changes.values()
-    assert ("stage one, t2: one class only" in printed) == (not trains and "none" not in changes.values())
+    assert ("stage one, t2: one class cannot be told" in printed) == (not trains and "none" not in changes.values())
     assert ("stage two, t3: a softmax over one class learns nothing" in printed) == (not joint)
     assert ("stage one, t2: epoch" in printed) == trains
     bank = load_file(artifacts.bank_file("t3"))

@@ -1,4 +1,4 @@
-"""What a new selector, classifier or kind takes: one file each, and a block of params.yaml for a kind."""
+"""A new selector, classifier or kind takes one file; a kind also takes a block in params.yaml."""
 
 from harness.dvc_repository import Repository, cached, per_task, ran
 from harness.parameters import set_params

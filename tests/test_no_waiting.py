@@ -1,4 +1,4 @@
-"""The loops over a GPU never wait for it: they run here on a device whose tensors have no values to wait for."""
+"""Loops never wait for a GPU: here they run on a device whose tensors have no values that one could wait for."""
 
 import contextlib
 import inspect
@@ -27,7 +27,7 @@ SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=1, min_crop=0.3, flip=True)
 
 
 class Copies(TorchDispatchMode):
-    """Finds copies to the device that do not go through `send`, which are waited for."""
+    """Finds copies to the device that bypass `send` and so make the program wait."""
 
     def __init__(self) -> None:
         """Nothing is found yet."""
@@ -54,7 +54,7 @@ def without_values(monkeypatch: pytest.MonkeyPatch) -> Backbone:
 
 
 def steps(backbone: Backbone, start: dict[str, Tensor], **options: Any) -> list[str]:  # noqa: ANN401
-    """Copies waited for in three steps of stage one."""
+    """Waiting copies in three steps of stage one."""
     copies = Copies()
 
     def one_epoch(*_: object) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Every wrong params.yaml is one line that names the key, and every right one is read as the user meant it."""
+"""Every wrong params.yaml gives one line that names the key; every valid one is read as the user meant it."""
 
 from pathlib import Path
 from typing import Literal

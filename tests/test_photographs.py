@@ -1,4 +1,4 @@
-"""Photographs: who meets them with the backbone of the glyphs is told, and the preset for them trains."""
+"""Photographs: users of the glyph backbone are warned, and the preset for photographs trains."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_the_backbone_of_the_glyphs_warns_of_other_pictures(
     ):
         set_params(Path("params.yaml"), **changes)
         run_stage("download")
-        assert ("warning: backbone glyph_vit has seen nothing but drawn" in capsys.readouterr().out) == warned
+        assert ("warning: backbone glyph_vit was pretrained only on drawn" in capsys.readouterr().out) == warned
 
 
 def test_the_preset_for_photographs_makes_enough_steps_of_a_few_pictures() -> None:

@@ -1,4 +1,4 @@
-"""DVC's plots as a browser gets them: the numbers of the tables and the report, on a page that stands alone."""
+"""DVC's plots as a browser sees them: the numbers of the tables and the report, on a self-contained page."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""predict names what the evaluation counted, picture by picture, whatever params.yaml says by then."""
+"""predict agrees with the evaluation, picture by picture, even if params.yaml has changed since."""
 
 from pathlib import Path
 
@@ -15,10 +15,9 @@ from pipeline.__main__ import app
 from pipeline.classification.classifier import find_classifier
 from pipeline.classification.classifiers import cls, ridge_projected
 from pipeline.data.images import Images
-from pipeline.evaluation.predictions import step_heads
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.manifest import Settings, read_manifest
-from pipeline.linear.head import Head
+from pipeline.linear.steps import step_heads
 from pipeline.params import read_params
 from pipeline.parts import names
 from pipeline.selection.choose import SELECTIONS, SelectionName
@@ -41,17 +40,17 @@ def predicted(settings: Settings | None = None) -> torch.Tensor:
 
 
 def evaluated(correction: str | None = None) -> torch.Tensor:
-    """The evaluation's answers after the last task; with another correction than that of params.yaml."""
+    """The evaluation's answers after the last task, with a correction that differs from params.yaml."""
     params = read_params(evaluate.Params)
     if correction:
         params = params.model_copy(update={"correction": correction})
     test = evaluate.load_test_set(3)
     heads = load_file(artifacts.heads_file("t3"))
-    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
+    after = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))
     table = FeatureTable.from_tensors(load_file(artifacts.features_file("t3")))
     if params.correction == "rematch":
         return load_file(artifacts.REMATCH)["predictions"][-1]
-    return evaluate.corrected_predictions(params, test, step_heads(rows, test.seen_classes), table)[-1]
+    return evaluate.corrected_predictions(params, test, after, table)[-1]
 
 
 def run_of_tasks(*stages: str) -> None:
@@ -91,8 +90,8 @@ def test_every_combination_predicts_what_the_evaluation_counted(
             continue
         set_params(PARAMS, classifier=classifier, correction=corrections[-1])
         run_of_tasks("stage_two")
-        run_stage("learner")
         run_stage("rematch")
+        run_stage("evaluate")
         answers = {correction: evaluated(correction) for correction in corrections}
         for correction, expected in answers.items():
             settings = read_manifest().settings.model_copy(update={"correction": correction})
@@ -130,12 +129,12 @@ def test_so_does_every_way_of_tuning(changes: dict[str, object]) -> None:
 def test_a_learner_that_is_told_the_task_cannot_predict() -> None:
     set_params(PARAMS, selection="oracle")
     run_of_tasks("features", "stage_two")
-    run_stage("learner")
-    assert "made with selection: oracle, which needs the task of an image" in refusal(predicted)
+    run_stage("evaluate")
+    assert "made with selection: oracle, which needs the true task of an image" in refusal(predicted)
 
 
 def answer(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """What predict prints and what it remarks, for a test image."""
+    """The output and the notes of predict for a test image."""
     Image.fromarray(load_file(artifacts.TEST)["images"][7].numpy()).save("image.png")
     capsys.readouterr()
     predict.main([Path("image.png")])
@@ -172,7 +171,7 @@ def test_what_made_the_learner_decides(
 
 @pytest.mark.usefixtures("tiny_finished")
 def test_files_of_several_runs_are_no_learner(capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that was interrupted: its newest files lie beside the manifest of the run before."""
+    """An interrupted run leaves its newest files beside the manifest of the run before."""
     before = answer(capsys)
     set_params(PARAMS, seed=1)
     run_stage("stage_two", "t1")  # not among the files of the learner
@@ -189,7 +188,7 @@ def test_files_of_several_runs_are_no_learner(capsys: pytest.CaptureFixture[str]
             run_stage(stage, "t3")
             set_params(PARAMS, image_size=16)
         refused = refusal(predicted)
-        assert f"{file} is of another run than artifacts/learner.json: `dvc repro` first" in refused, stage
+        assert f"{file} is from another run than artifacts/learner.json: run `dvc repro` or" in refused, stage
         for path, content in kept.items():
             path.write_bytes(content)
     assert answer(capsys)[0] == before[0]
@@ -205,7 +204,8 @@ def test_one_more_task_is_predicted_once_it_is_learned(capsys: pytest.CaptureFix
     assert answer(capsys)[0] == before[0]
     run_stage("features", "t4")
     run_stage("stage_two", "t4")
-    run_stage("learner")
+    run_stage("rematch")
+    run_stage("evaluate")
     assert answer(capsys)[1] == ""
     assert len(read_manifest().tasks) == 4
 
@@ -214,13 +214,13 @@ def test_one_more_task_is_predicted_once_it_is_learned(capsys: pytest.CaptureFix
 def test_a_learner_that_is_missing_in_part_or_of_another_version_is_one_line() -> None:
     artifacts.heads_file("t3").rename("elsewhere")
     assert refusal(predicted) == (
-        "artifacts/heads/t3.safetensors is missing: `dvc repro` makes it, or `dvc checkout` brings it back; "
-        "where neither does, `python -m pipeline doctor --repair`, then `dvc repro`"
+        "artifacts/heads/t3.safetensors is missing: `dvc repro` makes it, or `dvc checkout` restores it; "
+        "if neither does, `python -m pipeline doctor --repair`, then `dvc repro`"
     )
     Path("elsewhere").rename(artifacts.heads_file("t3"))
     manifest = artifacts.load_json(artifacts.LEARNER)
     del manifest["settings"]["selector"]
     artifacts.save_json(artifacts.LEARNER, manifest)
-    assert refusal(predicted) == "artifacts/learner.json is of another version of this project: `dvc repro` first"
+    assert refusal(predicted) == "artifacts/learner.json is from another version of this project: `dvc repro` first"
     artifacts.LEARNER.unlink()
     assert refusal(predicted).startswith("artifacts/learner.json is missing: `dvc repro` makes it")

@@ -43,7 +43,7 @@ def test_unknown_changed_and_missing_weights_are_named(tmp_path: Path, monkeypat
         fetch_backbone("glyph_vit", PRETRAINED)
     (tmp_path / "w").write_bytes(b"other")
     monkeypatch.setitem(EMBEDDED, "other", Embedded(Path("w"), "0" * 64))
-    with pytest.raises(UserError, match=r"w is not the file that pipeline/backbone/pretrained.py names"):
+    with pytest.raises(UserError, match=r"w does not match its SHA-256 in pipeline/backbone/pretrained.py"):
         fetch_backbone("other", PRETRAINED)
 
 

@@ -1,4 +1,4 @@
-"""A training that is stopped and started again, as often as you like, ends with the bytes of one left alone."""
+"""A training that is stopped and restarted any number of times gives the same bytes as an uninterrupted one."""
 
 import os
 import re
@@ -35,7 +35,7 @@ class KilledError(BaseException):
 
 
 class Doomed(Progress):
-    """Ends the process, so to speak, after some steps."""
+    """Raises KilledError after some steps, in place of a signal."""
 
     def __init__(self, steps: int) -> None:
         """`steps`: how many are left."""

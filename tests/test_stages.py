@@ -119,7 +119,7 @@ def test_a_task_is_trained_on_its_own_images_only(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("tiny_finished")
 def test_stage_two_and_evaluation_need_no_backbone() -> None:
-    artifacts.BACKBONE.unlink()
+    artifacts.save_weights(artifacts.BACKBONE, {}, {})  # nothing is left of it
     set_params(Path("params.yaml"), classifier_lr=0.5)
     for task in ("t1", "t2", "t3"):
         run_stage("stage_two", task)
@@ -191,7 +191,7 @@ def test_the_seed_orders_named_tasks_only_if_it_is_told_to() -> None:
         ({"tasks": {1: {"prev": "t0"}}}, r"tasks\.1: input should be a valid string"),
         ({"tasks": {"t1": {"prev": "t0"}, "t2": {"prev": "t2"}}}, "not a chain"),
         ({"task_classes": [["class 0"], ["clas 1"]]}, "no class 'clas 1': did you mean 'class 1'"),
-        ({"task_classes": [["class 0"], ["class 0"]]}, "class 'class 0' comes twice"),
+        ({"task_classes": [["class 0"], ["class 0"]]}, "class 'class 0' is listed twice"),
         ({"task_classes": [["class 0"], []]}, r"task_classes\.1: list should have at least 1 item"),
         ({"task_classes": [["class 0"]]}, "task_classes names the classes of only 1: name those of 2 more there"),
         ({"task_order": "sorted"}, "task_order: input should be 'given' or 'random'"),
@@ -212,7 +212,11 @@ def test_tasks_of_unequal_size_given_by_name_run_through() -> None:
     set_params(Path("params.yaml"), task_classes=tasks)
     run_all(3)
     assert list(artifacts.load_json(artifacts.TASKS).values()) == tasks
-    assert len(load_file(artifacts.heads_file("t3"))["tuned.head.weight"]) == 1 + 4 + 6
+    assert load_file(artifacts.heads_file("t3"))["tuned.head.ends"].tolist() == [
+        1,
+        1 + 4,
+        5 + 6,
+    ]
     assert artifacts.load_json(artifacts.EVALUATION)["test_images"] == 6 * TEST_PER_CLASS
     before = digests("data/train", "artifacts/banks")
     set_params(Path("params.yaml"), task_classes=[*tasks[:2], [*tasks[2], "class 4"]])

@@ -1,4 +1,4 @@
-"""Commands that compute nothing import nothing that computes: they answer at once."""
+"""Commands that compute nothing import no heavy library, so they answer immediately."""
 
 import re
 import shutil

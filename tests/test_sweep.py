@@ -1,4 +1,4 @@
-"""A declared grid through DVC's queue: runs what is missing, never what has finished, and names what failed."""
+"""A grid through DVC's queue: it runs what is missing, never what has finished, and names what failed."""
 
 import contextlib
 import json
@@ -113,7 +113,7 @@ def test_own_pictures_in_a_folder_of_a_larger_repository(repository: Repository)
 
 
 def test_interrupted_while_it_fills_the_queue(repository: Repository) -> None:
-    """It says what stands, the user's changes are where they were, and the same command goes on."""
+    """It reports its progress and restores the user's changes, and the same command continues it."""
     (repository.path / "grid.yaml").write_text(GRID)
     set_params(repository.path / "params.yaml", epochs=2)
     mine = repository.read("params.yaml")
@@ -224,9 +224,9 @@ def test_a_name_stands_for_parameters_and_code(monkeypatch: pytest.MonkeyPatch) 
     ("content", "message"),
     [
         ("seeds: []\nreference: a\nvariants: {a: {}}", "seeds: list should have at least 1 item"),
-        ("seeds: [0]\nreference: b\nvariants: {a: {}}", "'b' is none of its variants"),
-        ("seeds: [0]\nreference: a\nvariants: {a: {lrr: 1}}", "variant 'a': 'lrr' is no parameter"),
-        ("seeds: [0]\nreference: a\nvariants: {a: {seed: 1}}", "variant 'a': 'seed' is no parameter"),
+        ("seeds: [0]\nreference: b\nvariants: {a: {}}", "'b' is not one of its variants"),
+        ("seeds: [0]\nreference: a\nvariants: {a: {lrr: 1}}", "variant 'a': 'lrr' is not a parameter"),
+        ("seeds: [0]\nreference: a\nvariants: {a: {seed: 1}}", "variant 'a': 'seed' is not a parameter"),
         ("seeds: [0]\nreference: a\nvariant: {a: {}}", "variants: field required"),
         ("seeds: [0]\nvariants:", "variants: field required"),
         ("variants: {a: }", "seeds: field required"),

@@ -1,4 +1,4 @@
-"""Class order, cutting, the chain of tasks, and what is said of a wrong chain."""
+"""Class order, cutting into tasks, the chain of tasks, and the messages on a wrong chain."""
 
 import re
 from itertools import pairwise

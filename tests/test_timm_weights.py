@@ -93,7 +93,7 @@ def test_files_that_are_no_weights_are_refused_and_no_code_runs(
 def test_models_that_cannot_be_tuned_or_fetched_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="backbone 'vit_tiny_patch16_24' is unknown: did you mean vit_tiny_patch16_224"):
         fetch_backbone("vit_tiny_patch16_24", PRETRAINED)
-    with pytest.raises(UserError, match="'resnet18' is no Vision Transformer with LayerNorms"):
+    with pytest.raises(UserError, match="'resnet18' is not a Vision Transformer with LayerNorms"):
         fetch_backbone("resnet18", tmp_path / "any")
 
     def offline(*_: object, **__: object) -> None:
@@ -122,8 +122,8 @@ def test_weights_that_the_hub_is_to_send_are_named_unless_they_are_here(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("levit_128", r"is no Vision Transformer with LayerNorms \(its norms: BatchNorm"),
-        ("vit_base_patch16_xp_224", r"is no Vision Transformer with LayerNorms \(its norms: .*RmsNorm"),
+        ("levit_128", r"is not a Vision Transformer with LayerNorms \(its norms: BatchNorm"),
+        ("vit_base_patch16_xp_224", r"is not a Vision Transformer with LayerNorms \(its norms: .*RmsNorm"),
         ("cait_xxs24_224", "cannot be used: timm's Cait has no set_input_size"),
         ("hiera_tiny_224", "cannot be used: timm's Hiera has no set_input_size"),
         ("xcit_nano_12_p16_224", "cannot be used: timm's Xcit has no set_input_size"),

@@ -143,6 +143,6 @@ def test_blocks_are_found_wherever_timm_keeps_them(
 def test_a_norm_of_no_known_half_is_named() -> None:
     model = VisionTransformer(**TINY, num_classes=0)
     model.blocks[0].strange_norm = nn.LayerNorm(4)
-    with pytest.raises(UserError, match=r"mlp, but the backbone's blocks\.0\.strange_norm is of no half that is known"):
+    with pytest.raises(UserError, match=r"mlp, but it is unknown to which half .*'s blocks\.0\.strange_norm belongs"):
         tuned_names(model, "mlp", "both")
     assert "blocks.0.strange_norm" in norms(tuned_names(model, "all", "both"))

@@ -1,8 +1,8 @@
-"""Pretrain the embedded backbone: a small ViT that names 1,433 characters and finds their ink.
+"""Pretrain the embedded backbone: a small ViT that classifies 1,433 characters and finds their ink.
 
-433 real characters, none of them in the benchmark, and 1,000 invented ones, drawn afresh for every step. Beside
-the class, each patch token predicts the ink inside its patch: without this dense target the model stays at chance for
-a long time (docs/decisions.md). Muon for the blocks' matrices, AdamW for the rest.
+It sees 433 real characters, none of them in the benchmark, and 1,000 invented ones, drawn afresh for every step. The
+model predicts the class, and each patch token predicts the ink inside its patch. Without this dense target the model
+stays at chance for a long time (docs/decisions.md). Muon trains the blocks' matrices, AdamW the rest.
 """
 
 import csv
@@ -43,8 +43,8 @@ LOG_EVERY = 500
 def dress(ink: Tensor, generator: torch.Generator, variety: float) -> Tensor:
     """Colour the ink's coverage [B, 1, H, W]: images [B, 3, H, W] in [0, 1].
 
-    variety 0: light ink on dark ground and some noise; towards 1, more dark ink, clouded grounds and blur. Random
-    polarity from the start keeps a ViT at chance, so the variety grows with the steps.
+    variety: 0 gives light ink on dark ground and some noise; towards 1 there is more dark ink, clouded ground and blur.
+    With random polarity from the start a ViT stays at chance, so the variety grows with the steps.
     """
     count, size = len(ink), ink.shape[-1]
     dark, light = glyphs.uniform(generator, 0, 0.45, count, 3, 1, 1), glyphs.uniform(generator, 0.55, 1, count, 3, 1, 1)
@@ -94,7 +94,7 @@ def optimizers(model: VisionTransformer, ink_head: nn.Linear) -> list[torch.opti
 
 
 def train(model: VisionTransformer, seen: Tensor, unseen: Tensor) -> list[dict[str, float]]:
-    """Train in place on characters in the faces of `seen`; returns the log, with accuracy on the faces of `unseen`."""
+    """Train in place on the faces of `seen`. Returns the log, with the accuracy on the faces of `unseen`."""
     ink_head = nn.Linear(ARCHITECTURE["embed_dim"], ARCHITECTURE["patch_size"] ** 2)
     parameters = [*model.parameters(), *ink_head.parameters()]
     optimisers = optimizers(model, ink_head)

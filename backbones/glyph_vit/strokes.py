@@ -1,6 +1,6 @@
 """Invented characters: classes of two to four random curves, written by several hands.
 
-A few hundred letters are little to pretrain on; a class of random strokes costs nothing and looks like one more.
+A few hundred letters are too few to pretrain on. A class of random strokes costs nothing and looks like another letter.
 """
 
 import torch
@@ -41,7 +41,7 @@ def _draw(control: Tensor, half_width: Tensor) -> Tensor:
 def stroke_bitmaps(classes: int, hands: int, seed: int) -> Tensor:
     """Invented characters in the layout of `pipeline.data.sets.glyphs.bitmaps`: uint8 [classes, hands, CANVAS, CANVAS].
 
-    A hand moves each control point a little (deviation 0.06) and has its own stroke width.
+    Each hand moves the control points a little (standard deviation 0.06) and has its own stroke width.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = []

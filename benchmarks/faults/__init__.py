@@ -1,1 +1,1 @@
-"""Faults: what people, disks and machines do wrong."""
+"""Fault injection: mistakes of people, and failures of disks and machines."""

@@ -1,8 +1,8 @@
-"""What users meet who give the pipeline bad input: python -m benchmarks.faults.bad_input [PARAMS] [DATA].
+"""Feeds bad input to the pipeline: python -m benchmarks.faults.bad_input [PARAMS] [DATA].
 
-500 files of parameters (harness/bad_params.py) and a hundred data sets (harness/bad_data.py), each through the
-command lines of all stages in a process of its own. A case may run through, or be refused by one line on stderr and
-exit code 1; a traceback, any other end or no end is a failure of ours: exit code 1.
+500 files of parameters (harness/bad_params.py) and a hundred data sets (harness/bad_data.py) each go through the
+command lines of all stages, in a process of their own. A case passes if it runs through, or if it is refused by one
+line on stderr and exit code 1. A traceback, any other end or no end is our failure: this command then exits with 1.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ from pipeline.tasks import chain
 
 ROOT = Path(__file__).parents[2]
 TASKS = 2
-SECONDS = 120.0  # a case that takes longer hangs: a good one takes two
+SECONDS = 120.0  # a case that takes longer counts as hung; a good one takes two seconds
 MEMORY = 8 * 2**30  # bytes of addresses
-QUIET = settings(  # the same cases always, whose first failure is shown and not made smaller for minutes
+QUIET = settings(  # always the same cases; show the first failure without spending minutes on making it smaller
     derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
 )
 RAN, REFUSED = "ran through", "refused in one line"
@@ -52,13 +52,13 @@ class Outcome(NamedTuple):
 
 
 def base_params() -> dict[str, object]:
-    """The project's parameters, made small: two tasks of two classes of the folder `images`."""
+    """The project's parameters on a small scale: two tasks of two classes from the folder `images`."""
     smaller = {"dataset": "image_folder", "classes_per_task": 2, "num_tasks": TASKS, "tasks": chain(TASKS)}
     return read_mapping(ROOT / "params.yaml") | smaller | {"epochs": 1, "classifier_epochs": 1, "key_epochs": 1}
 
 
 def make_folder(folder: Path, params: bytes) -> None:
-    """What the stages need of a repository, without images."""
+    """Write the parts of a repository that the stages need, without images."""
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "params.yaml").write_bytes(params)
     (folder / "backbones").mkdir()
@@ -67,7 +67,7 @@ def make_folder(folder: Path, params: bytes) -> None:
 
 
 def run_stages(folder: Path) -> Outcome:
-    """Every stage in turn, in a child, until one refuses."""
+    """Run all stages in turn in a child process, until one refuses."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -91,7 +91,7 @@ def run_stages(folder: Path) -> Outcome:
 
 
 def _become_stages(folder: Path) -> None:
-    """The child: never returns."""
+    """Run the stages in the child process. Never returns."""
     os.chdir(folder)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     for number, name in ((1, ".stdout"), (2, ".stderr")):
@@ -118,7 +118,7 @@ def _become_stages(folder: Path) -> None:
 
 
 def params_cases(count: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
-    """So many files of parameters beside a good data set."""
+    """`count` files of parameters, each with a good data set."""
     cases: list[bytes] = []
 
     @settings(
@@ -139,7 +139,7 @@ def params_cases(count: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
 
 
 def data_cases(count: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
-    """So many data sets and files of weights, under good parameters."""
+    """`count` data sets and weight files, with good parameters."""
     for name, change in list((data_sets() | WEIGHTS).items())[:count]:
 
         def write(folder: Path, change: Callable[[Path], dict[str, object]] = change) -> None:
@@ -151,7 +151,7 @@ def data_cases(count: int) -> Iterator[tuple[str, Callable[[Path], None]]]:
 
 
 def outcomes(cases: Iterable[tuple[str, Callable[[Path], None]]], console: Console) -> Counter[str]:
-    """How all of them end; what is our failure is shown."""
+    """Count how the cases end, and show our failures."""
     kinds: Counter[str] = Counter()
     for name, write in cases:
         with tempfile.TemporaryDirectory() as temporary:
@@ -171,10 +171,10 @@ def outcomes(cases: Iterable[tuple[str, Callable[[Path], None]]], console: Conso
 
 
 def main() -> None:
-    """Run all cases and print how many ended how."""
+    """Run all cases and count how they end."""
     counts = [int(argument) for argument in sys.argv[1:]]
     params, data = (counts + [500, 1000][len(counts) :])[:2]
-    torch.set_num_threads(1)  # of the children, who inherit it
+    torch.set_num_threads(1)  # the children inherit this
     os.environ["DEVICE"] = "cpu"
     for name, *_ in in_order(TASKS):
         importlib.import_module(f"stages.{name}")
@@ -189,7 +189,7 @@ def main() -> None:
         table.add_row(name, *(str(counted[kind]) for kind in kinds), str(counted.total()))
     console.print(table)
     if set(kinds) - {RAN, REFUSED}:
-        sys.exit("error: bad input is ours to refuse in one line")
+        sys.exit("error: some bad input was not refused in one line")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Damages every artifact and cache object, and counts what comes of it: python -m benchmarks.faults.corruption
+"""Damages every artifact and cache object, and counts the outcomes: python -m benchmarks.faults.corruption
 
-First 200 cases of each kind of artifact in a tiny repository: a stage that reads the damaged file runs. Then 200 cases
-of cache objects in a small repository, with the real dvc: the outputs that the object holds are deleted, dvc brings
-them back, and a stage that reads them runs; for the first case of each kind of object the remedy that the message names
-is followed, after which everything must be as before. Exits with 1 where a number is wrong or a traceback shows.
+First there are 200 cases per kind of artifact in a tiny repository: a stage that reads the damaged file runs. Then
+there are 200 cases of cache objects in a small repository, with the real dvc: the outputs in the object are deleted,
+dvc restores them, and a stage that reads them runs. For the first case of each kind of object the remedy in the message
+is followed; then everything must be as before. Exits with 1 if a number is wrong or a traceback appears.
 """
 
 import functools
@@ -50,18 +50,18 @@ def drawn(generator: random.Random) -> Damage:
 
 
 def quiet(run: Callable[[], object]) -> None:
-    """Without what a stage prints."""
+    """Run something without its printed output."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         run()
 
 
 def digests_but(file: Path) -> dict[str, str]:
-    """Of all outputs but one."""
+    """Digests of all outputs except one."""
     return {name: digest for name, digest in digests(*OUTPUTS).items() if name != str(file)}
 
 
 def damage_artifacts(cases: int) -> Counts:
-    """What comes of so many cases for each kind of artifact, stages being called as functions."""
+    """Outcomes of `cases` cases per kind of artifact, with stages called as functions."""
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         quiet(functools.partial(make_tiny_repository, Path()))
         quiet(functools.partial(run_all, 3))
@@ -88,7 +88,7 @@ def _damage_each_kind(cases: int) -> Counts:
 
 
 def damage_objects(cases: int) -> Counts:
-    """What comes of so many cases for the objects of DVC's cache."""
+    """Outcomes of `cases` cases for the objects of DVC's cache."""
     counts: Counts = {}
     with tempfile.TemporaryDirectory() as folder, stage_environment() as environment:
         original = make_repository(Path(folder) / "a repository", environment)
@@ -155,14 +155,14 @@ def _damage_object(repository: Repository, path: Path, damage: Damage, held: lis
 
 
 def _numbers(repository: Repository, held: list[Path]) -> dict[str, bytes]:
-    """Everything but the outputs that vouch for themselves and may lie there damaged until they are read."""
+    """All files except sealed outputs, which may stay damaged until they are read."""
     damaged = {str(output) for output in held if output.parts[0] != "reports"}
     found = repository.digests(*(f"{folder}/**/*" for folder in OUTPUTS))
     return {name: content for name, content in found.items() if name not in damaged}
 
 
 def _repair(repository: Repository, original: Repository) -> bool:
-    """Whether everything is as before once the user has done what the message says."""
+    """Whether everything is as before after following the remedy in the message."""
     subprocess.run(
         ["python", "-m", "pipeline", "doctor", "--repair"],
         cwd=repository.path,
@@ -176,7 +176,7 @@ def _repair(repository: Repository, original: Repository) -> bool:
 
 
 def _dvc(repository: Repository, *arguments: str) -> str:
-    """Both streams, whether it fails or not."""
+    """The output of both streams, whether the command fails or not."""
     done = subprocess.run(
         ["dvc", *arguments],
         cwd=repository.path,
@@ -190,7 +190,7 @@ def _dvc(repository: Repository, *arguments: str) -> str:
 
 
 def show(counts: Counts) -> None:
-    """A row a kind, a column an outcome."""
+    """Print one row per kind and one column per outcome."""
     seen = [result for counter in counts.values() for result in counter]
     columns = sorted({result.partition(":")[0] for result in seen})
     table = Table("kind", *columns, "cases")
@@ -204,10 +204,10 @@ def show(counts: Counts) -> None:
 
 
 def main(
-    cases: Annotated[int, typer.Option(help="Of each kind of artifact.")] = 200,
-    objects: Annotated[int, typer.Option(help="Of all cache objects together; about six seconds each.")] = 200,
+    cases: Annotated[int, typer.Option(help="Cases per kind of artifact.")] = 200,
+    objects: Annotated[int, typer.Option(help="Cases of cache objects in total; about six seconds each.")] = 200,
 ) -> None:
-    """Damage, run, count."""
+    """Damage files, run stages and count the outcomes."""
     counts = damage_artifacts(cases) if cases else {}
     counts |= damage_objects(objects) if objects else {}
     show(counts)

@@ -1,10 +1,10 @@
-"""Whether the same parameters give the same bytes, whatever else differs.
+"""Tests whether the same parameters give the same bytes, whatever else differs.
 
     python -m benchmarks.faults.determinism [CHANGE...]
 
-A small copy of the project runs once as it is, with one thread, then under each change: its stages one after the
-other, or by DVC's queue and temporary experiments. Every artifact and report is compared. Where bytes differ, by how
-much: tensors relative to their largest value, metrics in points.
+A small copy of the project runs once unchanged, with one thread, then under each change: its stages one after the
+other, or by DVC's queue and temporary experiments. Every artifact and report is compared. If bytes differ, the table
+says by how much: tensors relative to their largest value, metrics in points.
 """
 
 import json
@@ -27,18 +27,18 @@ from pipeline.runtime import stage_server
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("data", "artifacts", "reports")
-SMALLER = {"num_tasks": 2, "epochs": 2}  # of the first tasks of the default run
+SMALLER = {"num_tasks": 2, "epochs": 2}  # the first tasks of the default run
 IMAGES = ("TRAIN_PER_CLASS = 40", "TRAIN_PER_CLASS = 10"), ("TEST_PER_CLASS = 40", "TEST_PER_CLASS = 10")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(THREADS, "1")
 
 
 def instructions(aten: str, onednn: str, mkl: str) -> dict[str, str]:
-    """Variables under which torch and its libraries do without a processor's newer instructions."""
+    """Environment variables that keep torch and its libraries from using a processor's newer instructions."""
     return {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": onednn, "MKL_ENABLE_INSTRUCTIONS": mkl}
 
 
-CHANGES: dict[str, tuple[Mapping[str, str], str]] = {  # variables, and how the pipeline is run
+CHANGES: dict[str, tuple[Mapping[str, str], str]] = {  # environment variables, and how the pipeline is run
     "again": ({}, "repro"),
     "another folder, with spaces": ({}, "folder"),
     "another time zone": ({"TZ": "Pacific/Chatham"}, "repro"),
@@ -55,7 +55,7 @@ CHANGES: dict[str, tuple[Mapping[str, str], str]] = {  # variables, and how the 
 
 
 class Difference(NamedTuple):
-    """What another run has otherwise."""
+    """How another run differs."""
 
     files: list[str]
     tensors: float  # largest difference, as a share of the tensor's largest value
@@ -85,7 +85,7 @@ def make_project(folder: Path) -> None:
 
 
 def run_pipeline(project: Path, folder: Path, variables: Mapping[str, str], how: str) -> Path:
-    """Run a clone of the project in an empty folder, nothing cached: where its files are then."""
+    """Run a clone of the project in an empty folder, without a cache. Returns the folder with its files."""
     clone = folder / ("a folder elsewhere" if how == "folder" else "clone")
     _run(["git", "clone", "-q", str(project), str(clone)], folder, {})
     if how not in ("queue", "temp"):
@@ -103,7 +103,7 @@ def run_pipeline(project: Path, folder: Path, variables: Mapping[str, str], how:
 
 
 def run_stages() -> None:
-    """Every stage in this process, for the sake of its imports, and in this folder."""
+    """Run every stage in this process, which has imported everything, and in this folder."""
     for stage in in_order(2):
         run_stage(*stage)
 
@@ -118,7 +118,7 @@ def _run(command: list[str], folder: Path, variables: Mapping[str, str]) -> None
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file that the pipeline made."""
+    """Content of every file that the pipeline has written."""
     files = [path for name in FOLDERS for path in (folder / name).rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
 
@@ -138,7 +138,7 @@ def compare(first: Path, second: Path) -> Difference:
 def _relative(first: Path, second: Path) -> float:
     before, after = load_file(first), load_file(second)
     if any(before[name].shape != after[name].shape for name in before):
-        return float("inf")  # other passes were needed
+        return float("inf")  # other shapes: other passes were needed
     shares = [
         float((before[name].double() - after[name].double()).abs().max() / before[name].double().abs().max())
         for name in before
@@ -148,7 +148,7 @@ def _relative(first: Path, second: Path) -> float:
 
 
 def main() -> None:
-    """Run all, and print the table."""
+    """Run all changes, and print the table."""
     if sys.argv[1:] == ["stages"]:
         run_stages()
         return

@@ -1,9 +1,9 @@
-"""What the pipeline says and leaves on a machine that fails it: python -m benchmarks.faults.environment
+"""Runs the pipeline on a failing machine: python -m benchmarks.faults.environment
 
-A full disk, a read-only folder, a clock that went back and the like, each in a small repository of its own: `dvc repro`
-runs under the fault, then without it. The table shows the line that names the culprit, ours or DVC's; unfinished or
-damaged files that stay; and whether the next run ends with the numbers of a run that met no fault. Exits with 1 on a
-traceback, a file half-written or another number. Needs root on Linux, to mount folders.
+The faults are a full disk, a read-only folder, a clock set back and the like, each in its own small repository.
+`dvc repro` runs under the fault, then without it. The table shows the line that names the culprit, ours or DVC's;
+unfinished or damaged files that are left; and whether the next run gives the numbers of a run without a fault. Exits
+with 1 on a traceback, a half-written file or another number. Needs root on Linux, to mount folders.
 """
 
 import os
@@ -27,7 +27,7 @@ from pipeline.health.doctor import check_leftovers
 from pipeline.store.seal import check_seal
 
 PATTERNS = ("data/**/*", "artifacts/**/*", "reports/**/*")
-# Root may do all: without these capabilities it is held to the permissions of files.
+# Root may do anything. Without these capabilities it must respect file permissions.
 AS_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
 
 
@@ -43,7 +43,7 @@ class Fault(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What came of it."""
+    """The outcome of a fault."""
 
     name: str
     said: str
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 @contextmanager
 def small_disk(folder: Path, room: int) -> Iterator[None]:
-    """The repository on a disk with so many free bytes; on a large one afterwards."""
+    """Put the repository on a disk with `room` free bytes, and on a large one afterwards."""
     aside = folder.with_name("aside")
     folder.rename(aside)
     folder.mkdir()
@@ -70,7 +70,7 @@ def small_disk(folder: Path, room: int) -> Iterator[None]:
 
 @contextmanager
 def read_only(folder: Path, name: str) -> Iterator[None]:
-    """One of the repository's folders mounted without leave to write."""
+    """Mount one of the repository's folders read-only."""
     target = str(folder / name)
     mount("--bind", target, target)
     mount("-o", "remount,ro,bind", target)
@@ -82,7 +82,7 @@ def read_only(folder: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def without_access(folder: Path, name: str) -> Iterator[None]:
-    """One of the repository's folders without permission to write."""
+    """Remove the write permission of one of the repository's folders."""
     (folder / name).chmod(0o555)
     try:
         yield
@@ -92,7 +92,7 @@ def without_access(folder: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def future_files(folder: Path) -> Iterator[None]:
-    """All files are a year younger than the clock says: it went back since."""
+    """Date all files a year into the future, as if the clock had been set back since."""
     for file in folder.rglob("*"):
         status = file.stat()
         os.utime(file, (status.st_atime + 31e6, status.st_mtime + 31e6))
@@ -101,7 +101,7 @@ def future_files(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def second_run(folder: Path) -> Iterator[None]:
-    """Another `dvc repro` that began a moment before."""
+    """Start another `dvc repro` a moment before."""
     first = subprocess.Popen(["dvc", "repro"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -110,12 +110,12 @@ def second_run(folder: Path) -> Iterator[None]:
 
 
 def mount(*arguments: str) -> None:
-    """Needs root."""
+    """Mount something. Needs root."""
     subprocess.run(["mount", *arguments], check=True)
 
 
 def faults() -> list[Fault]:
-    """All of them."""
+    """All faults."""
     rooms = (20_000, 400_000, 3_000_000, 5_000_000, 7_000_000, 9_000_000)
     return [
         *(Fault(f"full disk, {room / 1e6:g} MB left", partial(small_disk, room=room), fresh=True) for room in rooms),
@@ -136,7 +136,7 @@ def faults() -> list[Fault]:
 def run(repository: Repository, fault: Fault) -> tuple[int, str]:
     """Exit code and both streams of `dvc repro` under a fault."""
     environment = {**repository.env, **fault.variables}
-    if fault.wrapper:  # a stage server would not be held to it
+    if fault.wrapper:  # it would not apply to a stage server
         environment |= {"PATH": os.environ["PATH"]}
     done = subprocess.run(
         [*fault.wrapper, "dvc", "repro"],
@@ -163,7 +163,7 @@ def summary(code: int, output: str) -> str:
 
 
 def left(folder: Path) -> str:
-    """Unfinished and damaged files."""
+    """Unfinished and damaged files in the folder."""
     with chdir(folder):
         found = [finding.what for finding in check_leftovers() if not finding.ok]
         for file in (*Path("data").rglob("*.*"), *Path("artifacts").rglob("*.*")):
@@ -200,7 +200,7 @@ def attempt(fault: Fault, base: Repository, expected: Mapping[str, bytes], root:
 def main(
     only: Annotated[str, typer.Option(help="Faults whose names contain this.")] = "",
 ) -> None:
-    """Meet every fault, and print the table."""
+    """Run every fault, and print the table."""
     wanted = [fault for fault in faults() if only in fault.name]
     rows = []
     console = Console(highlight=False, width=200)

@@ -1,11 +1,11 @@
-"""Kills the pipeline at random moments, and has `dvc repro` finish it.
+"""Kills the pipeline at random moments, and lets `dvc repro` finish it.
 
     python -m benchmarks.faults.kill [--moments 30] [--seed 0]
 
-A small copy of the project (that of the tests) runs undisturbed once; then, for each moment, a fresh one is hit by
-SIGKILL, SIGTERM or Ctrl-C, in DVC, in the stage or in both (the process group, as a terminal does it). Two seconds
-after DVC's end nothing may run there, and `dvc repro` must end with the same bytes, going on where stage one had left
-a state. Most stages are forked from the tests' stage server; every seventh repository starts them as plain `python`.
+A small copy of the project (that of the tests) runs undisturbed once. Then, for each moment, a fresh copy gets SIGKILL,
+SIGTERM or Ctrl-C: in DVC, in the stage or in both (the process group, as from a terminal). Two seconds after DVC's end
+nothing may run there, and `dvc repro` must give the same bytes, resuming where stage one has saved a state. Most stages
+are forked from the tests' stage server; every seventh repository starts them as plain `python`.
 """
 
 import math
@@ -32,7 +32,7 @@ from harness.parameters import set_params
 
 EPOCHS = 20  # of stage one
 STAGES = 15
-_IMPORTING = 3  # times as long takes a stage that imports torch for itself
+_IMPORTING = 3  # a stage that imports torch itself takes this many times as long
 SECONDS_TO_END = 2.0
 RESULT = ("data/**/*", "artifacts/**/*", "reports/**/*", "dvc.lock")
 BLOWS = [
@@ -54,19 +54,19 @@ class Blow:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was left, and what `dvc repro` made of it."""
+    """What was left, and how `dvc repro` finished it."""
 
-    stage: str  # that was running
-    went_on: bool  # DVC ended well all the same: it ignores a Ctrl-C that does not reach the stage
+    stage: str  # the stage that was running
+    went_on: bool  # DVC succeeded all the same: it ignores a Ctrl-C that does not reach the stage
     orphans: list[str]
-    hand_work: str  # what DVC said, where it could not go on by itself
+    hand_work: str  # DVC's message, if it could not continue without help
     resumed: str
-    repeated: bool  # a finished epoch
+    repeated: bool  # whether a finished epoch was repeated
     differing: list[str]
 
     @property
     def good(self) -> bool:
-        """All that is promised."""
+        """Whether everything is as promised."""
         return not (self.orphans or self.hand_work or self.repeated or self.differing)
 
 
@@ -83,9 +83,9 @@ def running_in(folder: Path) -> list[psutil.Process]:
 
 
 def strike(repository: Repository, blow: Blow, seconds: float, rng: random.Random) -> tuple[str, bool]:
-    """Run the pipeline and hit it: the stage that was running, and whether DVC ended well all the same.
+    """Run the pipeline and hit it. Returns the stage that was running, and whether DVC succeeded all the same.
 
-    seconds: that a stage takes on average. Time is counted from the start of a stage, on a busy machine, too.
+    seconds: average duration of a stage. Time is counted from the start of a stage, also on a busy machine.
     """
     log = repository.path / ".scratch/output"
     log.parent.mkdir()
@@ -123,7 +123,7 @@ def started(log: Path) -> list[str]:
 
 
 def finish(repository: Repository) -> tuple[str, str]:
-    """What `dvc repro` prints, and what it said before it could be helped by hand, if it had to be."""
+    """The output of `dvc repro`, and its earlier message if it needed help by hand."""
     command = ["dvc", "repro"]
     done = subprocess.run(command, cwd=repository.path, env=repository.env, check=False, capture_output=True, text=True)
     if done.returncode == 0:
@@ -134,7 +134,7 @@ def finish(repository: Repository) -> tuple[str, str]:
 
 
 def endure(repository: Repository, blow: Blow, seconds: float, rng: random.Random) -> Outcome:
-    """Hit a fresh repository and have it finished."""
+    """Hit a fresh repository, and let `dvc repro` finish it."""
     expected = repository.digests(*RESULT)
     for folder in ("data", "artifacts", "reports", ".dvc/cache", ".dvc/tmp", ".scratch"):
         shutil.rmtree(repository.path / folder, ignore_errors=True)
@@ -158,7 +158,7 @@ def endure(repository: Repository, blow: Blow, seconds: float, rng: random.Rando
 
 
 def row(blow: Blow, outcome: Outcome) -> list[str]:
-    """A line of the table."""
+    """A row of the table."""
     problems = [*(f"orphan: {command}" for command in outcome.orphans), outcome.hand_work, *outcome.differing]
     problems += ["repeated epochs"] * outcome.repeated
     return [
@@ -174,8 +174,8 @@ def row(blow: Blow, outcome: Outcome) -> list[str]:
 
 
 def main(moments: Annotated[int, typer.Option(min=1)] = 30, seed: int = 0) -> None:
-    """Kill, finish, compare, print; exit code 1 if anything is not as promised."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a script starts in the background ignores it
+    """Kill, finish, compare and print. Exit code 1 if anything is not as promised."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a script would ignore it
     rng = random.Random(seed)
     blows = [Blow(rng.random(), *BLOWS[index % len(BLOWS)], plain=index % 7 == 6) for index in range(moments)]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)

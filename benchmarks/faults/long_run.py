@@ -1,7 +1,7 @@
-"""Many tasks end to end with the real `dvc`, killed once on the way: python -m benchmarks.faults.long_run [--tasks 50].
+"""Runs many tasks with the real `dvc` and kills it once: python -m benchmarks.faults.long_run [--tasks 50].
 
-Two of the benchmark's glyph classes a task, a few images a class, one epoch. Memory is the peak of what a stage holds
-for itself (as in benchmarks.speed.input_path), at an early and at the last task, in a plain process.
+Each task has two of the benchmark's glyph classes, with a few images per class and one epoch. Memory is the peak of a
+stage's own memory (as in benchmarks.speed.input_path), at an early and at the last task, in a plain process.
 """
 
 import os
@@ -30,7 +30,7 @@ EARLY = 5
 
 
 def repro_killed_at(repository: Repository, stage: str, delay: float) -> int:
-    """Run the pipeline until a stage has started, and a moment longer: how many stages had been run."""
+    """Run the pipeline until a moment after a stage has started. Returns how many stages have run."""
     log = repository.path / ".scratch/output"
     log.parent.mkdir()
     with log.open("wb") as output:

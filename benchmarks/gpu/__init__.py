@@ -1,1 +1,1 @@
-"""Everything that only a GPU can show, measured by one command in a few minutes: see benchmarks/gpu/command.py."""
+"""Measures everything that only a GPU can show, by one command in a few minutes: see benchmarks/gpu/command.py."""

@@ -1,4 +1,4 @@
-"""Part 4: whole pipelines, and their accuracy on this device beside that on a CPU."""
+"""Part 4: whole pipelines, and their accuracy on this device compared with a CPU."""
 
 import os
 import statistics
@@ -25,7 +25,7 @@ Result = Mapping[str, float]  # accuracy in percent and seconds, of the paper's 
 
 
 def measurements(setup: Setup) -> Iterator[Measurement]:
-    """Both benchmarks on this device, then the default on the CPU, too."""
+    """Both benchmarks on this device, then the default benchmark on the CPU."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         embedded, real = default(setup, folder), cifar100(setup)
@@ -41,7 +41,7 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
 def accuracies(
     benchmark: Benchmark, folder: Path, device: str, results: dict[int, Result], seeds: Sequence[int]
 ) -> Iterator[Row]:
-    """After each seed, over the seeds so far."""
+    """Rows after each seed, over the seeds so far."""
     for seed in seeds:
         results[seed] = result_of_seed(benchmark, folder, device, seed)
         for which in (PAPER, BEST):
@@ -53,7 +53,7 @@ def accuracies(
 
 
 def differences(benchmark: Benchmark, folder: Path, device: str, results: Mapping[int, Result]) -> Iterator[Row]:
-    """What the device changes beside a CPU, seed by seed."""
+    """Differences between the device and a CPU, seed by seed."""
     on_cpu: dict[int, Result] = {}
     for seed in results:
         on_cpu[seed] = result_of_seed(benchmark, folder, "cpu", seed)
@@ -63,7 +63,7 @@ def differences(benchmark: Benchmark, folder: Path, device: str, results: Mappin
 
 
 def over_seeds(name: str, unit: str, values: Mapping[int, float]) -> Row:
-    """The mean over seeds, the spread, and which they are."""
+    """The mean and spread over seeds, with the list of seeds."""
     spread = (min(values.values()), max(values.values()))
     note = f"seeds {', '.join(map(str, values))}"
     return figure(name, statistics.fmean(values.values()), unit, spread=spread, note=note)

@@ -1,4 +1,4 @@
-"""Part 1: the card, what it can do at best, and with which software."""
+"""Part 1: the card, its peak rates, and its software."""
 
 import platform
 import shutil
@@ -14,12 +14,12 @@ from benchmarks.speed.ratios import Row, machine_name, seconds
 from pipeline.machine.device import synchronise
 
 TITLE = "The card"
-_PRODUCTS = 10  # in a row, before they are waited for
+_PRODUCTS = 10  # in a row, before waiting for them
 _GROUPS = 7
 
 
 def measurements(setup: Setup) -> Iterator[Measurement]:
-    """The names, the rate of multiplying matrices in each precision, and of moving memory."""
+    """Names, the rate of matrix products in each precision, and the memory rate."""
     device = torch.device(setup.device)
     side = setup.size(8192, 128)
     yield Measurement("names and versions", lambda: names(device))
@@ -30,7 +30,7 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
 
 
 def names(device: torch.device) -> Iterator[Row]:
-    """What is here."""
+    """Rows on the card and its software."""
     yield figure("machine", machine_name())
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)
@@ -49,13 +49,13 @@ def names(device: torch.device) -> Iterator[Row]:
 
 
 def matrix_rate(dtype: torch.dtype, side: int, device: torch.device) -> list[float]:
-    """Operations a second, in several measurements, of random square matrices: two for each multiply-add."""
+    """Operations per second of random square matrix products, measured several times; a multiply-add counts as two."""
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return [2 * side**3 / took for took in seconds_each(lambda: one @ other, device)]
 
 
 def seconds_each(work: Callable[[], object], device: torch.device) -> list[float]:
-    """Seconds of what a device does many times in a row, after a group to warm up."""
+    """Seconds per call of work that a device repeats many times in a row, after a warm-up."""
 
     def group() -> None:
         for _ in range(_PRODUCTS):

@@ -1,11 +1,11 @@
-"""Everything that only a GPU can show, in one command.
+"""Measures everything that only a GPU can show, in one command.
 
-    python -m benchmarks.gpu OUT_FOLDER [--images FOLDER --weights FILE] [--minutes 8] [--device cpu]
+    python -m benchmarks.gpu OUT_FOLDER [--images FOLDER --weights FILE] [--minutes 8] [--part NAME] [--device cpu]
 
-It needs no network and no DVC: stages run in their order as plain processes. The most telling part comes first, and
-OUT_FOLDER/gpu.json and gpu.md are replaced after every row, so that a run which is cut off keeps what it had. A part
-may take its share of the minutes that are left, and what it does not take is left to those behind it; where time is
-over, the rest is skipped with a word. With `--device cpu`, everything runs in miniature: that is the test of the check.
+It needs no network and no DVC: stages run in order as plain processes. The most important part comes first, and
+OUT_FOLDER/gpu.json and gpu.md are replaced after every row, so a run that is cut off keeps its results so far. A part
+may take its share of the remaining minutes, and leaves the rest to later parts. When time is over, the remaining parts
+are marked as skipped. With `--device cpu` everything runs in miniature; this is the test of the check.
 """
 
 import time
@@ -26,7 +26,7 @@ from pipeline.runtime.command import run_app
 
 TITLES = {module.__name__.rpartition(".")[2]: module.TITLE for module in (card, vit, authors, accuracy, repeat, inputs)}
 SHARES = {"card": 0.2, "vit": 0.4, "authors": 0.3, "accuracy": 0.6, "repeat": 0.6, "inputs": 1.0}
-_OVERTIME = 0.5  # share of what is left then, which a measurement may take that was begun in time
+_OVERTIME = 0.5  # share of the remaining time that a measurement begun in time may still take
 
 
 def main(
@@ -34,30 +34,35 @@ def main(
     images: Annotated[Path | None, typer.Option(help="CIFAR-100 as a folder train/CLASS/*, test/CLASS/*.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of timm's vit_tiny_patch16_224.")] = None,
     minutes: Annotated[float, typer.Option(min=0.1, max=1000, help="After so many it ends.")] = 8,
+    part: Annotated[
+        list[str] | None, typer.Option(help=f"Measure only this part; may be repeated: {', '.join(TITLES)}.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cuda, or cpu: every part in miniature.")] = "cuda",
 ) -> None:
-    """Measure what only a GPU can show, the most telling first."""
+    """Measure what only a GPU can show, the most important part first."""
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
+    if unknown := set(part or ()) - TITLES.keys():
+        raise UserError(f"--part {min(unknown)!r} is unknown: choose among {', '.join(TITLES)}")
     setup = make_setup(device, images, weights)
     lacking = [f"{name} ({OPTIONAL[name]})" for name in setup.missing]
     remark = f"Not installed, so left out: {', '.join(lacking)}." if lacking else "No optional package is missing."
     console.print(remark)
     about = {"device": device, "minutes": minutes, "start_method": setup.start_method, "missing": remark}
-    report = Report(out, about, [Part(name, title) for name, title in TITLES.items()])
+    report = Report(out, about, [Part(name, title) for name, title in TITLES.items() if not part or name in part])
     report.write()
     end = started + 60 * minutes
-    for number, part in enumerate(report.parts, start=1):
-        console.print(f"\n{number}. {part.title}")
-        measure(part, setup, report, end, console)
-    failures = sum(len(part.failed) for part in report.parts)
+    for number, one in enumerate(report.parts, start=1):
+        console.print(f"\n{number}. {one.title}")
+        measure(one, setup, report, end, console)
+    failures = sum(len(one.failed) for one in report.parts)
     console.print(f"\n{out / 'gpu.md'}, after {time.monotonic() - started:.0f} s")
     if failures:
         raise UserError(f"{failures} measurements failed: {out / 'gpu.json'} says where")
 
 
 def make_setup(device: str, images: Path | None, weights: Path | None) -> Setup:
-    """Raises UserError for a device or files that are not there."""
+    """The setup for these arguments. Raises UserError for a missing device or missing files."""
     if device not in ("cuda", "cpu"):
         raise UserError(f"--device {device!r} is unknown: choose cuda or cpu")
     if (images is None) != (weights is None):
@@ -68,7 +73,7 @@ def make_setup(device: str, images: Path | None, weights: Path | None) -> Setup:
         raise UserError(f"--weights {weights} is no file: expected weights of timm's vit_tiny_patch16_224")
     images, weights = (images.resolve(), weights.resolve()) if images and weights else (None, None)
     setup = Setup(device, images, weights, "fork", tuple(missing(OPTIONAL)))
-    if reason := why_not(setup):  # a library that looks for GPUs when it is imported spoils them for a fork
+    if reason := why_not(setup):  # libraries that look for GPUs on import make them unusable in a fork
         setup = replace(setup, start_method="spawn")
         if why_not(setup):
             raise UserError(f"no GPU can be used ({reason}): --device cpu runs every part in miniature")
@@ -76,7 +81,7 @@ def make_setup(device: str, images: Path | None, weights: Path | None) -> Setup:
 
 
 def measure(part: Part, setup: Setup, report: Report, end: float, console: Console) -> None:
-    """Run a part in its share of what is left, and write the report after every row."""
+    """Run a part within its share of the remaining time, and write the report after every row."""
     begun = time.monotonic()
     if begun >= end:
         part.state = "skipped: the minutes were over"
@@ -98,7 +103,7 @@ def measure(part: Part, setup: Setup, report: Report, end: float, console: Conso
 
 
 def run() -> None:
-    """The command; what a user did wrong is one line."""
+    """Run the command. A user's mistake is one line."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     run_app(app)

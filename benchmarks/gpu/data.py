@@ -1,4 +1,4 @@
-"""The images on which whole pipelines are measured: the default benchmark, and CIFAR-100."""
+"""The images for measuring whole pipelines: the default benchmark, and CIFAR-100."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,12 @@ class Benchmark(NamedTuple):
 
     title: str
     num_tasks: int
-    params: dict[str, Any]  # of params.yaml, but for seeds and schedules
-    why_not: str = ""  # what it can't be run without
+    params: dict[str, Any]  # of params.yaml, except seeds and schedules
+    why_not: str = ""  # what is missing to run it
 
 
 def default(setup: Setup, folder: Path) -> Benchmark:
-    """The embedded benchmark; in miniature, a few images in its place, which are written into a folder."""
+    """The embedded benchmark; in miniature, a few images written into a folder take its place."""
     if setup.device == "cpu":
         write_images(folder / "images", 88, size=16, suffix=".png")
         tiny = {"dataset": "image_folder", "data_dir": str(folder / "images"), "image_size": 16, "classes_per_task": 5}
@@ -31,7 +31,7 @@ def default(setup: Setup, folder: Path) -> Benchmark:
 
 
 def cifar100(setup: Setup) -> Benchmark:
-    """As many images as are at hand."""
+    """CIFAR-100 with as many images as are available."""
     if not setup.images or not setup.weights:
         return Benchmark("CIFAR-100, ViT-Ti/16 at 224 px", 0, {}, "no --images and --weights are given")
     params = params_of(setup.images, setup.weights)

@@ -1,4 +1,4 @@
-"""Part 6: how fast this machine's cores decode images, beside what the model consumes."""
+"""Part 6: how fast this machine's cores decode images, compared with how fast the model consumes them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
 
 
 def model_of(setup: Setup, name: str) -> Backbone:
-    """A model of timm with random weights; in miniature, a tiny one under its name."""
+    """A timm model with random weights; in miniature, a tiny model under the same name."""
     if setup.device == "cpu":
         model, config = VisionTransformer(**TINY, num_classes=0), {"architecture": TINY, **STATISTICS}
     else:
@@ -39,7 +39,7 @@ def model_of(setup: Setup, name: str) -> Backbone:
 
 
 def speeds(setup: Setup, name: str, images: Images) -> Iterator[Row]:
-    """Images a second of each, and of features from encoded images."""
+    """Images per second of each, and of features from encoded images."""
     backbone = model_of(setup, name)
     start = backbone.pretrained(norm_parameters(backbone.model, NormOptions(norms="all", parameters="both")))
     decoded = input_rate(images, backbone)

@@ -1,4 +1,4 @@
-"""What the parts of the check have in common: where they measure, a measurement, a row of its result."""
+"""Types shared by the parts of the check: the setup, a measurement, and a row of its result."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ StartMethod = Literal["fork", "spawn"]
 
 @dataclass(frozen=True)
 class Setup:
-    """Where to measure, and on what."""
+    """The device, and the files to measure on."""
 
     device: str  # cuda, or cpu: everything in miniature
     images: Path | None  # train/CLASS/*, test/CLASS/*
@@ -25,7 +25,7 @@ class Setup:
 
     @property
     def context(self) -> ForkContext | SpawnContext:
-        """For processes that use the device."""
+        """The multiprocessing context for processes that use the device."""
         return get_context("fork") if self.start_method == "fork" else get_context("spawn")
 
     def size(self, full: Full, miniature: Full) -> Full:
@@ -34,11 +34,11 @@ class Setup:
 
 
 class Measurement(NamedTuple):
-    """One thing to be measured, on its own: it begins only while there is time, and may fail alone."""
+    """A single measurement. It begins only while there is time, and its failure does not stop the others."""
 
     name: str
     measure: Callable[[], Iterable[Row]]
-    why_not: str = ""  # what it can't be done without
+    why_not: str = ""  # what is missing to do it
 
 
 def figure(
@@ -50,7 +50,7 @@ def figure(
     spread: tuple[float, float] | None = None,
     note: str = "",
 ) -> Row:
-    """A row of a part's table. A later one of the same name and unit takes its place."""
+    """A row of a part's table. A later row of the same name and unit replaces it."""
     return {"name": name, "value": value, "unit": unit, "goal": goal, "spread": spread, "note": note}
 
 

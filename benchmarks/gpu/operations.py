@@ -1,4 +1,4 @@
-"""Every operation that torch carries out, forward and backward, with a digest of its result."""
+"""Records every operation of torch, forward and backward, with a digest of its result."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -8,38 +8,38 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_UNWRITTEN = ("aten.empty", "aten.new_empty", "aten.resize")  # memory as it was found
+_UNWRITTEN = ("aten.empty", "aten.new_empty", "aten.resize")  # uninitialised memory
 
 
 class Operation(NamedTuple):
-    """Its name, and the SHA-256 of its floating-point results."""
+    """The name of an operation, and the SHA-256 of its floating-point results."""
 
     name: str
     digest: str
 
 
 class Recorder(TorchDispatchMode):
-    """Records what runs under it."""
+    """Records the operations that run within it."""
 
     def __init__(self) -> None:
-        """Nothing has run."""
+        """Start with no operations."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        """Run it, and record it."""
+        """Run an operation, and record it."""
         result = func(*args, **(kwargs or {}))
         name = str(func)
         if not name.startswith(_UNWRITTEN):
             tensors = [t for t in (result if isinstance(result, tuple) else (result,)) if isinstance(t, Tensor)]
             if "attention" in name and "backward" not in name:
-                tensors = tensors[:1]  # its other results are padded by what is never written
+                tensors = tensors[:1]  # its other results contain padding that is never written
             self.operations.append(Operation(name, digest(tensors)))
         return result
 
 
 def digest(tensors: Sequence[Tensor]) -> str:
-    """SHA-256 of the bits of those that are floats."""
+    """SHA-256 of the bits of the floating-point tensors."""
     found = hashlib.sha256()
     for tensor in tensors:
         if tensor.is_floating_point() and tensor.layout == torch.strided:
@@ -49,7 +49,7 @@ def digest(tensors: Sequence[Tensor]) -> str:
 
 
 def operations(work: Callable[[], object]) -> list[Operation]:
-    """Those of `work`, in order."""
+    """The operations of `work`, in order."""
     recorder = Recorder()
     with recorder:
         work()
@@ -57,6 +57,6 @@ def operations(work: Callable[[], object]) -> list[Operation]:
 
 
 def differing(one: Sequence[Operation], other: Sequence[Operation]) -> list[str]:
-    """Names of the operations whose results differ between two runs; the first is to blame for the rest."""
+    """Names of the operations whose results differ between two runs. The first one causes the rest."""
     names = [a.name for a, b in zip(one, other, strict=False) if a != b]
     return names if len(one) == len(other) else [*names, f"{len(one)} operations, then {len(other)}"]

@@ -1,4 +1,4 @@
-"""Part 5: whether the same seed gives the same bytes on this device; if not, by how much, and which operation is it."""
+"""Part 5: whether the same seed gives the same bytes on this device; if not, the difference and its first operation."""
 
 import math
 import os
@@ -22,7 +22,7 @@ TITLE = "Two runs with one seed"
 
 
 def measurements(setup: Setup) -> Iterator[Measurement]:
-    """Runs first: their processes are started from one that has not used the device yet."""
+    """Whole runs first: their processes must be started before this one uses the device."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         benchmark = default(setup, folder)
@@ -35,9 +35,9 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
 
 
 def two_runs(setup: Setup, benchmark: Benchmark, folder: Path) -> Iterator[Row]:
-    """Two folders, the same parameters and images: which of their files differ.
+    """Run the same parameters and images in two folders, and compare their files.
 
-    Nothing is computed here, since a process whose threads have computed can't be forked.
+    This process computes nothing, since a process whose threads have computed cannot be forked.
     """
     params: dict[str, Any] = {**SMALLER, **benchmark.params, "num_tasks": setup.size(SMALLER["num_tasks"], 1)}
     one, other = folder / "one", folder / "other"
@@ -67,14 +67,14 @@ def in_a_process(setup: Setup, folder: Path, stage: str, *task: str) -> None:
 
 
 def stage_in(folder: Path, stage: str, *task: str) -> None:
-    """In that process."""
+    """Run the stage in that process."""
     with chdir(folder), Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         run_stage(stage, *task)
 
 
 def two_steps(images: int) -> Iterator[Row]:
-    """An epoch of stage one of the embedded backbone, its operations one by one."""
+    """Compare an epoch of stage one of the embedded backbone with itself, operation by operation."""
     work = workload("glyph_vit")
     few = Workload(work.name, work.backbone, work.pixels[:images], work.labels[:images], work.names)
     one, other = (operations(lambda: stage_one(few, few.names)) for _ in range(2))

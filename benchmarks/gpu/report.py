@@ -1,4 +1,4 @@
-"""What the check has found so far, as JSON and as a page."""
+"""The results of the check so far, as JSON and as a page."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipeline.store import artifacts
 
 @dataclass
 class Part:
-    """A part, and what has become of it."""
+    """A part, and its state."""
 
     name: str
     title: str
@@ -21,7 +21,7 @@ class Part:
     failed: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, event: dict[str, Any]) -> str:
-        """What its process has told (benchmarks.gpu.runner), and a line for it."""
+        """Add an event from its process (benchmarks.gpu.runner). Returns a line for it."""
         if "row" in event:
             row = event["row"]
             same = [(other["name"], other["unit"]) == (row["name"], row["unit"]) for other in self.rows]
@@ -41,14 +41,14 @@ class Part:
 
 @dataclass
 class Report:
-    """Everything, written whenever something is added."""
+    """All parts. It is written after every event."""
 
     folder: Path
     about: dict[str, Any]
     parts: list[Part]
 
     def write(self) -> None:
-        """Replace both files by what is known now. Raises UserError where that can't be."""
+        """Replace both files by the results so far. Raises UserError if they cannot be written."""
         content = self.about | {"parts": [asdict(part) for part in self.parts]}
         artifacts.save_plain_json(self.folder / "gpu.json", content)
         artifacts.save_bytes(self.folder / "gpu.md", page(self.about, self.parts).encode())
@@ -61,14 +61,14 @@ def page(about: dict[str, Any], parts: list[Part]) -> str:
     return f"""\
 # What only a GPU can show
 
-`python -m benchmarks.gpu`, measured on {where}; see benchmarks/gpu. Ranges are those over repetitions or seeds.
+`python -m benchmarks.gpu`, measured on {where}; see benchmarks/gpu. Ranges are over repetitions or seeds.
 {about["missing"]}
 
 {sections}"""
 
 
 def section(number: int, part: Part) -> str:
-    """A part."""
+    """The section of a part."""
     lines = [f"## {number}. {part.title}", "", f"{part.state.capitalize()}.", ""]
     if part.rows:
         lines += [table(("what", "value", "range", "goal", "unit", "note"), [cells(row) for row in part.rows]), ""]
@@ -79,13 +79,13 @@ def section(number: int, part: Part) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as text."""
+    """The cells of a row as text."""
     spread = "" if row["spread"] is None else f"{number(row['spread'][0])} to {number(row['spread'][1])}"
     return row["name"], number(row["value"]), spread, row["goal"], row["unit"], row["note"]
 
 
 def number(value: float | str) -> str:
-    """A number with three digits that mean something, or all before the point."""
+    """A number with three significant digits, or all digits before the point."""
     if isinstance(value, str):
         return value
     value += 0.0  # -0 is 0

@@ -1,4 +1,4 @@
-"""Runs a part in a process of its own: what it has measured arrives row by row, whatever becomes of it then."""
+"""Runs each part in a process of its own. Rows arrive one by one, so they survive a crash of the process."""
 
 import importlib
 import io
@@ -22,9 +22,9 @@ Event = dict[str, Any]  # begin, row, skipped, failed
 
 
 def run_part(name: str, setup: Setup, *, begin_until: float, end: float, tell: Callable[[Event], None]) -> None:
-    """Run the measurements of a part (benchmarks.gpu.NAME), and `tell` what comes as it comes.
+    """Run the measurements of a part (benchmarks.gpu.NAME), and call `tell` with each event.
 
-    begin_until: when (time.monotonic) none is begun any more; end: when the one at work is stopped.
+    begin_until: the time (time.monotonic) after which none begins; end: the time at which the running one is stopped.
     """
     receiver, sender = setup.context.Pipe(duplex=False)
     process = setup.context.Process(target=_work, args=(name, setup, begin_until, sender))
@@ -46,7 +46,7 @@ def run_part(name: str, setup: Setup, *, begin_until: float, end: float, tell: C
 
 
 def end_processes(pid: int | None, *, itself: bool = True) -> None:
-    """End a process that was started here, and all that it has started."""
+    """End a process that was started here, and all processes that it has started."""
     try:
         parent = psutil.Process(pid)
         processes = parent.children(recursive=True) + ([parent] if itself else [])
@@ -60,11 +60,11 @@ def end_processes(pid: int | None, *, itself: bool = True) -> None:
 
 
 def _work(name: str, setup: Setup, begin_until: float, sender: Connection) -> None:
-    """In the process of the part."""
+    """Run the measurements in the process of the part."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["DEVICE"] = setup.device
     os.chdir(ROOT)
-    with redirect_stdout(io.StringIO()):  # what the stages print
+    with redirect_stdout(io.StringIO()):  # hide the output of stages
         try:
             for measurement in importlib.import_module(f"benchmarks.gpu.{name}").measurements(setup):
                 why_not = measurement.why_not or ("its time was over" if time.monotonic() > begin_until else "")
@@ -80,7 +80,7 @@ def _work(name: str, setup: Setup, begin_until: float, sender: Connection) -> No
 
 
 def _measure(name: str, measure: Callable[[], Any], sender: Connection) -> None:
-    """A measurement that fails, as one for which a card is too small, leaves the rest of the part alone."""
+    """Run a measurement. If it fails, for example on a card that is too small, the rest of the part continues."""
     try:
         for row in measure():
             sender.send({"row": row})
@@ -106,7 +106,7 @@ def _end_with_parent() -> None:
 
 
 def why_not(setup: Setup) -> str:
-    """Why processes can't use the device, or nothing."""
+    """Why processes cannot use the device; empty if they can."""
     receiver, sender = setup.context.Pipe(duplex=False)
     process = setup.context.Process(target=_try, args=(setup.device, sender))
     process.start()

@@ -1,4 +1,4 @@
-"""Part 2: stage one and features of ViT-B/16 at 224 pixels, beside bare loops, in every precision and size of batch."""
+"""Part 2: stage one and features of ViT-B/16 at 224 pixels against bare loops, in each precision and batch size."""
 
 import statistics
 import traceback
@@ -33,13 +33,13 @@ TITLE = "ViT-B/16 at 224 px, random weights"
 NAME = "vit_base_patch16_224"
 TINY: dict[str, Any] = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 1, "mlp_ratio": 1.0}
 STATISTICS = {"mean": [0.5] * 3, "std": [0.5] * 3}
-PASSES = {"stage one": 2, "bare loop": 2, "full fine-tuning": 3, "features": 1, "bare forward": 1}  # forwards an image
+PASSES = {"stage one": 2, "bare loop": 2, "full fine-tuning": 3, "features": 1, "bare forward": 1}  # per image
 _ROUNDS = 5
 _IMAGES = 2048
 
 
 def measurements(setup: Setup) -> Iterator[Measurement]:
-    """The most telling first; what has to be compiled last."""
+    """The most important measurements first, those that compile last."""
     work = model_workload(setup)
     rate = statistics.median(matrix_rate(torch.bfloat16, setup.size(8192, 128), work.backbone.device))
     batches = setup.size((128, 64, 256), (8, 4, 16))
@@ -54,7 +54,7 @@ def measurements(setup: Setup) -> Iterator[Measurement]:
         few = sized(work, batches[0], setup.size(_IMAGES // 4, batches[0]))
         single = replace(few, backbone=replace(few.backbone, precision=torch.float32))
         yield Measurement(what, partial(in_float32, single, what, matmul, rate))
-    options = setup.size({}, {"backend": "aot_eager"})  # what the backend makes of it takes a minute on a CPU
+    options = setup.size({}, {"backend": "aot_eager"})  # on a CPU the default backend compiles for a minute
     graphs = setup.size({"mode": "reduce-overhead"}, {"backend": "aot_eager"})
     why_not = "triton is missing" if setup.device == "cuda" and "triton" in setup.missing else ""
     of_graphs = works[batches[1]]
@@ -73,17 +73,17 @@ def model_workload(setup: Setup) -> Workload:
 
 
 def sized(work: Workload, batch: int, count: int) -> Workload:
-    """The same in batches of another size; all of them whole, so that nothing is compiled twice."""
+    """The same workload in whole batches of another size, so that nothing is compiled twice."""
     schedule = replace(SCHEDULE, batch_size=batch)
     pixels, labels = work.pixels[:count], work.labels[:count]
     return replace(work, pixels=pixels, labels=labels, schedule=schedule, inference_batch=batch)
 
 
 class Watched(Progress):
-    """Lets an epoch end as it does: by waiting for its loss."""
+    """Allows waiting for the GPU at the end of an epoch, which fetches the loss."""
 
     def end_epoch(self, epoch: int, epochs: int, *, remedy: str) -> None:
-        """As ever."""
+        """End the epoch as usual."""
         complain(self.device, is_wrong=False)
         super().end_epoch(epoch, epochs, remedy=remedy)
 
@@ -91,13 +91,13 @@ class Watched(Progress):
 
 
 def complain(device: torch.device, *, is_wrong: bool) -> None:
-    """Whether CUDA raises an error where the host waits for it."""
+    """Set whether CUDA raises an error when the host waits for it."""
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error" if is_wrong else "default")
 
 
 def waits(work: Workload) -> Iterator[Row]:
-    """Whether the host waits for the GPU within the steps of an epoch, or within the batches of a pass."""
+    """Test whether the host waits for the GPU within the steps of an epoch or the batches of a pass."""
     start, images = work.backbone.pretrained(work.names), Images.of_pixels(work.pixels)
     device = work.backbone.device
     progress = Watched("", 0)
@@ -129,7 +129,7 @@ def waits(work: Workload) -> Iterator[Row]:
 
 
 def waiting(run: Callable[[], None], device: torch.device) -> str:
-    """Whether it waits, and where."""
+    """Whether the host waits, and where."""
     if device.type == "cpu":
         run()
         return "no GPU to wait for"
@@ -146,7 +146,7 @@ def waiting(run: Callable[[], None], device: torch.device) -> str:
 
 
 def speeds(work: Workload, what: str, rate: float) -> Iterator[Row]:
-    """Images a second of ours, bare loops and full fine-tuning, measured in turn."""
+    """Images per second of our code, bare loops and full fine-tuning, measured in turn."""
     everything = [name for name, _ in work.backbone.model.named_parameters()]
     works: dict[str, Callable[[], object]] = {
         "stage one": lambda: stage_one(work, work.names),
@@ -168,7 +168,7 @@ def speeds(work: Workload, what: str, rate: float) -> Iterator[Row]:
 
 
 def rates(work: Workload, what: str, rate: float, took: dict[str, list[float]]) -> Iterator[Row]:
-    """Images a second, and the operations in them as a share of what the card does in matrix products alone."""
+    """Images per second, and their operations as a share of the card's rate for matrix products alone."""
     flops, count = work.backbone.flops({}), len(work.labels)
     for name, times in took.items():
         speed = count / statistics.median(times)
@@ -180,7 +180,7 @@ def rates(work: Workload, what: str, rate: float, took: dict[str, list[float]]) 
 
 
 def memory(work: Workload) -> Iterator[Row]:
-    """Peak memory of a step's tensors beside the model and what is resident."""
+    """Peak memory of a step's tensors, without the model and other resident tensors."""
     everything = [name for name, _ in work.backbone.model.named_parameters()]
     batch = work.schedule.batch_size
     for name, names, epoch in (
@@ -194,7 +194,7 @@ def memory(work: Workload) -> Iterator[Row]:
 
 
 def launches(work: Workload) -> Iterator[Row]:
-    """A step of very few images takes what its launches take: near 1, they are what a step of many waits for, too."""
+    """A step of very few images takes the time of its kernel launches. Near 1, launches limit large steps, too."""
     batch = work.schedule.batch_size
     few = sized(work, max(batch // 8, 1), len(work.labels) // 8)
     took = in_turn({"few": lambda: stage_one(few, few.names), "many": lambda: stage_one(work, work.names)}, _ROUNDS)
@@ -214,7 +214,7 @@ def in_float32(work: Workload, what: str, matmul: str, rate: float) -> Iterator[
 
 
 def compiled(work: Workload, what: str, rate: float, options: dict[str, Any]) -> Iterator[Row]:
-    """What compiling costs, and how fast stage one and features are then, beside themselves as they are."""
+    """The cost of compiling, and the speed of compiled stage one and features compared with eager ones."""
     batch = f"batches of {work.schedule.batch_size}"
     backbone = replace(work.backbone, model=torch.compile(work.backbone.model, **options))
     quick = replace(work, backbone=backbone)

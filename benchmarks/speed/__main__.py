@@ -1,7 +1,7 @@
-"""What the pipeline costs beside the least that the same work could cost: python -m benchmarks.speed [IMAGES WEIGHTS].
+"""Compares the pipeline with the least time that its work could take: python -m benchmarks.speed [IMAGES WEIGHTS].
 
-Every claim is a ratio of two things measured in turn in one run: the machine may be slow or busy, both sides are so
-alike. Writes reports/benchmarks/speed.{md,json}. With IMAGES and WEIGHTS (see benchmarks.studies.cifar100_vit_tiny) the
+Every claim is a ratio of two things measured in turn in one run. A slow or busy machine then affects both sides alike.
+Writes reports/benchmarks/speed.{md,json}. With IMAGES and WEIGHTS (see benchmarks.studies.cifar100_vit_tiny), the
 comparison with the authors' schedule runs on them, too.
 """
 
@@ -35,9 +35,9 @@ def page(machine: str, rows: list[Row]) -> str:
     return f"""\
 # Speed
 
-{machine}. `python -m benchmarks.speed`: ratios of two things measured in turn, medians over repetitions, their spread.
-A forward-equivalent is a forward pass of an image; a step of stage one counts as two. Beside the authors' schedule:
-means over seeds, and their range.
+{machine}. `python -m benchmarks.speed`: ratios of two things measured in turn, as medians over repetitions with their
+spread. A forward-equivalent is a forward pass of one image; a step of stage one counts as two. Rows on the authors'
+schedule: means over seeds, and their range.
 
 {table(("what", "ratio", "spread", "goal", "unit"), cells)}
 """

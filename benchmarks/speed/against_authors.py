@@ -1,7 +1,7 @@
-"""The pipeline against the authors' schedule: same data, model and precision; accuracy, wall clock and passes.
+"""Compares the pipeline with the authors' schedule on the same data, model and precision: accuracy, time and passes.
 
-With the authors' epochs, batches and rates; by presets/fast.yaml; and in one epoch with class-level discriminants as
-selector and classifier, to which epochs matter less.
+The pipeline runs with the authors' epochs, batches and rates; with presets/fast.yaml; and for one epoch with
+class-level discriminants as selector and classifier, which need fewer epochs.
 """
 
 import io
@@ -35,7 +35,7 @@ ONE_EPOCH = {"epochs": 1, "batch_size": 8, "lr": 0.005}
 
 
 class Result(NamedTuple):
-    """What learning all tasks gave and took."""
+    """Accuracy and cost of learning all tasks."""
 
     accuracy: float
     seconds: float
@@ -61,14 +61,14 @@ def counted() -> Iterator[dict[str, int]]:
 
 
 def run_ours(num_tasks: int, changes: Mapping[str, Any]) -> float:
-    """The pipeline from queries to evaluation in this process: its average accuracy."""
+    """Run the pipeline from queries to evaluation in this process. Returns its average accuracy."""
     configure(Path(), **changes)
     run_stages(num_tasks, LEARNING)
     return float(artifacts.load_json(artifacts.EVALUATION)["metrics"]["average_accuracy"])
 
 
 def run_theirs(num_tasks: int, seed: int) -> float:
-    """The authors' schedule on the same data, with the paper's epochs: its average accuracy."""
+    """Run the authors' schedule on the same data, with the paper's epochs. Returns its average accuracy."""
     params = read_mapping(Path("params.yaml"))
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
@@ -89,7 +89,7 @@ def run_theirs(num_tasks: int, seed: int) -> float:
 
 
 def measured(work: Callable[[], float]) -> Result:
-    """Run it, and count."""
+    """Run something; measure its time and count its passes."""
     with counted() as images, redirect_stdout(io.StringIO()):
         started = time.perf_counter()
         accuracy = work()
@@ -97,14 +97,14 @@ def measured(work: Callable[[], float]) -> Result:
 
 
 def plain_params(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that `our_variants` change, as they are in params.yaml, and `changes`."""
+    """The parameters that `our_variants` changes, with their values in params.yaml, and `changes`."""
     default = read_mapping(ROOT / "params.yaml")
     names = {name for preset in ("fast", "best_domains") for name in read_mapping(ROOT / f"presets/{preset}.yaml")}
     return {name: default[name] for name in sorted({*names, *ONE_EPOCH})} | dict(changes)
 
 
 def our_variants(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Parameters of every way in which we learn, on top of what `plain_params` gave."""
+    """The parameters of each of our variants, on top of those from `plain_params`."""
     fast, discriminants = (read_mapping(ROOT / f"presets/{preset}.yaml") for preset in ("fast", "best_domains"))
     return {
         f"ours, {EPOCHS} epochs": {**plain, "epochs": EPOCHS},
@@ -114,7 +114,7 @@ def our_variants(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def results_of_seed(num_tasks: int, seed: int, ours: Mapping[str, Mapping[str, Any]]) -> dict[str, Result]:
-    """Theirs, then ours, in the working folder, where images are cut into tasks."""
+    """Run theirs, then ours, in the working folder, in which images are cut into tasks."""
     results = {THEIRS: measured(partial(run_theirs, num_tasks, seed))}
     return results | {who: measured(partial(run_ours, num_tasks, params)) for who, params in ours.items()}
 
@@ -126,7 +126,7 @@ def image_count(num_tasks: int) -> int:
 
 
 def rows(name: str, title: str, num_tasks: int, changes: Mapping[str, Any]) -> Iterator[Row]:
-    """Theirs, then ours, with every seed, in a clone; changes: of params.yaml, for both."""
+    """Run theirs, then ours, with every seed in a clone. changes: of params.yaml, for both."""
     folder = clone(name)
     plain = plain_params(changes)
     results: list[dict[str, Result]] = []
@@ -156,7 +156,7 @@ def summaries(title: str, of_seeds: Sequence[Mapping[str, Result]], images: int)
         yield summary(f"{THEIRS} / {who}, {title}", passes, "", "x forward-equivalents")
     for who, of_who in results.items():
         equivalents = [result.equivalents / images for result in of_who]
-        yield summary(f"forward-equivalents an image, {who}, {title}", equivalents, "", "passes")
+        yield summary(f"forward-equivalents per image, {who}, {title}", equivalents, "", "passes")
 
 
 def summary(name: str, values: Sequence[float], goal: str, unit: str) -> Row:

@@ -1,9 +1,9 @@
-"""The schedule of the paper's release (arXiv 2308.09610), in our own words, only to measure against.
+"""The schedule of the paper's release (arXiv 2308.09610), reimplemented for comparisons only.
 
-For each task: epochs of training its key, a query pass an image; epochs of tuning its LayerNorms; epochs of training
-its classifier rows under selection, a query pass and a tuned pass an image; then every test image of all tasks so far
-anew, with two passes. Every epoch sees new crops. Model, precision, batches, augmentation and grouping by task are
-ours: only what is computed, and how often, differs.
+For each task it trains the key for some epochs, with a query pass per image; tunes the LayerNorms for some epochs; and
+trains the classifier rows under selection for some epochs, with a query pass and a tuned pass per image. Then it runs
+every test image of all tasks so far again, with two passes. Every epoch sees new crops. Model, precision, batches,
+augmentation and grouping by task are ours: only what is computed, and how often, differs.
 """
 
 from collections.abc import Iterator
@@ -53,10 +53,10 @@ def run(
     *,
     seed: int,
 ) -> float:
-    """Learn task after task, evaluating after each: the final average accuracy.
+    """Learn the tasks in turn and evaluate after each. Returns the final average accuracy.
 
-    names: of the parameters tuned; tasks: training images and labels, from 0 within the task; tests: of each task,
-    labels from 0 over all classes.
+    names: names of the tuned parameters; tasks: training images and labels per task, from 0 within the task; tests:
+    test images and labels per task, from 0 over all classes.
     """
     learner, generator = Learner(), torch.Generator().manual_seed(seed)
     accuracy = 0.0

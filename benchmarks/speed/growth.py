@@ -1,4 +1,4 @@
-"""What a task costs as tasks add up: the stages of task t early and late in a chain of fifty."""
+"""The cost of a task as tasks add up: the stages of early and late tasks in a chain of fifty."""
 
 import importlib
 import io
@@ -14,7 +14,7 @@ from pipeline.tasks import task_name
 
 NUM_TASKS = 50
 MARKS = (5, 10, 20, 50)
-WINDOW = 5  # tasks up to a mark, over which the median is taken
+WINDOW = 5  # the median is taken over this many tasks up to a mark
 
 
 def rows() -> Iterator[Row]:
@@ -32,14 +32,14 @@ def rows() -> Iterator[Row]:
         importlib.import_module("stages.rematch").main()
         evaluation = seconds(importlib.import_module("stages.evaluate").main)
         passes = artifacts.load_json(artifacts.EVALUATION)["metrics"]["passes_per_image"]
-    run_dvc(folder, "commit", "-f", "-q", "--with-deps", "evaluate")  # as if DVC had run what was run here
+    run_dvc(folder, "commit", "-f", "-q", "--with-deps", "evaluate")  # as if DVC had run these stages
     nothing = statistics.median(seconds(partial(run_dvc, folder, "repro", "-q", "evaluate")) for _ in range(3))
     for stage, goal in (("stage_one", "<= 1.2"), ("features", ""), ("stage_two", "")):
         of_marks = [statistics.median(took[stage][mark - WINDOW : mark]) for mark in MARKS]
         for mark, value in zip(MARKS[1:], of_marks[1:], strict=True):
             yield row(f"{stage}, task {mark} / task {MARKS[0]}, glyphs", value / of_marks[0], goal, "x time")
     yield row(
-        "passes an image for the matrix of 50 tasks / by re-evaluating", passes / (1 + (NUM_TASKS + 1) / 2), "", "x"
+        "passes per image for the matrix of 50 tasks / by re-evaluating", passes / (1 + (NUM_TASKS + 1) / 2), "", "x"
     )
     yield row(
         "`dvc repro` of 50 tasks with nothing to do / stage one of one",

@@ -1,8 +1,8 @@
 """Memory and speed of the path from disk to model: python -m benchmarks.speed.input_path.
 
-Memory: the peak of what a stage holds for itself (RssAnon, sampled; pages of mapped files are the system's to drop),
-for a data set of 5,000 and of 50,000 images in one task, with a ViT so small that images are all that could grow.
-Speed: images a second of the input path alone, against what a model consumes, in one process and one run.
+Memory: the peak of a stage's own memory (RssAnon, sampled; the system may drop the pages of mapped files), for data
+sets of 5,000 and of 50,000 images in one task, with a ViT so small that only images could make it grow. Speed: images
+per second of the input path alone, compared with what a model consumes, in one process and one run.
 """
 
 import os
@@ -37,13 +37,13 @@ RESULT = Path("reports/benchmarks/input_path")
 COUNTS = (5_000, 50_000)
 STAGES = (["method"], ["code"], ["download"], ["split"], ["queries"], ["stage_one", "t1"])
 TINY = {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 1, "mlp_ratio": 1.0}
-GOAL = 3.0  # times what the model consumes
+GOAL = 3.0  # times as fast as the model consumes
 _REPEATS = 3
 CPU = torch.device("cpu")
 
 
 def write_images(folder: Path, count: int, *, size: int, suffix: str) -> list[Path]:
-    """Files of smooth noise, ten classes, as many for testing as a tenth of those for training."""
+    """Write files of smooth noise in ten classes, with a tenth as many for testing as for training."""
     generator = np.random.default_rng(0)
     paths = []
     for index in range(count):
@@ -99,7 +99,7 @@ def memory_of_stages(count: int, suffix: str) -> dict[str, float]:
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
-    """Images a second: the median of some repetitions."""
+    """Images per second, as the median of some repetitions."""
     seconds = []
     for _ in range(_REPEATS):
         started = time.perf_counter()
@@ -143,7 +143,7 @@ def packed_images(folder: Path, *, count: int, size: int, suffix: str) -> Images
 
 
 def speeds() -> list[tuple[str, float, float]]:
-    """What is read, images/s of the input path, images/s of the model."""
+    """Rows of the kind of images, images/s of the input path, and images/s of the model."""
     weights, config = fetch_backbone("glyph_vit", PRETRAINED)
     small = build_backbone(weights, config, image_size=32, normalize="pretrained", device=CPU)
     name = "vit_tiny_patch16_224"

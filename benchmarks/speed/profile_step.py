@@ -1,8 +1,8 @@
-"""Where an epoch of stage one spends its time: `python -m benchmarks.speed.profile_step`.
+"""Profiles an epoch of stage one: `python -m benchmarks.speed.profile_step`.
 
 Writes reports/benchmarks/profile.md.
 
-Before: torch's deterministic mode as it comes, which fills every fresh tensor. After: as the pipeline sets it.
+Before: torch's deterministic mode by default, which fills every new tensor. After: as the pipeline sets it.
 """
 
 import torch
@@ -19,7 +19,7 @@ SHOWN = 12
 
 
 def shares(work: Workload) -> dict[str, tuple[float, int]]:
-    """Share of the time (%) and calls of each operation in an epoch, after one to warm up."""
+    """Share of the time (%) and calls of each operation in an epoch, after a warm-up epoch."""
     stage_one(work, work.names)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         stage_one(work, work.names)

@@ -1,4 +1,4 @@
-"""Ratios: of two things measured in turn, the median over repetitions and the spread."""
+"""Ratios of two things measured in turn: the median over repetitions, and the spread."""
 
 import os
 import platform
@@ -16,14 +16,14 @@ Row = dict[str, Any]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """The duration of some work in seconds."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def in_turn(works: Mapping[str, Callable[[], object]], repetitions: int = REPETITIONS) -> dict[str, list[float]]:
-    """Seconds of each, round by round, after a round to warm up."""
+    """Seconds of each work, round by round, after a warm-up round."""
     for work in works.values():
         work()
     rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(repetitions)]
@@ -31,7 +31,7 @@ def in_turn(works: Mapping[str, Callable[[], object]], repetitions: int = REPETI
 
 
 def compared(name: str, goal: str, one: Callable[[], object], other: Callable[[], object]) -> Row:
-    """Time of one as a multiple of the other's, pair by pair, after a round to warm up."""
+    """Time of one as a multiple of the other's, pair by pair, after a warm-up round."""
     took = in_turn({"one": one, "other": other})
     return over_pairs(name, goal, [a / b for a, b in zip(took["one"], took["other"], strict=True)])
 
@@ -47,7 +47,7 @@ def row(name: str, ratio: float, goal: str, unit: str, spread: tuple[float, floa
 
 
 def machine_name() -> str:
-    """What was measured on: make, cores and their rate of multiplying in float32, since a make says little of speed."""
+    """The machine: processor model, cores, and its float32 multiplication rate, as the model says little of speed."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     makes = [line.partition(":")[2] for line in lines if line.startswith("model name")]
     make = " ".join((makes or [platform.machine()])[0].split())

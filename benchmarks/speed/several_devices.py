@@ -1,4 +1,4 @@
-"""Two processes on this machine as two devices, against one: the same numbers, and what it costs."""
+"""Compares two processes on this machine, as two devices, with one: equal numbers, and the cost."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ ROUNDING = 1e-5
 
 
 def rows() -> Iterator[Row]:
-    """The default run on one device and on two; times include the start of the processes."""
+    """Compare the default run on one device and on two. Times include the start of the processes."""
     folder = clone("several_devices")
     run_dvc(folder, "repro", "-f", "evaluate")
     one, query_bytes = results(folder), queries(folder)

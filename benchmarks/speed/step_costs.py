@@ -52,7 +52,7 @@ Epoch = Callable[[Workload, list[str]], None]
 
 
 def workload(name: str) -> Workload:
-    """The embedded ViT at 32 pixels, ViT-Ti/16 at 96 pixels from images of 32, or ViT-S/16 at 224 pixels, a batch."""
+    """The embedded ViT at 32 pixels, ViT-Ti/16 at 96 pixels from images of 32, or one batch of ViT-S/16 at 224."""
     if name == "glyph_vit":
         weights, config = fetch_backbone(name, PRETRAINED)
     else:
@@ -103,7 +103,7 @@ def epoch_of(work: Workload, backbone: Backbone, start: Tuned) -> None:
 
 
 def bare_epoch(work: Workload, names: list[str]) -> None:
-    """The same epoch in a plain loop over the same timm model, its inputs ready in memory."""
+    """The same epoch in a plain loop over the same timm model, with inputs ready in memory."""
     model, device = work.backbone.model, work.backbone.device
     tuned = [model.get_parameter(name).requires_grad_() for name in names]
     kept = [parameter.detach().clone() for parameter in tuned]
@@ -139,7 +139,7 @@ def bare_forward(work: Workload) -> None:
 
 
 def random_inputs(backbone: Backbone, count: int) -> Tensor:
-    """A batch for the model, on its device. Not of zeros, on which a GPU draws less power and runs faster."""
+    """A random batch on the model's device. On zeros a GPU would draw less power and run faster."""
     size, random = backbone.image_size, torch.Generator(backbone.device).manual_seed(0)
     return torch.randn(count, 3, size, size, device=backbone.device, generator=random)
 
@@ -179,7 +179,7 @@ def rows(name: str) -> Iterator[Row]:
 
 
 def tensor_peak(work: Workload, names: list[str], epoch: Epoch) -> float:
-    """MB of tensors that are alive at the peak of an epoch, after one to warm up."""
+    """MB of live tensors at the peak of an epoch, after a warm-up epoch."""
     epoch(work, names)
     if work.backbone.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -194,7 +194,7 @@ def tensor_peak(work: Workload, names: list[str], epoch: Epoch) -> float:
 
 
 def resident_peak(name: str, what: str) -> float:
-    """MB by which an epoch's peak exceeds what the process held before. Run in a process of its own."""
+    """MB by which an epoch's peak exceeds the process's memory before. It runs in a process of its own."""
     work = workload(name)
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
@@ -223,7 +223,7 @@ def memory_rows(name: str) -> Iterator[Row]:
 
 
 def step_seconds(name: str, *, keeping: bool) -> float:
-    """The fastest epoch of stage one in a process of its own, which keeps what it frees, or does as glibc does."""
+    """The fastest epoch of stage one in a process of its own, which keeps freed memory or uses glibc's default."""
     if not keeping:
         patch("pipeline.machine.device.keep_freed_memory").start()
     work = workload(name)
@@ -231,7 +231,7 @@ def step_seconds(name: str, *, keeping: bool) -> float:
 
 
 def allocator_rows(name: str) -> Iterator[Row]:
-    """What it gains a CPU that freed memory is kept for the next step."""
+    """The gain on a CPU from keeping freed memory for the next step."""
     if compute_device().type == "cpu":
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             pairs = [
@@ -242,7 +242,7 @@ def allocator_rows(name: str) -> Iterator[Row]:
 
 
 def compile_rows(name: str) -> Iterator[Row]:
-    """What torch.compile would gain stage one, and what it costs first."""
+    """What stage one would gain by torch.compile, and what compiling costs first."""
     work = workload(name)
     eager = work.backbone.model
     compiled = replace(work, backbone=replace(work.backbone, model=torch.compile(eager)))

@@ -1,7 +1,7 @@
-"""How long another selector or classifier takes on finished LayerNorms: python -m benchmarks.speed.switching [ROUNDS].
+"""Times another selector or classifier on finished LayerNorms: python -m benchmarks.speed.switching [ROUNDS].
 
-`python -m pipeline.dvc repro --no-run-cache` after each change in a clone: everything after the change is computed, and
-nothing before it. Writes reports/benchmarks/switching.{md,json}.
+After each change, `python -m pipeline.dvc repro --no-run-cache` runs in a clone: everything that the change affects is
+computed, and nothing else. Writes reports/benchmarks/switching.{md,json}.
 """
 
 import re
@@ -20,14 +20,14 @@ from pipeline.store import artifacts
 RESULT = ROOT / "reports/benchmarks/switching.json"
 GOAL = 20.0  # seconds
 DEFAULTS = {"selector": "key", "classifier": "softmax"}
-NAMES = {  # carried_gaussians asks for one model, which is another training
+NAMES = {  # carried_gaussians needs one model for all, so other training
     "selector": names("selector"),
     "classifier": [name for name in names("classifier") if name != "carried_gaussians"],
 }
 
 
 def main() -> None:
-    """Switch to everything in turn, several times, print, write."""
+    """Switch to each value in turn, several times; print and write the times."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     folder = clone("switching")
     run_dvc(folder, "repro")
@@ -76,8 +76,8 @@ def main() -> None:
 
 `python -m benchmarks.speed.switching` wrote this:
 median and range of {rounds} rounds on {machine}, with the default data.
-The goal is {GOAL:.0f} s. `entropy` runs every image under the LayerNorms of every task, more passes than all others.
-`carried_gaussians` is not among them: it needs `selection: average`.
+The goal is {GOAL:.0f} s. `entropy` runs every image under the LayerNorms of every task, which takes the most passes.
+`carried_gaussians` is left out: it needs `selection: average`.
 
 {table(("change", "seconds", "stages", "of them with passes"), cells)}
 """

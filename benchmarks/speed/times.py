@@ -1,7 +1,7 @@
-"""How long the promised commands take here: `python -m benchmarks.speed.times`, or `make bench`.
+"""Times the main commands on this machine: `python -m benchmarks.speed.times`, or `make bench`.
 
-Everything runs in a fresh clone of the last commit, with the environment of this interpreter: what is measured is what
-a user waits for after the installation.
+Everything runs in a fresh clone of the last commit, with the environment of this interpreter. So the times are those
+that a user waits after the installation.
 """
 
 import os
@@ -26,7 +26,7 @@ GOALS = {
 
 
 def measure(command: list[str], folder: Path) -> float:
-    """Seconds that a command takes; its failure is shown and ends the benchmark."""
+    """Seconds that a command takes. A failure is shown and ends the benchmark."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     started = time.monotonic()
     done = subprocess.run(

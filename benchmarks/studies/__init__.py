@@ -1,1 +1,1 @@
-"""Studies: accuracy of methods and schedules."""
+"""Studies of the accuracy of methods and schedules."""

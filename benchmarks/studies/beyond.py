@@ -1,12 +1,12 @@
-"""Every selector with every classifier and correction, on the same LayerNorms: what better choices win.
+"""Compares every selector with every classifier and correction, on the same LayerNorms.
 
     python -m benchmarks.studies.beyond                     # the embedded default: beyond_glyphs
     python -m benchmarks.studies.beyond IMAGES WEIGHTS      # CIFAR-100 with ViT-Ti/16 (cifar100_vit_tiny.py): beyond
     python -m benchmarks.studies.beyond --params mine.yaml  # anything: beyond_mine
 
-A file of parameters is one as in presets/, on top of params.yaml: dataset, data_dir, task_classes or num_tasks,
-backbone, rates. The ordinary pipeline learns the LayerNorms, once per seed. All else works on their features, computed
-once, with the functions that the stages call. Choices are made with `--evaluate-on validation`. Writes
+A file of parameters is like those in presets/, on top of params.yaml: dataset, data_dir, task_classes or num_tasks,
+backbone, rates. The ordinary pipeline learns the LayerNorms once per seed. Everything else uses their features,
+computed once, with the functions that the stages call. Make choices with `--evaluate-on validation`. Writes
 reports/benchmarks/NAME.md and .json.
 """
 
@@ -45,7 +45,7 @@ SEE_SELECTED = ("softmax", "ncm")  # classifiers that learn from features under 
 OF_ONE_MODEL = ("softmax", "ncm", "lda", "carried_gaussians")
 OF_FROZEN = ("softmax", "ncm", "lda")
 CORRECTIONS = ("none", "arc", "rematch")
-_TAKEN = ("glyphs", "validation")  # names of settings that would be the pages of another
+_TAKEN = ("glyphs", "validation")  # these names would overwrite pages of other settings
 ARC_GAMMA, ARC_TEMPERATURE, ROUNDS = 1.0, 1.2, 3
 State = dict[str, Tensor]
 Row = tuple[str, str, str]  # selector, classifier, correction
@@ -62,13 +62,13 @@ class Setting:
 
 
 def setting_of(images: Path | None, weights: Path | None, params: Path | None) -> Setting:
-    """What the arguments ask for; every setting has pages of its own. Ends with a line where they make no sense."""
+    """The setting that the arguments ask for, each with its own pages. Exits with one line if they make no sense."""
     if params and not images:
         changes = read_mapping(params)
         if params.stem in _TAKEN or params.stem.endswith("_validation"):
-            raise SystemExit(f"{params}: beyond_{params.stem} is another result's page: give the file another name")
+            raise SystemExit(f"{params}: beyond_{params.stem} is another result's page: rename the file")
         whole = read_mapping(ROOT / "params.yaml") | changes
-        for key in ("data_dir", "backbone_weights"):  # relative ones mean this checkout, not its clone
+        for key in ("data_dir", "backbone_weights"):  # relative paths mean this checkout, not its clone
             if key in changes:
                 changes[key] = str((ROOT / changes[key]).resolve())
         num_tasks = len(whole["task_classes"]) if "num_tasks" not in changes else whole["num_tasks"]
@@ -82,7 +82,7 @@ def setting_of(images: Path | None, weights: Path | None, params: Path | None) -
 
 
 def selections(run: FinishedRun, selector: str) -> tuple[list[Tensor], Tensor, State]:
-    """Tasks selected for each task's training images when it was the newest, for the test images in the end; state."""
+    """Tasks selected for each task's training images when it was the newest, and for the final test images; state."""
     if selector == "oracle":
         return [torch.full_like(labels, task) for task, labels in enumerate(run.train_labels)], run.test_tasks, {}
     heads, part = run.auxiliary_heads, find_selector(selector)
@@ -123,7 +123,7 @@ def learn(
 
 
 def answers(run: FinishedRun, head: Head, features: Tensor, selected: Tensor, correction: str) -> tuple[Tensor, float]:
-    """Predicted classes [M] of the test images, and how many passes an image the correction took."""
+    """Predicted classes [M] of the test images, and how many passes per image the correction took."""
     image = torch.arange(len(selected))
     sizes = torch.tensor([int(labels.max()) + 1 for labels in run.train_labels])
     class_tasks = torch.arange(run.num_tasks).repeat_interleave(sizes)
@@ -144,8 +144,8 @@ def score(run: FinishedRun, predicted: Tensor) -> float:
 
 
 def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
-    """Accuracy and costs where a task is selected for each image."""
-    learned: dict[str, tuple[State, Head]] = {}  # of classifiers that see own features only, whatever selects
+    """Accuracy and costs if a task is selected for each image."""
+    learned: dict[str, tuple[State, Head]] = {}  # classifiers that see only own features, the same for every selector
     image = torch.arange(len(run.test_labels))
     for selector in (*names("selector"), "oracle"):
         trains, test, selector_state = selections(run, selector)
@@ -172,7 +172,7 @@ def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[t
 
 
 def rows_of_one_model(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
-    """Accuracy and costs where one model serves all tasks: a set of LayerNorms, or the frozen backbone."""
+    """Accuracy and costs if one model serves all tasks: a set of LayerNorms, or the frozen backbone."""
     last = torch.full_like(run.test_tasks, run.num_tasks - 1)
     frozen = OneModel(own=run.train_queries, before=run.train_queries, test=run.test_queries)
     models = {"latest": run.latest, "average": run.average, "frozen": frozen}
@@ -228,9 +228,9 @@ def page(report: Mapping[str, Any]) -> str:
 # Selectors, classifiers and corrections: {report["title"]}
 
 {report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
-{", ".join(map(str, report["seeds"]))}; all on the same LayerNorms. The paper's configuration is key + softmax; `oracle`
-is told the task; `latest` and `average` keep one set of LayerNorms for all tasks{frozen}. No row keeps a sample of an
-old task. Passes: at inference. {report["machine"]}
+{", ".join(map(str, report["seeds"]))}; all rows use the same LayerNorms. The paper's configuration is key + softmax;
+`oracle` is told the task; `latest` and `average` keep one set of LayerNorms for all tasks{frozen}. No row keeps a
+sample of an old task. Passes: at inference. {report["machine"]}
 
 {table(header, rows)}
 """
@@ -240,7 +240,7 @@ def main(
     images: Annotated[Path | None, typer.Argument(help="Folder train/CLASS/*, test/CLASS/*.")] = None,
     weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
-    evaluate_on: Annotated[str, typer.Option(help="test, or validation where choices are made.")] = "test",
+    evaluate_on: Annotated[str, typer.Option(help="test, or validation to make choices.")] = "test",
     params_file: Annotated[Path | None, typer.Option("--params", help="Other images: changes to params.yaml.")] = None,
 ) -> None:
     """Run every seed and write the table."""

@@ -1,15 +1,16 @@
-"""Real images, a real pretrained ViT: the paper's rows on CIFAR-100 with ViT-Ti/16, several seeds.
+"""Measures the paper's rows on real images with a real pretrained ViT: CIFAR-100 with ViT-Ti/16, several seeds.
 
     python -m benchmarks.studies.cifar100_vit_tiny IMAGES WEIGHTS
 
-IMAGES is a folder train/CLASS/*, test/CLASS/*; WEIGHTS those of timm's vit_tiny_patch16_224. The ordinary pipeline runs
-in a clone of the last commit under `.scratch/`, once a seed; an interrupted benchmark goes on where it stopped, since
-DVC caches every stage there (seconds then count the rest only). Writes the result to reports/benchmarks/.
+IMAGES is a folder train/CLASS/*, test/CLASS/*; WEIGHTS are those of timm's vit_tiny_patch16_224. The ordinary pipeline
+runs in a clone of the last commit under `.scratch/`, once per seed. An interrupted benchmark continues where it
+stopped, since DVC caches every stage there (seconds then count only the rest). Writes the result to
+reports/benchmarks/.
 
     python -m benchmarks.studies.cifar100_vit_tiny IMAGES WEIGHTS --choose lr=0.0025,0.005
 
-compares values of one parameter instead, by the accuracy on a fifth of the training images, held out, and adds its
-table to reports/benchmarks/cifar100_vit_tiny_validation.md: the test images take no part in a choice.
+compares values of one parameter instead, by the accuracy on a held-out fifth of the training images, and adds its table
+to reports/benchmarks/cifar100_vit_tiny_validation.md. Test images take no part in a choice.
 
     python -m benchmarks.studies.cifar100_vit_tiny IMAGES WEIGHTS --compare
 
@@ -61,11 +62,11 @@ NUM_TASKS_CHOICE = 5  # the first tasks, where values of a parameter are compare
 
 
 def params_of(images: Path, weights: Path) -> dict[str, Any]:
-    """`PARAMS`, and where the images and the weights lie; ends where the images are no CIFAR-100."""
+    """`PARAMS` with the paths of the images and weights. Exits if the images are not CIFAR-100."""
     names = "\n".join(sorted(path.name for path in images.glob("train/*") if path.is_dir()))
     if hashlib.sha256(names.encode()).hexdigest()[:16] != _CLASSES:
         raise SystemExit(
-            f"{images}: train/ does not have the 100 classes of CIFAR-100, whose pages this would write over: "
+            f"{images}: train/ does not have the 100 classes of CIFAR-100, whose pages this would overwrite: "
             "`python -m benchmarks.studies.beyond --params FILE` takes any images"
         )
     return PARAMS | {"data_dir": str(images.resolve()), "backbone_weights": str(weights.resolve())}
@@ -87,7 +88,7 @@ def measure(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def rows_of(results: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a method: mean and deviation over the seeds of its final average accuracy and its forgetting."""
+    """One row per method: mean and standard deviation over seeds of its final average accuracy and forgetting."""
     rows = []
     for key in (row for row in METHODS if all(row in result["matrices"] for result in results.values())):
         triangles = [result["matrices"][key] for result in results.values()]
@@ -129,17 +130,17 @@ def page(report: dict[str, Any]) -> str:
 {verdict({row["method"]: row["average_accuracy_mean"] / 100 for row in report["rows"]})}
 
 The right LayerNorms are selected for {100 * report["selection_accuracy_mean"]:.1f} % of the images.
-{report["passes_per_image_mean"]:.2f} passes an image for the whole accuracy matrix.
+{report["passes_per_image_mean"]:.2f} passes per image for the whole accuracy matrix.
 
 {params}
 """
 
 
 def compare(folder: Path) -> None:
-    """Run the grid of variants, and keep what `python -m pipeline sweep` wrote.
+    """Run the grid of variants, and keep the results of `python -m pipeline sweep`.
 
-    First seed and reference by hand, committed: DVC fails to restore stages in experiments where the committed dvc.lock
-    names folders that are not in the cache.
+    The reference runs and is committed first, with the first seed: in experiments, DVC cannot restore stages if the
+    committed dvc.lock names folders that are not in the cache.
     """
     run_dvc(folder, "repro", "evaluate")
     run(["git", "commit", "-qam", "start of the experiments"], folder)
@@ -154,7 +155,7 @@ def compare(folder: Path) -> None:
 
 
 def choose(folder: Path, name: str, texts: list[str]) -> None:
-    """Accuracy on held-out training images for each value of a parameter, one seed, added to the choices so far."""
+    """Add the accuracy on held-out training images for each value of a parameter, with one seed, to the choices."""
     configure(folder, evaluate_on="validation")
     choices = json.loads((ROOT / CHOICES).read_text()) if (ROOT / CHOICES).exists() else {}
     for text in texts:
@@ -170,10 +171,10 @@ def choose(folder: Path, name: str, texts: list[str]) -> None:
 
 
 def validation_page(choices: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The choices in Markdown, a table a parameter."""
+    """The choices in Markdown, one table per parameter."""
     parts = ["# CIFAR-100, ViT-Ti/16: hyper-parameters on held-out training images", ""]
     protocol = (
-        f"Average accuracy (%) after {NUM_TASKS_CHOICE} tasks, seed 0, on a fifth of the training images, held out."
+        f"Average accuracy (%) after {NUM_TASKS_CHOICE} tasks, seed 0, on a held-out fifth of the training images."
     )
     parts += [protocol, ""]
     for name, values in choices.items():

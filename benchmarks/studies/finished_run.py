@@ -1,4 +1,4 @@
-"""A finished run as selectors and classifiers see it: queries, and features under every model, computed once."""
+"""The data of a finished run for selectors and classifiers: queries, and features under every model, computed once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from pipeline.tasks import task_name
 
 @dataclass(frozen=True)
 class OneModel:
-    """Features under models of which each serves all tasks so far."""
+    """Features under models that each serve all tasks so far."""
 
     own: list[Tensor]  # [N, D] of each task's training images under the model after it
     before: list[Tensor]  # [N, D] under the model before it
@@ -28,7 +28,7 @@ class OneModel:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Queries, and features under the LayerNorms of every task that was known."""
+    """Queries, and features under the LayerNorms of every task known at the time."""
 
     seed: int
     train_queries: list[Tensor]  # [N, D] of each task
@@ -56,7 +56,7 @@ class FinishedRun:
 
 
 def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRun:
-    """The run of the working folder, in which stage one has finished."""
+    """The run in the working folder, in which stage one has finished."""
     names = [task_name(task) for task in range(num_tasks)]
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(

@@ -1,10 +1,10 @@
-"""Matrix products in bfloat16, as on a GPU that has them, against float32: what accuracy and time they give.
+"""Compares matrix products in bfloat16, as on recent GPUs, with float32: accuracy and time.
 
     python -m benchmarks.studies.precision                   # the embedded default
     python -m benchmarks.studies.precision IMAGES WEIGHTS    # and benchmarks.studies.cifar100_vit_tiny
 
-Both precisions with every seed, on the device at hand: the stages of the pipeline, one after the other in a clone of
-the last commit; test images. Writes reports/benchmarks/precision.{md,json}.
+Both precisions run with every seed on this machine's device: the stages of the pipeline one after the other in a clone
+of the last commit, measured on test images. Writes reports/benchmarks/precision.{md,json}.
 """
 
 import os
@@ -30,9 +30,7 @@ RESULT = ROOT / "reports/benchmarks/precision.json"
 
 
 def rows(name: str, title: str, best: str, changes: Mapping[str, Any], seeds: list[int]) -> Iterator[dict[str, Any]]:
-    """Accuracies in percent, of C-LN and then with the classifier of a preset: over the seeds, and by how much bfloat16
-    changes that of a seed.
-    """
+    """Accuracies in percent over the seeds, of C-LN and with the classifier of a preset, and their change by bf16."""
     folder = clone(name)
     preset = read_mapping(ROOT / f"presets/{best}.yaml")
     default = read_mapping(ROOT / "params.yaml")
@@ -80,7 +78,7 @@ def page(report: Mapping[str, Any]) -> str:
     return f"""\
 # bfloat16
 
-Average accuracy on the test images after {NUM_TASKS} tasks, mean and deviation over seeds \
+Average accuracy on the test images after {NUM_TASKS} tasks, mean and standard deviation over seeds \
 {", ".join(map(str, report["seeds"]))}, with matrix products
 in float32 and in bfloat16 (`PRECISION=bf16`; tuned parameters, their gradients and features are float32 in both), and
 the time of stage one as a share of that in float32. {report["machine"]}.

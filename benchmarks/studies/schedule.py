@@ -1,10 +1,10 @@
-"""Fewer epochs for the same accuracy: what stage one's schedule costs and gives, on held-out training images.
+"""Compares schedules of stage one by accuracy and time on held-out training images: do fewer epochs suffice?
 
     python -m benchmarks.studies.schedule                   # the embedded default
     python -m benchmarks.studies.schedule IMAGES WEIGHTS    # the first five tasks of cifar100_vit_tiny.py
 
-Every schedule of `SCHEDULES` with every seed: the stages of the pipeline, called one after the other in a clone of the
-last commit. Test images take no part: `evaluate_on: validation`. Writes reports/benchmarks/schedule*.{md,json}.
+Every schedule of `SCHEDULES` runs with every seed: the stages of the pipeline one after the other in a clone of the
+last commit. Test images take no part (`evaluate_on: validation`). Writes reports/benchmarks/schedule*.{md,json}.
 """
 
 import io
@@ -24,7 +24,7 @@ from pipeline.params import read_mapping
 from pipeline.report.text import table
 from pipeline.store import artifacts
 
-# On top of the data set's own lr and batches of 64; the first is the paper's, whose lr was chosen on such images.
+# On top of the data set's own lr and batches of 64. The first is the paper's; its lr was chosen on held-out images.
 SCHEDULES: list[dict[str, Any]] = [
     {"epochs": 5},
     {"epochs": 2},
@@ -35,7 +35,7 @@ SCHEDULES: list[dict[str, Any]] = [
 
 
 def run_stages(folder: Path, num_tasks: int, best: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracies in percent, of C-LN and then with the classifier of a preset; and the seconds of stage one."""
+    """Accuracies in percent, of C-LN and with the classifier of a preset, and the seconds of stage one."""
 
     def accuracy() -> float:
         stage_order.run_stages(num_tasks, stage_order.AFTER_LAYERNORMS)
@@ -51,7 +51,7 @@ def run_stages(folder: Path, num_tasks: int, best: Mapping[str, Any]) -> dict[st
 def statistics_of(
     key: str, of_seeds: list[dict[str, float]], first: list[dict[str, float]], prefix: str
 ) -> dict[str, float]:
-    """Mean and deviation over the seeds, and the mean difference to the first schedule."""
+    """Mean and standard deviation over the seeds, and the mean difference from the first schedule."""
     values = [of[key] for of in of_seeds]
     differences = [value - of[key] for value, of in zip(values, first, strict=True)]
     return {
@@ -78,8 +78,8 @@ def page(report: Mapping[str, Any]) -> str:
 # Schedules of stage one: {report["title"]}
 
 Average accuracy on held-out training images, seeds {", ".join(map(str, report["seeds"]))}, of C-LN and with
-`presets/{report["best"]}`; the differences to the first row, the paper's schedule; and the seconds of stage one as a
-share of its seconds. {report["machine"]}.
+`presets/{report["best"]}`; differences from the first row, the paper's schedule; and the seconds of stage one as a
+share of those in the first row. {report["machine"]}.
 
 {table(("schedule", "C-LN (%)", "difference", report["best"] + " (%)", "difference", "time"), rows)}
 """

@@ -1,4 +1,4 @@
-"""From weights and their configuration to a frozen ViT. Imports timm: seconds that few stages need."""
+"""Builds a frozen ViT from weights and their configuration. Imports timm, which takes seconds; few stages need it."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -24,12 +24,12 @@ def build_backbone(
 ) -> Backbone:
     """The ViT of `config` with `weights`, frozen, without head.
 
-    config: `mean`, `std`, and `timm`, the name of a timm model, with its `arguments`, if any; or `architecture`, the
-    arguments of timm's VisionTransformer.
+    config: `mean` and `std`; and either `timm`, the name of a timm model with optional `arguments`, or `architecture`,
+    the arguments of timm's VisionTransformer.
 
-    `normalize`: by the mean and deviation that the weights expect, or not at all, as the authors' release of arXiv
-    2308.09610 does. Another `image_size` than the native one resamples the position embeddings. Raises UserError where
-    the weights do not fit or the patches do not tile the image.
+    normalize: with the mean and standard deviation that the weights expect, or not at all, as in the authors' release
+    of arXiv 2308.09610. If `image_size` differs from the native one, the position embeddings are resampled. Raises
+    UserError if the weights do not fit or the patches do not tile the image.
     """
     if "timm" in config:
         model = create_model(config["timm"], pretrained=False, num_classes=0, **config.get("arguments", {}))

@@ -1,4 +1,4 @@
-"""Reads the weights of a timm model from a checkpoint as its authors publish it, as timm does; others' are refused."""
+"""Reads a timm model's weights from a checkpoint as its authors publish it, the way timm does. Others are refused."""
 
 import math
 import re
@@ -14,21 +14,22 @@ from pipeline.backbone.weight_files import Snapshot, kind
 from pipeline.backbone.weight_files import read as read_tensors
 from pipeline.errors import UserError
 
-_SHOWN = 3  # names of each kind in a report of what does not fit
+_SHOWN = 3  # names of each kind that a message lists
 
-# What training needs and features do not: heads, decoders and masks. A checkpoint may have them.
+# Heads, decoders and masks: needed for training, not for features. A checkpoint may contain them.
 _LEFT_OUT = re.compile(
     r"(head|head_dist|heads|fc|classifier|lm_head|dino_head|ibot_head|cls_head|proj_head|decoder\w*|projectors?"
     r"|predictor|pre_logits|mask_token|norm_pix_loss|logit_scale|logit_bias)(\.|$)"
 )
-_AVERAGED = {"ema", "teacher"}  # parts of names under which weights averaged over training lie; timm prefers them, too
+_AVERAGED = {"ema", "teacher"}  # parts of the names of weights averaged over training; timm prefers these, too
 
 
 def read(snapshot: Snapshot, file: Path, name: str, model: nn.Module) -> tuple[State, dict[str, Any]]:
-    """The weights as timm reads them, and what `create_model` needs to build the model that they fit.
+    """The weights as timm reads them, and the arguments with which `create_model` builds a model that they fit.
 
-    That is another `img_size`, so that position embeddings are resampled once, when the backbone is built; or another
-    `global_pool`, where the file has a norm behind the mean of the patches and the model one before, or vice versa.
+    The arguments may be another `img_size`, so that position embeddings are resampled only once, when the backbone is
+    built; or another `global_pool`, if the file has its norm after the mean of the patches and the model before it, or
+    vice versa.
     """
     if kind(snapshot.files[0]) == "npz":
         return _read_jax(snapshot.files[0], name, model), {}
@@ -44,26 +45,26 @@ def read(snapshot: Snapshot, file: Path, name: str, model: nn.Module) -> tuple[S
         expected, found = _filtered(state, file, name, arguments)
     check_fit(file, name, expected, found)
     check_finite(file, found)
-    # Tied parameters are one tensor in a checkpoint; a file of safetensors holds each of them.
+    # Tied parameters are one tensor in a checkpoint, but separate ones in safetensors.
     return {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in found.items()}, arguments
 
 
 def the_model(tensors: Mapping[str, Tensor], *, anchor: str) -> State:
-    """The tensors of the model itself, wherever a checkpoint keeps them, under the names that it gives them.
+    """The model's own tensors, wherever the checkpoint keeps them, under the model's names.
 
-    anchor: the name of a tensor that every copy of the model has; what stands before it is cut (`teacher.backbone.`).
-    Of several copies the one averaged over training is taken, else the one with the shortest name.
+    anchor: the name of a tensor that every copy of the model has; the prefix before it (`teacher.backbone.`) is
+    removed. If there are several copies, the one averaged over training is taken, else the one with the shortest name.
     """
     copies = [key.removesuffix(anchor) for key in tensors if key == anchor or key.endswith(f".{anchor}")]
-    if not copies:  # of a family that names it otherwise, which timm's filter knows
+    if not copies:  # a family with other names, which timm's filter knows
         copies = [f"{key}." for key in ("state_dict_ema", "model_ema", "state_dict", "model")]
         copies = [copy for copy in copies if any(key.startswith(copy) for key in tensors)][:1] or [""]
     chosen = min(copies, key=lambda copy: (not _AVERAGED.intersection(re.split(r"[._]", copy)), len(copy)))
     state = {key.removeprefix(chosen): tensor for key, tensor in tensors.items() if key.startswith(chosen)}
     state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    # DINOv2 saves blocks in chunks, each counted on: blocks.CHUNK.BLOCK.
+    # DINOv2 saves blocks in chunks, with block numbers that run on: blocks.CHUNK.BLOCK.
     state = {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): tensor for key, tensor in state.items()}
-    # The CPU computes little with floats of 8 bits.
+    # CPUs hardly support 8-bit floats.
     return {
         key: tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
         for key, tensor in state.items()
@@ -71,7 +72,7 @@ def the_model(tensors: Mapping[str, Tensor], *, anchor: str) -> State:
 
 
 def check_fit(file: Path, model: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raises UserError that says which tensors are missing, too many or of another shape."""
+    """Raises UserError that lists missing and unexpected tensors, and those of another shape or type."""
     both = sorted(expected.keys() & found.keys())
     differences = {
         "missing": sorted(expected.keys() - found.keys()),
@@ -95,24 +96,24 @@ def check_fit(file: Path, model: str, expected: Mapping[str, Tensor], found: Map
 
 
 def check_finite(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raises UserError where weights are NaN or infinite: every image would look the same."""
+    """Raises UserError if weights are NaN or infinite: all images would get the same features."""
     for name, tensor in weights.items():
         if not bool(tensor.isfinite().all()):
             raise UserError(f"{file}: {name} has values that are not finite: choose other weights")
 
 
 def _filtered(state: State, file: Path, name: str, arguments: Mapping[str, Any]) -> tuple[State, State]:
-    """The state dict of the model built so, and the file's as timm's filter for that model reads it."""
+    """The state dict of the model with these arguments, and that of the file after timm's filter for the model."""
     model, read_as_timm = create_with_filter(name, num_classes=0, **arguments)
     expected = model.state_dict()
     patches = _anchor(model)
     if patches in state and state[patches].ndim == expected[patches].ndim == 4:
-        # timm would resample them; but weights for other patches are another model's.
+        # timm would resample the patches, but weights for patches of another size belong to another model.
         check_fit(file, name, {patches: expected[patches]}, {patches: state[patches]})
     try:
         found = read_as_timm(dict(state))
     except Exception as error:
-        # What a filter raises for weights that it does not know is any type; what differs says more.
+        # For unknown weights a filter may raise any type. A list of the differences is more helpful.
         check_fit(file, name, expected, state)
         raise _misfit(file, name, f"{type(error).__name__}: {error}") from None
     heads = model.pretrained_cfg.get("classifier") or ()
@@ -129,18 +130,18 @@ def _misfit(file: Path, model: str, reason: str) -> UserError:
 
 
 def _anchor(model: nn.Module) -> str:
-    """Name of the weights that make tokens of patches."""
+    """Name of the weights that turn patches into tokens."""
     return next(
         name for name, tensor in model.state_dict().items() if name.startswith("patch_embed.") and tensor.ndim > 1
     )
 
 
 def _image_size(state: State, model: Any) -> dict[str, Any]:  # noqa: ANN401  (any of timm's classes)
-    """The side that the file's position embeddings are made for, if the model's is another."""
+    """The image size of the file's position embeddings, if the model has another."""
     positions, patch = state.get("pos_embed"), model.patch_embed.patch_size[0]
     if positions is None or positions.ndim != 3 or getattr(model, "pos_embed", None) is None:
         return {}
-    for tokens in (getattr(model, "num_prefix_tokens", 0), 1, 0):  # before the patches: class and register tokens
+    for tokens in (getattr(model, "num_prefix_tokens", 0), 1, 0):  # class and register tokens precede the patches
         side = math.isqrt(max(0, positions.shape[1] - tokens))
         if side and side**2 == positions.shape[1] - tokens:
             return {} if (side, side) == tuple(model.patch_embed.grid_size) else {"img_size": side * patch}
@@ -148,7 +149,7 @@ def _image_size(state: State, model: Any) -> dict[str, Any]:  # noqa: ANN401  (a
 
 
 def _read_jax(file: Path, name: str, model: Any) -> State:  # noqa: ANN401
-    """Weights as Google publishes them, in an archive of NumPy's."""
+    """Weights as Google publishes them, in a NumPy archive."""
     import numpy as np  # noqa: PLC0415
 
     try:
@@ -158,7 +159,7 @@ def _read_jax(file: Path, name: str, model: Any) -> State:  # noqa: ANN401
                 content[key].size for key in content.files if not re.search(r"(?i)head/|pre_logits|pos_?embed", key)
             )
     except Exception as error:
-        # timm raises what NumPy does, KeyError for what is missing, RuntimeError for other shapes.
+        # timm passes on NumPy's errors, and raises KeyError for missing tensors, RuntimeError for other shapes.
         raise _misfit(file, name, f"{type(error).__name__}: {error}") from None
     state: State = model.state_dict()
     expected = sum(tensor.numel() for key, tensor in state.items() if "pos_embed" not in key)

@@ -11,12 +11,12 @@ from pipeline.data.fetch import Missing
 from pipeline.errors import UserError
 from pipeline.store import artifacts
 
-PRETRAINED = Path("backbones/pretrained")  # in place of a file: the weights that belong to the name
+PRETRAINED = Path("backbones/pretrained")  # stands for the weights that belong to the name, instead of a file
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Safetensors of this repository, with their configuration in the metadata (store.artifacts.load_weights)."""
+    """A safetensors file of this repository with its configuration in the metadata (store.artifacts.load_weights)."""
 
     path: Path
     sha256: str
@@ -31,7 +31,7 @@ EMBEDDED = {
 
 
 def missing_weights(name: str, weights: Path) -> list[Missing]:
-    """The file of weights that is to be downloaded, if any. Raises UserError for an unknown name."""
+    """The file of weights to be downloaded, if any. Raises UserError for an unknown name."""
     if name in EMBEDDED or weights != PRETRAINED:
         return []
     from pipeline.backbone import timm_weights  # noqa: PLC0415  (as below)
@@ -46,7 +46,7 @@ def fetch_backbone(name: str, weights: Path) -> tuple[dict[str, Tensor], dict[st
     weights that are not the model's.
     """
     if name not in EMBEDDED:
-        from pipeline.backbone import timm_weights  # noqa: PLC0415  (seconds of imports that the embedded ones do without)
+        from pipeline.backbone import timm_weights  # noqa: PLC0415  (takes seconds; embedded backbones do not need it)
 
         return timm_weights.fetch(name, None if weights == PRETRAINED else weights, embedded=list(EMBEDDED))
     if weights != PRETRAINED:
@@ -58,7 +58,7 @@ def fetch_backbone(name: str, weights: Path) -> tuple[dict[str, Tensor], dict[st
         raise UserError(f"{file.path} is missing: `git restore {file.path}` brings it back") from None
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise UserError(
-            f"{file.path} is not the file that pipeline/backbone/pretrained.py names: `git restore {file.path}`, "
+            f"{file.path} does not match its SHA-256 in pipeline/backbone/pretrained.py: `git restore {file.path}`, "
             "or enter the SHA-256 of the new weights there"
         )
     return artifacts.load_weights(file.path, is_checked=True)

@@ -1,4 +1,4 @@
-"""What this project uses of timm, importable beside a CPU-only torch too."""
+"""The parts of timm that this project uses, importable with a CPU-only torch, too."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from unittest import mock
 
 from torch import Tensor
 
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub need not be told what is installed here
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # do not tell the hub what is installed here
 
 from pipeline.machine import torchvision_schemas  # noqa: F401  (before timm, which imports torchvision)
 
@@ -22,10 +22,10 @@ State = dict[str, Tensor]
 
 
 def create_with_filter(name: str, **arguments: object) -> tuple[Any, Callable[[State], State]]:
-    """A timm model with random weights, and what turns a checkpoint as its authors publish it into its state dict.
+    """A timm model with random weights, and the filter that turns its authors' checkpoint into its state dict.
 
-    Every family has such a filter, with settings that depend on the model's name. timm hands it to the function that
-    loads pretrained weights, and to nobody else: so we stand in for that function while the model is built.
+    Every family has such a filter, with settings that depend on the model's name. timm passes it only to the function
+    that loads pretrained weights, so this replaces that function while the model is built.
     """
     caught: dict[str, Any] = {}
 

@@ -16,10 +16,10 @@ from pipeline.errors import UserError
 
 
 def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and configuration of a timm model, the tag in its name or not.
+    """Weights and configuration of a timm model. The name may include the tag.
 
-    file: of weights, or a folder of a hub snapshot (backbone.weight_files); None: the hub. Raises UserError where
-    the model is unknown, has no LayerNorms, cannot be downloaded, or the file does not fit it.
+    file: a file of weights or the folder of a hub snapshot (backbone.weight_files); None downloads from the hub. Raises
+    UserError if the model is unknown, has no LayerNorms or cannot be downloaded, or if the file does not fit it.
     """
     check_known(name, embedded)
     model = _create(name, pretrained=False)
@@ -38,9 +38,9 @@ def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dic
 
 
 def missing(name: str, *, embedded: Sequence[str]) -> list[Missing]:
-    """The file that the hub is to send for a model, unless it is in the hub's cache."""
+    """The file that must be downloaded from the hub for a model, unless it is in the hub's cache."""
     check_known(name, embedded)
-    with torch.device("meta"):  # its parameters take no memory: they are counted
+    with torch.device("meta"):  # parameters that take no memory, only to be counted
         model = _create(name, pretrained=False)
     check_kind(name, model)
     repository = str(model.pretrained_cfg.get("hf_hub_id") or "").partition("@")[0]
@@ -49,12 +49,12 @@ def missing(name: str, *, embedded: Sequence[str]) -> list[Missing]:
     if not repository or any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
         return []
     megabytes = 4e-6 * sum(parameter.numel() for parameter in model.parameters())
-    place = "anywhere, and name it as backbone_weights in params.yaml"
+    place = "anywhere, with its path as backbone_weights in params.yaml"
     return [Missing(hf_hub_url(repository, files[0]), megabytes, place)]
 
 
 def check_known(name: str, embedded: Sequence[str]) -> None:
-    """Raises UserError for a name that timm does not know, with those that come near."""
+    """Raises UserError for a name that timm does not know, and suggests similar names."""
     if not is_model(name):
         known = [*embedded, *list_models()]
         close = difflib.get_close_matches(name, known, n=3) or [*embedded, "vit_base_patch16_224.augreg_in21k_ft_in1k"]
@@ -62,26 +62,26 @@ def check_known(name: str, embedded: Sequence[str]) -> None:
 
 
 def check_kind(name: str, model: nn.Module) -> None:
-    """Raises UserError for a model without LayerNorms, or whose input size is fixed."""
+    """Raises UserError for a model without LayerNorms or with a fixed input size."""
     if not any(isinstance(module, nn.LayerNorm) for module in model.modules()):
         norms = sorted({type(module).__name__ for module in model.modules() if "Norm" in type(module).__name__})
         raise UserError(
-            f"params.yaml: backbone {name!r} is no Vision Transformer with LayerNorms (its norms: "
+            f"params.yaml: backbone {name!r} is not a Vision Transformer with LayerNorms (its norms: "
             f"{', '.join(norms) or 'none'}): choose a ViT"
         )
     if not hasattr(model, "patch_embed") or not hasattr(model, "set_input_size"):
         raise UserError(
             f"params.yaml: backbone {name!r} cannot be used: timm's {type(model).__name__} has no set_input_size, so "
-            "image_size could not be chosen: choose a ViT, DeiT, BEiT, EVA, DINO or Swin"
+            "image_size cannot be changed: choose a ViT, DeiT, BEiT, EVA, DINO or Swin"
         )
 
 
 def check_name(file: Path, name: str, config: Mapping[str, Any]) -> None:
-    """Raises UserError where the config.json of a snapshot names another model."""
+    """Raises UserError if the config.json of a snapshot names another model."""
     architecture = config.get("architecture")
     if architecture is None and "model_type" in config:
         raise UserError(
-            f"{file} holds a model of the library transformers ({config['model_type']}), whose tensors have other "
+            f"{file} holds a model of the transformers library ({config['model_type']}), whose tensors have other "
             f"names: choose timm's own weights of {name!r}"
         )
     if architecture not in (None, name.partition(".")[0]):
@@ -92,9 +92,9 @@ def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401  (any of tim
     try:
         return create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
-        # The hub's client, its transport and timm raise a dozen unrelated types; all mean: the weights did not come.
+        # The hub's client, its transport and timm raise a dozen unrelated types. All mean that the download failed.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"the weights of {name} cannot be fetched from the hub ({reason}): connect, or name a local file of "
-            "them as backbone_weights in params.yaml"
+            f"the weights of {name} cannot be fetched from the hub ({reason}): connect, or set backbone_weights in "
+            "params.yaml to a local file of them"
         ) from None

@@ -1,8 +1,8 @@
 """The frozen ViT, and the tensors that a task puts into it.
 
-What a task has tuned are tensors by the names of their places in the model (`blocks.3.norm1.weight`). They replace the
-parameters of the timm model for one call (`torch.func.functional_call`); nothing of the model is copied or subclassed,
-so any timm VisionTransformer works. timm itself is not imported here (pipeline.backbone.build does).
+A task's tuned tensors are named by their places in the model (`blocks.3.norm1.weight`). They replace the parameters of
+the timm model for one call (`torch.func.functional_call`). Nothing of the model is copied or subclassed, so any timm
+VisionTransformer works. This module does not import timm; pipeline.backbone.build does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,22 +23,22 @@ from pipeline.machine.devices import part_of_images, put_together
 if TYPE_CHECKING:
     from pipeline.backbone.timm_vit import VisionTransformer
 
-Tuned = dict[str, Tensor]  # what one task has learned, by the name of its place in the model
+Tuned = dict[str, Tensor]  # name of the place in the model -> what one task has learned there
 INFERENCE_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Folding:
-    """How a model without places computes what one with places does."""
+    """How the model without places can compute what the model with places computes."""
 
     model: "VisionTransformer"
-    # What a task has tuned -> parameters of that model, under which it is as good as the model with places.
+    # A task's tensors -> parameters of that model, with which it computes the same as the model with places.
     fold: Callable[[Mapping[str, Tensor]], Tuned]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen ViT without head, and what its input must look like."""
+    """A frozen ViT without head, and how its input is prepared."""
 
     model: "VisionTransformer"
     mean: Tensor  # [3, 1, 1]
@@ -57,7 +57,7 @@ class Backbone:
         return {name: self.model.get_parameter(name).detach().cpu().clone() for name in names}
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 images [B, H, W, 3] as the model's input: float32 [B, 3, S, S] on its device."""
+        """Turn uint8 images [B, H, W, 3] into the model's input: float32 [B, 3, S, S] on its device."""
         floats = send(images, self.device).permute(0, 3, 1, 2).float().div_(255)
         if floats.shape[2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
@@ -73,7 +73,7 @@ class Backbone:
 
     @torch.inference_mode()
     def at_inference(self, tuned: Mapping[str, Tensor]) -> tuple["Backbone", Tuned]:
-        """What runs for images of one task, and under which tensors on the device: folded, where that is possible."""
+        """The model for images of one task, and its tensors on the device: folded into the weights, if the kind can."""
         on_device = {name: send(tensor, self.device) for name, tensor in tuned.items()}
         if self.folding is None:
             return self, on_device
@@ -81,7 +81,7 @@ class Backbone:
 
     @torch.inference_mode()
     def encode(self, images: Images, tuned: Mapping[str, Tensor]) -> Tensor:
-        """CLS outputs [N, D], on the CPU, of N images: a query pass where no tensors are given, else a tuned pass."""
+        """CLS outputs [N, D] of N images, on the CPU. Without tensors this is a query pass, else a tuned pass."""
         part = part_of_images(len(images), INFERENCE_BATCH)
         outputs = fetch(self.outputs(images[part], tuned))
         features = torch.cat(outputs) if outputs else torch.empty(0, self.model.num_features)
@@ -101,8 +101,8 @@ class Backbone:
             yield self.prepare(pixels)
 
     def flops(self, tuned: Mapping[str, Tensor]) -> int:
-        """Floating-point operations of one pass of one image at inference, two for each multiply-add of a product."""
-        # The fused attention of the CPU is unknown to the counter: let attention be plain matrix products.
+        """Operations of one pass of one image at inference, in floating point; a multiply-add counts as two."""
+        # The counter does not know the CPU's fused attention, so use plain matrix products for attention.
         image = torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)
         backbone, tensors = self.at_inference(tuned)
         with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -1,6 +1,6 @@
-"""Files of weights as people have them: safetensors, checkpoints of torch.save, archives of JAX, folders of snapshots.
+"""Reads the weight files that people have: safetensors, torch.save checkpoints, JAX archives, hub snapshot folders.
 
-Its content tells what a file is, not its ending. Only tensors are read, never code.
+The content of a file decides what it is, not its ending. Only tensors are read; code is never run.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 
 Kind = Literal["safetensors", "torch", "npz"]
 
-# In a snapshot's folder, the best first; timm looks for these, too.
+# Files in a snapshot's folder, the preferred one first. timm looks for the same names.
 _SNAPSHOT = (
     "model.safetensors",
     "pytorch_model.bin",
@@ -36,12 +36,12 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".npz")
 _EXPORT = "export it as safetensors"
 
-# What people download or export by mistake, by how it begins.
+# First bytes of files that people download or export by mistake.
 _OTHERS = {
     b"<!doctype": "is a web page: download the file itself",
     b"<html": "is a web page: download the file itself",
-    b"\x89HDF": "is an HDF5 file, of Keras: choose weights of PyTorch",
-    b"GGUF": "is a GGUF file, of llama.cpp: choose weights of PyTorch",
+    b"\x89HDF": "is an HDF5 file, as Keras writes: choose PyTorch weights",
+    b"GGUF": "is a GGUF file, as for llama.cpp: choose PyTorch weights",
     b"\x1f\x8b": "is compressed: unpack it (gunzip, tar)",
     b"\xfd7zXZ": "is compressed: unpack it (xz)",
 }
@@ -49,20 +49,20 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of weights that belong together, and what their config.json says."""
+    """Weight files that belong together, and the content of their config.json."""
 
     files: list[Path]
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find(path: Path) -> Snapshot:
-    """The weights at a path: a file, or a folder of a hub snapshot. Raises UserError where there are none."""
+    """The weights at a path: a file, or the folder of a hub snapshot. Raises UserError if there are none."""
     if not path.exists():
         raise UserError(f"params.yaml: backbone_weights {path} does not exist")
     if not path.is_dir():
         return Snapshot([path])
     inside = sorted(path.glob("snapshots/*/"))
-    if len(inside) == 1:  # the hub's cache: a folder for each revision
+    if len(inside) == 1:  # the hub's cache has one folder per revision
         return find(inside[0])
     config = _json(path / "config.json") if (path / "config.json").exists() else {}
     for name in _INDEXES:
@@ -75,16 +75,16 @@ def find(path: Path) -> Snapshot:
             f"several files of weights ({', '.join(file.name for file in files[:3])}, ...)" if files else "no weights"
         )
         example = next(iter(inside or files), path / _SNAPSHOT[0])
-        raise UserError(f"{path} holds {found}: name one in backbone_weights, as {example}")
+        raise UserError(f"{path} holds {found}: name one file in backbone_weights, such as {example}")
     return Snapshot(files, config)
 
 
 def kind(file: Path) -> Kind:
-    """What a file is, by its content. Raises UserError for what is no file of weights."""
+    """The kind of a file, by its content. Raises UserError if it is not a weight file."""
     with file.open("rb") as opened:
         head = opened.read(512)
     if not head:
-        raise UserError(f"{file} is no file of weights: it is empty")
+        raise UserError(f"{file} is not a weight file: it is empty")
     if git_lfs.is_pointer(file):
         raise UserError(f"{file} {git_lfs.ADVICE}")
     for start, what in _OTHERS.items():
@@ -97,42 +97,42 @@ def kind(file: Path) -> Kind:
             return "npz" if all(name.endswith(".npy") for name in content.namelist()) else "torch"
     if head.startswith((b"PK\x03\x04", b"\x80")):  # a damaged archive, or a pickle as torch.save wrote it before 1.6
         return "torch"
-    raise UserError(f"{file} is no file of weights: choose safetensors, or what torch.save writes")
+    raise UserError(f"{file} is not a weight file: choose safetensors, or a file that torch.save has written")
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, those in nested tables under dotted names (`teacher.backbone.cls_token`).
+    """The tensors of a file. Those in nested tables get dotted names (`teacher.backbone.cls_token`).
 
-    Raises UserError for a file that is damaged or holds more than plain tensors.
+    Raises UserError if the file is damaged or holds anything but plain tensors.
     """
     try:
         if kind(file) == "safetensors":
             return _read_safetensors(file)
-        # timm's own checkpoints hold the arguments of the training, a Namespace.
+        # timm's own checkpoints hold the training arguments as a Namespace.
         with (
             warnings.catch_warnings(action="ignore"),
             torch.serialization.safe_globals([argparse.Namespace]),
-            file.open("rb") as opened,  # by its path, torch would go by its ending
+            file.open("rb") as opened,  # given a path, torch would judge by its ending
         ):
             content = torch.load(opened, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:
         # A damaged file makes torch's and safetensors' readers raise a dozen unrelated types.
-        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # their advice: run the code
-            raise UserError(f"{file} holds more than tensors and is not read: {_EXPORT}") from None
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch advises to run it
+            raise UserError(f"{file} holds more than tensors, so it is not read: {_EXPORT}") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file} is no file of weights ({reason}): {_EXPORT}") from None
+        raise UserError(f"{file} is not a weight file ({reason}): {_EXPORT}") from None
     tensors = dict(_tensors(content))
     if not tensors or not all(_is_plain(tensor) for tensor in tensors.values()):
-        raise UserError(f"{file} is no state dict (names of tensors): {_EXPORT}")
+        raise UserError(f"{file} is not a state dict (names of tensors): {_EXPORT}")
     return tensors
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
     with safe_open(file, framework="pt") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
-        # Where two parameters were one tensor, save_model keeps one and the other's name in the metadata.
+        # If two parameters share a tensor, save_model stores one and puts the other's name into the metadata.
         for name, kept in (opened.metadata() or {}).items():
             if name not in tensors and kept in tensors:
                 tensors[name] = tensors[kept]
@@ -149,7 +149,7 @@ def _tensors(content: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is an ordinary tensor, with values."""
+    """Whether this is an ordinary tensor with values."""
     return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
@@ -169,5 +169,5 @@ def _json(file: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise UserError(f"{file} is no table in JSON: download the snapshot again")
+        raise UserError(f"{file} is not a JSON object: download the snapshot again")
     return content

@@ -1,7 +1,7 @@
 """Stage two: the contract that every file in `pipeline/classification/classifiers` fulfils.
 
-A classifier learns the classes of one task more from features computed as at inference. Its state is a dict of tensors,
-empty before the first task. No sample of an earlier task is ever read or kept.
+A classifier learns the classes of one more task from features computed as at inference. Its state is a dict of tensors,
+empty before the first task. It never reads or keeps a sample of an earlier task.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,31 +19,31 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class TaskFeatures:
-    """A task's training images as a classifier sees them."""
+    """The features of a task's training images."""
 
     views: Tensor  # [V, N, D] of V views of each image, as at inference
-    own: Tensor  # [N, D] of the images under what the task itself has tuned
-    before: Tensor | None  # [N, D] under what the task before has tuned; None unless one model serves all tasks
+    own: Tensor  # [N, D] under the parameters tuned by this task
+    before: Tensor | None  # [N, D] under those tuned by the task before; None unless one model serves all tasks
     labels: Tensor  # [N] from 0 within the task
 
     def samples(self) -> tuple[Tensor, Tensor]:
-        """All views as images of their own: [V N, D], and their labels."""
+        """All views as separate images: [V N, D], and their labels."""
         return self.views.flatten(0, 1), self.labels.repeat(len(self.views))
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long and fast, from where, by which random numbers."""
+    """Settings of the training: duration, rate, start and random numbers."""
 
     batch_size: int
     lr: float
     epochs: int
-    start: Head | None  # rows to begin with, or fresh ones
+    start: Head | None  # rows to start from; None: fresh ones
     generator: torch.Generator
     progress: Progress
 
 
-# The state so far, a task's features, how to train -> the new state, and a head over all classes so far.
+# (state so far, features of a task, training settings) -> (new state, head over all classes so far)
 Learn = Callable[[State, TaskFeatures, Training], tuple[dict[str, Tensor], Head]]
 
 
@@ -52,12 +52,12 @@ class Classifier:
     """How classes are learned."""
 
     learn: Learn
-    sentence: str  # for the report: what it is, and why its scores compare between tasks or do not
-    needs_classes: bool = False  # whether a class alone in its task teaches it nothing, and gets a row by lone.py
-    needs_one_model: bool = False  # whether it follows the features of old classes, which only one model for all moves
+    sentence: str  # for the report: what it is, and whether and why its scores are comparable between tasks
+    needs_classes: bool = False  # whether it learns nothing from a task of one class, whose row then comes from lone.py
+    needs_one_model: bool = False  # whether it tracks how features of old classes move, which needs one model for all
 
 
 def find_classifier(name: str) -> Classifier:
-    """The classifier of this name. Raises UserError where there is none."""
+    """The classifier of this name. Raises UserError if there is none."""
     classifier: Classifier = find_module("classifier", name).CLASSIFIER
     return classifier

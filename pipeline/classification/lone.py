@@ -1,12 +1,12 @@
-"""The rows of softmax regression task by task, those of a class that comes alone among them.
+"""Softmax rows, task by task, including the row of a class that arrives alone in its task.
 
-A softmax over one class is 1 whatever its row, so nothing would train that row. Among rows w, b of classes trained side
-by side, which measure from the middle between them, it gets what they come to without a gradient: from the centre c of
-all class means to its own mean m, as long as the others are on average, and nought at the centre:
+A softmax over a single class is always 1, so no gradient would train its row. The row is computed instead, to match
+rows that are trained together: they measure from the middle between their classes. It points from the centre c of all
+class means to the mean m of its class, is as long as the trained rows are on average, and gives 0 at the centre:
 
     w = mean ||w_trained|| (m - c) / ||m - c||,   b = -w' c
 
-Centre and length are those of the classes so far, so this row alone is made anew after every task.
+Centre and length depend on all classes so far, so this row is computed again after every task.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ from pipeline.linear.head import Head
 def add_task(
     state: Mapping[str, Tensor], features: Tensor, labels: Tensor, train: Callable[[], Head]
 ) -> tuple[dict[str, Tensor], Head]:
-    """State and head with one more task: features [N, D]; labels [N], from 0 within the task; train: its rows.
+    """State and head with one more task. features: [N, D]; labels: [N], from 0 within the task; train makes its rows.
 
-    The state has `weight` [C, D], of lone classes their means; `bias` [C]; `centre` [D], the mean of the class means;
-    and `lone` [C] where any class is.
+    The state has `weight` [C, D], which holds the mean of a lone class; `bias` [C]; `centre` [D], the mean of the class
+    means; and `lone` [C] if any class is alone.
     """
     sums = torch.zeros(int(labels.max()) + 1, features.shape[1]).index_add_(0, labels, features)
     means = sums / labels.bincount()[:, None]

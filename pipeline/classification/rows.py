@@ -1,4 +1,4 @@
-"""Heads that grow by rows: those of a new task are learned or measured, those of earlier tasks are never touched."""
+"""Heads that grow by rows. A new task adds its rows; rows of earlier tasks never change."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from pipeline.linear.softmax import train_softmax
 
 
 def add_rows(state: State, new: Head) -> tuple[dict[str, Tensor], Head]:
-    """One more task's rows below those of earlier tasks."""
+    """Append a new task's rows to those of earlier tasks."""
     weight, bias = new.weight.clone(), new.bias.clone()
     if state:
         weight, bias = torch.cat([state["weight"], weight]), torch.cat([state["bias"], bias])
@@ -19,7 +19,7 @@ def add_rows(state: State, new: Head) -> tuple[dict[str, Tensor], Head]:
 def new_softmax(views: Tensor, labels: Tensor, training: Training) -> Head:
     """Softmax regression over the classes of the labels (arXiv 2308.09610, stage two).
 
-    views: [V, N, D], one view per epoch in turn; labels: [N].
+    views: [V, N, D], each epoch uses the next view; labels: [N].
     """
     return train_softmax(
         training.start or new_head(int(labels.max()) + 1, views.shape[2], training.generator),

@@ -1,4 +1,4 @@
-"""The data sets that `dataset` in params.yaml can name, each a function that fetches, finds or makes its images."""
+"""The data sets that `dataset` in params.yaml can name. Each is a function that fetches, finds or draws its images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,14 +15,14 @@ from pipeline.errors import UserError
 
 
 def _torchvision(name: str, scratch: Path) -> ImageSet:
-    from pipeline.data.sets import torchvision_sets  # noqa: PLC0415  (seconds of imports that the others do without)
+    from pipeline.data.sets import torchvision_sets  # noqa: PLC0415  (takes seconds; other data sets do not need it)
 
     return torchvision_sets.load(name, scratch)
 
 
 _OF_TORCHVISION = ("cifar100", "dtd", "eurosat", "fashion_mnist", "flowers102", "food101", "svhn")
 
-# Each gets an empty folder in which it may unpack archives.
+# Each function gets an empty folder to unpack archives in.
 DATASETS: dict[str, Callable[[Path], ImageSet]] = {
     "glyphs": lambda _: draw_glyphs(),
     "cub200": load_cub200,
@@ -34,7 +34,7 @@ IMAGE_FOLDER = "image_folder"
 
 
 def missing_files(name: str) -> list[Missing]:
-    """The files of a data set that are to be downloaded. Raises UserError for an unknown name."""
+    """The files of a data set to be downloaded. Raises UserError for an unknown name."""
     if name in _OF_TORCHVISION:
         from pipeline.data.sets import torchvision_sets  # noqa: PLC0415  (as above)
 

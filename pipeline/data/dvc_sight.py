@@ -1,4 +1,4 @@
-"""Where a folder of images may lie: DVC notices what changes in it, and nothing that the pipeline does ends it."""
+"""Checks where a folder of images lies: DVC must notice changes in it, and the pipeline must not overwrite it."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pipeline.params import PIPELINE_FILE, read_mapping
 
 
 def check_apart_from_outputs(folder: Path) -> None:
-    """Raises UserError for a folder in one that stages write, or around what they write: DVC empties those."""
+    """Raises UserError if the folder lies inside an output of a stage or contains one: DVC empties outputs."""
     here = folder.resolve()
     for stage in read_mapping(PIPELINE_FILE)["stages"].values():
         for entry in stage.get("do", stage).get("outs", []):
@@ -23,11 +23,11 @@ def check_apart_from_outputs(folder: Path) -> None:
 
 
 def check_noticed(folder: Path, read: Sequence[Path]) -> None:
-    """Raises UserError unless DVC hashes every file that was read in a folder: what it leaves out is named."""
+    """Raises UserError if DVC ignores a file that was read in the folder, and names the file and the rule."""
     root = next((path for path in (Path.cwd(), *Path.cwd().parents) if (path / ".dvc").is_dir()), None)
     if root is None or not find_spec("dvc"):
-        return  # nobody looks for changes
-    from dvc.fs import localfs  # noqa: PLC0415  (half a second that other data sets do without)
+        return  # without DVC nobody looks for changes
+    from dvc.fs import localfs  # noqa: PLC0415  (takes half a second; other data sets do not need it)
     from dvc.ignore import DvcIgnoreFilter  # noqa: PLC0415
 
     ignore = DvcIgnoreFilter(localfs, str(root))
@@ -39,6 +39,6 @@ def check_noticed(folder: Path, read: Sequence[Path]) -> None:
     ignored = next(path for path in reversed(upward) if ignore.check_ignore(str(path)).match)
     rules = ", ".join(rule.file_info or rule.patterns for rule in ignore.check_ignore(str(ignored)).pattern_infos)
     raise UserError(
-        f"{ignored} is left out where DVC looks for changes ({rules}), so new images in it would never be used: "
-        "move or rename it, or change that line"
+        f"{ignored} is ignored by DVC ({rules}), so changed or new images in it would never be used: move or rename "
+        "it, or change that rule"
     )

@@ -1,7 +1,7 @@
-"""Fetches a file of a data set: resumed after a break, verified before use, whole or not there at all.
+"""Fetches a file of a data set. Downloads resume after a break, and a file is verified before it appears.
 
-Files lie in `downloads/DATASET/` beside the pipeline's outputs, where no run removes them; one placed there by hand is
-as good.
+Files lie in `downloads/DATASET/`, outside the pipeline's outputs, so no run removes them. A file placed there by hand
+works just as well.
 """
 
 import errno
@@ -28,46 +28,46 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on a server, and the MD5 that its publisher names."""
+    """A file on a server, with the MD5 that its publisher gives."""
 
     url: str
     md5: str
-    megabytes: float = 0  # about; 0 where it is not known
+    megabytes: float = 0  # approximate; 0: unknown
 
     @property
     def name(self) -> str:
-        """The file's name, there and here."""
+        """The file's name, on the server and here."""
         return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A file that a run needs and that is not here."""
+    """A file that a run needs and that is missing."""
 
     url: str
     megabytes: float
     place: str  # where a user would put it by hand
 
     def __str__(self) -> str:
-        """In a line."""
+        """One line for the user."""
         size = f" ({self.megabytes:,.1f} MB)" if self.megabytes else ""
         return f"{self.url.rpartition('/')[2]}{size} from {self.url}; by hand: {self.place}"
 
 
 def place(remote: Remote, dataset: str) -> Path:
     """Where a file of a data set lies."""
-    # In an experiment's temporary copy of the repository, DVC_ROOT is still the repository itself.
+    # In an experiment's temporary copy of the repository, DVC_ROOT still names the repository itself.
     return Path(os.environ.get("DVC_ROOT", ".")) / "downloads" / dataset / remote.name
 
 
 def missing(remotes: Sequence[Remote], dataset: str) -> list[Missing]:
-    """Those of a data set's files that are not here."""
+    """The files of a data set that are missing here."""
     places = [(remote, place(remote, dataset)) for remote in remotes]
     return [Missing(remote.url, remote.megabytes, str(path)) for remote, path in places if not path.exists()]
 
 
 def check_network(files: Sequence[Missing]) -> None:
-    """Raises UserError where a server of these files can't be reached, which no second try would mend."""
+    """Raises UserError if a server of these files cannot be reached, so that trying again would be no use."""
     servers = {urlsplit(file.url).netloc: file.url for file in files}
     for server, url in servers.items():
         try:
@@ -76,13 +76,13 @@ def check_network(files: Sequence[Missing]) -> None:
             if not isinstance(error, HTTPError) and is_out_of_reach(error):
                 names = ", ".join(file.url.rpartition("/")[2] for file in files)
                 raise UserError(
-                    f"{server} can't be reached ({_reason(error)}): connect, or place by hand, as listed above, all "
-                    f"that is missing ({names}), then `dvc repro`"
+                    f"{server} can't be reached ({_reason(error)}): connect, or put the missing files ({names}) where "
+                    "the list above says, then `dvc repro`"
                 ) from None
 
 
 def is_out_of_reach(error: BaseException) -> bool:
-    """Whether there is no way to the server: no name of it, no route, nobody who listens."""
+    """Whether the server cannot be reached: its name is unknown, there is no route, or nobody listens."""
     cause = error.reason if isinstance(error, URLError) else error
     return isinstance(cause, socket.gaierror | ConnectionRefusedError) or (
         isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
@@ -90,11 +90,11 @@ def is_out_of_reach(error: BaseException) -> bool:
 
 
 def fetch(remote: Remote, dataset: str) -> Path:
-    """The file, verified; downloaded unless it is here. Raises UserError that says where to place it by hand."""
+    """Download the file unless it is here, and verify it. Raises UserError that says where to put it by hand."""
     target = place(remote, dataset)
     if target.exists():
         if _md5(target) != remote.md5:
-            raise UserError(f"{target} is not the file that {remote.url} should be (MD5 {remote.md5}): delete it")
+            raise UserError(f"{target} has another MD5 than {remote.url} ({remote.md5}): delete it, then `dvc repro`")
         return target
     part = target.with_name(f"{target.name}.part")
     reason = ""
@@ -103,13 +103,13 @@ def fetch(remote: Remote, dataset: str) -> Path:
         try:
             _download(remote, part)
         except HTTPError as error:
-            if error.code == 416:  # what is here is longer than what is there
+            if error.code == 416:  # the part here is longer than the file on the server
                 part.unlink(missing_ok=True)
             reason = f"the server says {error.code} {error.reason}"
         except (OSError, HTTPException) as error:  # URLError, a time-out or a broken connection
             if isinstance(error, OSError) and error.errno in REFUSALS:
                 raise UserError(
-                    f"cannot write {part}: {error.strerror}: make room or grant access, then `dvc repro` goes on there"
+                    f"cannot write {part}: {error.strerror}: make room or grant access, then `dvc repro` resumes it"
                 ) from None
             reason = _reason(error)
             if is_out_of_reach(error):
@@ -119,12 +119,12 @@ def fetch(remote: Remote, dataset: str) -> Path:
                 part.replace(target)
                 return target
             part.unlink()
-            reason = "what came has another MD5"
-    raise UserError(f"{remote.url} cannot be downloaded ({reason}): try again, or place the file at {target}")
+            reason = "the downloaded file has another MD5"
+    raise UserError(f"{remote.url} cannot be downloaded ({reason}): try again, or put the file at {target}")
 
 
 def _download(remote: Remote, part: Path) -> None:
-    """The rest of the file, behind what is here of it."""
+    """Append the rest of the file to the part that is here."""
     part.parent.mkdir(parents=True, exist_ok=True)
     here = part.stat().st_size if part.exists() else 0
     request = Request(remote.url, headers={"Range": f"bytes={here}-"} if here else {})

@@ -1,7 +1,7 @@
-"""Which images are held out, for testing or for validation: the content of each decides, not its neighbours.
+"""Decides which images are held out for testing or validation, by the content of each image alone.
 
-So an image stays where it is when files or classes are renamed and when images come or go, and copies of an image stay
-together. Its name takes no part in the decision: a copy under another name is no new image.
+An image therefore stays on its side when files or classes are renamed and when other images come or go. Copies of an
+image stay together: names have no influence, and a copy under another name is not a new image.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ SHARE = 0.2
 
 
 def fifth(contents: Sequence[int], seed: int, purpose: str) -> list[bool]:
-    """Which images of a class are held out: those whose content ranks below a fifth, so about a fifth of them.
+    """Which images of a class are held out: those whose content ranks below 1/5, so about a fifth of them.
 
-    contents: one number per image, the same for the same bytes (packing.content_numbers). Neither side stays
-    empty: if all images rank on one side, the image nearest to the border, with its copies, changes sides. That is the
-    only image which others can move. Copies of one image, and nothing else, are counted off: at least one is held out,
-    so that nothing is left of a class of one file.
+    contents: one number per image, equal for equal bytes (packing.content_numbers). Neither side stays empty: if all
+    images rank on one side, the image nearest to the border changes sides, together with its copies. This is the only
+    image that others can move. If all images are copies of one image, the first ones are held out, at least one; a
+    class of a single file then has none left.
     """
     ranks = [rank(seed, purpose, content) for content in contents]
     different = sorted(set(ranks))
@@ -31,9 +31,9 @@ def fifth(contents: Sequence[int], seed: int, purpose: str) -> list[bool]:
 
 
 def hold_out(labels: Tensor, contents: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """A fifth of the training images of each class apart from the rest: indices (rest, held out), both in order.
+    """Hold out about a fifth of the training images of each class: indices (rest, held out), both in order.
 
-    labels, contents: int64 [N]. Where hyper-parameters are chosen, they are chosen on the held-out part.
+    labels, contents: int64 [N]. Choose hyper-parameters on the held-out part.
     """
     is_held_out = torch.zeros(len(labels), dtype=torch.bool)
     for c in labels.unique().tolist():

@@ -19,23 +19,23 @@ from pipeline.data import git_lfs
 from pipeline.data.value_range import DEEP_COLOUR, KNOWN, Range, Ranges, extremes, kind, to_8_bits
 from pipeline.errors import REFUSALS, UserError
 
-# Files may be any of these whatever their ending, or what their ending says; their first bytes tell them apart.
+# A file may have any of these formats, whatever its ending, or the format its ending names. Its first bytes decide.
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-# Never opened: EPS and WMF may start a program; of the others Pillow has no more than a header.
+# These are never opened: EPS and WMF may start a program; of the others Pillow only reads the header.
 _NEVER = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
 HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 HEIF_REMEDY = "`pip install pillow-heif`"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_MAX_PIXELS = 100_000_000  # a side of 10,000: more is a mistake or an attack
+_MAX_PIXELS = 100_000_000  # 10,000 x 10,000: anything larger is a mistake or an attack
 
 
 class BadImageError(Exception):
-    """A file that is no image, truncated or absurdly large; the message says which."""
+    """A file that is not an image, is truncated or absurdly large. The message says which."""
 
 
 @cache
 def formats() -> dict[str, str]:
-    """What Pillow reads here: endings, each with its format. With pillow-heif installed, HEIC is among them."""
+    """The endings that Pillow can read here, each with its format. HEIC is included if pillow-heif is installed."""
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
     found = Image.registered_extensions()
@@ -43,10 +43,11 @@ def formats() -> dict[str, str]:
 
 
 def open_upright(file: Path | BinaryIO, *, at_least: int | None = None, ranges: Ranges | None = None) -> Image.Image:
-    """The image in RGB, turned as its EXIF says; what is transparent is white. Of several frames it is the first.
+    """The image in RGB, turned upright by its EXIF data. Transparent parts become white; only the first frame counts.
 
-    at_least: the shorter side that is enough, so that a large JPEG may be decoded at a fraction of its size. ranges:
-    how more than 8 bits become 8, by kind (pipeline.data.value_range). Raises BadImageError, or FileNotFoundError.
+    at_least: the length of the shorter side that suffices, so that a large JPEG may be decoded at a fraction of its
+    size. ranges: how more than 8 bits become 8, by kind (pipeline.data.value_range). Raises BadImageError or
+    FileNotFoundError.
     """
     with _opened(file) as image:
         if at_least is not None:
@@ -57,10 +58,10 @@ def open_upright(file: Path | BinaryIO, *, at_least: int | None = None, ranges: 
 
 
 def upright_size(path: Path, *, up_to: int) -> tuple[int, int]:
-    """Width and height of an image as it is when turned; of one of more than `up_to` pixels as its header says.
+    """Width and height of an image after it is turned upright. Above `up_to` pixels, those in its header.
 
-    Formats tell in different places how an image is to be turned, some behind its pixels, so small ones are decoded.
-    Raises BadImageError, or FileNotFoundError.
+    Some formats store the rotation behind the pixels, so small images are decoded to find it. Raises BadImageError or
+    FileNotFoundError.
     """
     with _opened(path) as image:
         is_enough = image.width == image.height or image.width * image.height > up_to
@@ -77,7 +78,7 @@ def is_image(path: Path) -> bool:
 
 
 def value_extremes(path: Path) -> tuple[str, Range] | None:
-    """The kind of an image of more than 8 bits, and its least and greatest value; None for any other."""
+    """The kind of an image of more than 8 bits, and its least and greatest value; None for other images."""
     with _opened(path) as image:
         of = kind(image)
         return None if of is None else (of, _finite(np.asarray(image.convert("RGB") if of == DEEP_COLOUR else image)))
@@ -85,7 +86,7 @@ def value_extremes(path: Path) -> tuple[str, Range] | None:
 
 @contextmanager
 def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
-    """An image whose header is read; whatever Pillow raises now or while it is used becomes a BadImageError."""
+    """An image whose header has been read. Any error of Pillow, now or while it is used, becomes a BadImageError."""
     if isinstance(file, Path) and file.exists() and not file.is_file():
         raise BadImageError("is not a file")  # nor is a pipe, which would be waited for
     own = formats().get(file.suffix.lower()) if isinstance(file, Path) else None
@@ -100,7 +101,7 @@ def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
         raise BadImageError(_what_it_is(file)) from None
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, RuntimeError, struct.error, zlib.error) as error:
         if isinstance(error, OSError) and error.errno in REFUSALS:
-            raise  # no fault of the image
+            raise  # not the image's fault
         raise BadImageError(f"cannot be read: {error}") from None
     except (Image.DecompressionBombError, OverflowError, ImageCms.PyCMSError) as error:
         raise BadImageError(f"cannot be read: {error}") from None
@@ -140,7 +141,7 @@ def is_plain(file: Path | BinaryIO) -> bool:
 def _grey(image: Image.Image, of: str, ranges: Ranges) -> Image.Image:
     if of not in ranges:
         raise BadImageError(
-            f"holds {of} values, as no image of the data set does, so nobody knows which is white: save it as 8-bit"
+            f"holds {of} values, unlike every image of the data set, so it is unknown which is white: save it as 8-bit"
         )
     values = np.asarray(image)
     _finite(values)
@@ -155,7 +156,7 @@ def _finite(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Range:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "LAB":  # which Pillow leaves to its colour management
+    if image.mode == "LAB":  # Pillow converts it only by its colour management
         spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         turned = ImageCms.profileToProfile(image, *spaces, outputMode="RGB")
         assert turned is not None
@@ -173,15 +174,15 @@ def pixels(image: Image.Image) -> Tensor:
 
 
 def square(image: Image.Image, size: int) -> Tensor:
-    """Its middle square, scaled to `size`: uint8 [size, size, 3]."""
+    """The image's central square, scaled to `size`: uint8 [size, size, 3]."""
     return pixels(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 
 
 def read_image(path: Path, size: int, ranges: Ranges | None = None) -> Tensor:
-    """A user's image file, its middle square scaled to `size`: uint8 [size, size, 3].
+    """Read a user's image file and scale its central square to `size`: uint8 [size, size, 3].
 
-    ranges: those of the data set that the learner saw. Raises UserError for a file that is missing, not an image,
-    truncated or absurdly large.
+    ranges: those of the data set that the learner was trained on. Raises UserError if the file is missing, not an
+    image, truncated or absurdly large.
     """
     try:
         return square(open_upright(path, ranges=ranges), size)

@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and what is left out: nothing in silence but what no user put there."""
+"""Lists the images below a folder, and reports all other files except those that no user put there."""
 
 import os
 import unicodedata
@@ -11,31 +11,31 @@ from pipeline.data.image_files import HEIF_REMEDY, HEIF_SUFFIXES, formats, is_im
 from pipeline.data.system_files import is_of_system
 from pipeline.errors import UserError
 
-# With such an ending a file is an image, and refused if it can't be read. With another of Pillow's, or none, it is one
-# if its first bytes say so.
+# A file with one of these endings counts as an image, and is refused if it cannot be read. A file with another ending
+# that Pillow knows, or with none, counts as an image if its first bytes say so.
 _SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-_SHOWN = 8  # endings, folders
-AGAIN = "`dvc repro -f download`"  # DVC doesn't notice what is installed
+_SHOWN = 8  # endings or folders that a note lists
+AGAIN = "`dvc repro -f download`"  # DVC does not notice newly installed packages
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds, in alphabetical order."""
+    """The files of a folder, in alphabetical order."""
 
     images: list[Path]
     left_out: list[Path]
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """The folders in a folder, and links to folders, in alphabetical order; none where it is no folder."""
+    """The folders and links to folders in a folder, in alphabetical order; none if it is not a folder."""
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in found if path.is_dir() and not is_of_system(path.name))
 
 
 def list_images(folder: Path, *, deep: bool = True) -> Listing:
-    """The images in a folder, and in those inside at any depth if deep. Raises UserError for a link to a folder."""
+    """The images in a folder; if `deep`, also those in folders inside. Raises UserError for a link to a folder."""
     images: list[Path] = []
     left_out: list[Path] = []
     for here, folders, files in os.walk(folder, onerror=_raise):
@@ -57,7 +57,7 @@ def _counts_as_image(path: Path) -> bool:
 
 
 def describe_left_out(folder: Path, paths: Iterable[Path]) -> list[str]:
-    """A line on files that are no images, by ending and count; none where there are none."""
+    """A line that counts the files that are not images, by ending; empty if there are none."""
     counts = Counter(path.suffix.lower() or "without ending" for path in paths)
     if not counts:
         return []
@@ -71,20 +71,20 @@ def describe_left_out(folder: Path, paths: Iterable[Path]) -> list[str]:
 
 
 def describe_depth(folder: Path, classes: Iterable[tuple[Path, Listing]]) -> list[str]:
-    """A line on images in folders inside class folders; none where there are none."""
+    """A line on images in folders inside class folders; empty if there are none."""
     deep = [path.parent for of, listing in classes for path in listing.images if path.parent != of]
     if not deep:
         return []
     inside = sorted({str(path.relative_to(folder)) for path in deep})
     more = ", ..." if len(inside) > _SHOWN else ""
     return [
-        f"{folder}: {len(deep)} images lie in folders inside those of the classes and count as theirs: "
+        f"{folder}: {len(deep)} images lie in folders inside class folders and count as images of those classes: "
         f"{', '.join(inside[:_SHOWN])}{more}"
     ]
 
 
 def class_name(folder: Path) -> str:
-    """A class is called as its folder, in composed Unicode: archives from macOS hold names that are decomposed.
+    """The name of the class in a folder: the folder's name in composed Unicode, as archives from macOS decompose names.
 
     Raises UserError for a name that is not UTF-8.
     """
@@ -94,10 +94,10 @@ def class_name(folder: Path) -> str:
 
 
 def no_link(folder: Path) -> Path:
-    """The folder. Raises UserError for a link to one: DVC doesn't look behind it."""
+    """The folder. Raises UserError if it is a link: DVC does not follow links."""
     if folder.is_symlink():
         raise UserError(
-            f"{folder} is a link to a folder, in which DVC notices no change: put the folder itself there, or one of "
-            "links to its files (remove the link, then `cp -rs ORIGINAL LINK`)"
+            f"{folder} is a link to a folder, and DVC would not notice changes in it: put the folder itself there, or "
+            "a folder of links to its files (remove the link, then `cp -rs ORIGINAL LINK`)"
         )
     return folder

@@ -1,4 +1,4 @@
-"""The layout in which every data set arrives."""
+"""The layout in which every data set is returned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set as it comes, before it is packed and cut into tasks.
+    """A data set before it is packed and cut into tasks.
 
-    Images are uint8 [N, H, W, 3], or files of any size and kind.
+    Images are uint8 [N, H, W, 3], or image files of any size and format.
     """
 
     classes: list[str]  # name of each class
-    groups: list[str]  # domain of each class; all the same where there are none
+    groups: list[str]  # domain of each class; all the same without domains
     train_images: Tensor | Sequence[Path]
     train_labels: Tensor  # int64 [N], indices into classes
     test_images: Tensor | Sequence[Path]
     test_labels: Tensor
-    notes: Sequence[str] = ()  # what a user should know of how it was read, a line each
+    notes: Sequence[str] = ()  # one line each on how it was read, for the user
 
     def __post_init__(self) -> None:
-        """Raises UserError for what is no such data set, whichever archive or function it came from."""
+        """Raises UserError if the fields do not fit together."""
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
-            raise UserError(f"the data set has two classes {twice[0]!r}: rename one")
+            raise UserError(f"the data set has two classes named {twice[0]!r}: rename one")
         for kind, images, labels in (
             ("training", self.train_images, self.train_labels),
             ("test", self.test_images, self.test_labels),
         ):
             if len(images) != len(labels):
-                raise UserError(f"the data set has {len(images)} {kind} images, but {len(labels)} labels of them")
+                raise UserError(f"the data set has {len(images)} {kind} images, but {len(labels)} labels for them")
             outside = labels[(labels < 0) | (labels >= len(self.classes))].tolist()
             if outside:
                 raise UserError(f"the data set has {len(self.classes)} classes, but a {kind} label {outside[0]}")

@@ -1,7 +1,7 @@
-"""Images in a mapped file: arrays of one small size, or encoded files (JPEG, PNG) of any size, decoded when needed.
+"""Images in a memory-mapped file: arrays of one small size, or encoded files (JPEG, PNG) of any size.
 
-Nothing is read before it is asked for, so memory does not grow with the data set. While the model works on a batch, the
-next one is decoded by a pool of threads (Pillow decodes and scales without holding Python's lock).
+An image is read and decoded only when it is needed, so memory does not grow with the data set. While the model works on
+a batch, a pool of threads decodes the next one (Pillow decodes and scales without holding Python's lock).
 """
 
 import os
@@ -18,26 +18,26 @@ from pipeline.errors import REPAIR, UserError
 
 
 def decoding_threads() -> int:
-    """A thread per core that this process may use."""
+    """One thread per core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Images:
-    """N images, a selection in any order of those in a file."""
+    """A selection of N of the M images in a file, in any order."""
 
-    data: Tensor  # uint8 [M, H, W, 3]; or [bytes], the encoded images one behind the other
+    data: Tensor  # uint8 [M, H, W, 3]; or [bytes], the encoded images one after the other
     offsets: Tensor | None  # int64 [M + 1] where each begins and ends in the bytes; None for arrays
-    rows: Tensor  # int64 [N] which of the M
+    rows: Tensor  # int64 [N] which of the M images
 
     @staticmethod
     def of_pixels(pixels: Tensor) -> "Images":
-        """All of uint8 [N, H, W, 3]."""
+        """All images of uint8 [N, H, W, 3]."""
         return Images(pixels, None, torch.arange(len(pixels)))
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor]) -> "Images":
-        """All of a packed file (pipeline.data.packing.pack)."""
+        """All images of a packed file (store.artifacts.save_images)."""
         if "bytes" in tensors:
             offsets = tensors["offsets"]
             return Images(tensors["bytes"], offsets, torch.arange(len(offsets) - 1))
@@ -48,7 +48,7 @@ class Images:
         return len(self.rows)
 
     def __getitem__(self, rows: Tensor | slice) -> "Images":
-        """A selection by indices [n], a slice or a mask [N]; nothing is read."""
+        """A selection by indices [n], a slice or a mask [N]. Nothing is read yet."""
         return replace(self, rows=self.rows[rows])
 
     def contents(self) -> Iterator[bytes | Tensor]:
@@ -57,11 +57,11 @@ class Images:
             yield self.data[row] if self.offsets is None else self._encoded(row, self.offsets)
 
     def pixels(self, size: int) -> Tensor:
-        """uint8 [N, H, W, 3]: arrays as they are, encoded images decoded, their middle square scaled to `size`."""
+        """uint8 [N, H, W, 3]: arrays as they are; of encoded images the central square, scaled to `size`."""
         return next(self.batches([torch.arange(len(self))], size))
 
     def batches(self, batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-        """The pixels of each batch of indices, the next one being decoded meanwhile."""
+        """The pixels of each batch of indices. Threads decode the next batch meanwhile."""
         if self.offsets is None:
             for rows in batches:
                 yield self.data[self.rows[rows]]

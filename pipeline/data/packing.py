@@ -1,4 +1,4 @@
-"""Turns a data set's images into what a packed file stores; selects and orders labelled images."""
+"""Turns a data set's images into the content of a packed file; selects and orders labelled images."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +16,15 @@ from pipeline.data.image_files import BadImageError, is_plain, open_upright, pix
 from pipeline.data.value_range import Range, Ranges, is_dark_colour, is_nearly_uniform, widened
 from pipeline.errors import UserError
 
-ARRAY_PIXELS = 64 * 64  # images of one size up to this are stored as arrays
+ARRAY_PIXELS = 64 * 64  # images of equal size up to this are stored as arrays
 PACKED_SIDE = 256  # the shorter side of an encoded image is at most this: 224 pixels, a little enlarged
 _JPEG_QUALITY = 95
-_JPEG_SIDE = 65_500  # what the format can hold
-_AHEAD = 256  # images that wait for the disk
+_JPEG_SIDE = 65_500  # the longest side that the format allows
+_AHEAD = 256  # images read ahead while the disk is busy
 
 
 def are_arrays(*splits: Tensor | Sequence[Path]) -> bool:
-    """Whether images are so small, and upright all of one size, that arrays are the better store. Raises UserError."""
+    """Whether to store images as arrays: if all are small and, upright, of one size. Raises UserError."""
     sizes: set[tuple[int, int]] = set()
     for images in splits:
         found = {(images.shape[2], images.shape[1])} if isinstance(images, Tensor) else _named(_size, images)
@@ -36,9 +36,10 @@ def are_arrays(*splits: Tensor | Sequence[Path]) -> bool:
 
 
 def value_ranges(*splits: Tensor | Sequence[Path]) -> tuple[dict[str, Range], list[str]]:
-    """How images of more than 8 bits are scaled, by kind, and a line where some become nearly uniform by it.
+    """How to scale images of more than 8 bits, by kind; and a note if some become nearly uniform.
 
-    splits: training images and then others; of a kind that training has, only training images count. Raises UserError.
+    splits: training images first, then others. If training has images of a kind, only these decide its range. Raises
+    UserError.
     """
     ranges: dict[str, Range] = {}
     notes = []
@@ -51,24 +52,24 @@ def value_ranges(*splits: Tensor | Sequence[Path]) -> tuple[dict[str, Range], li
             if is_dark_colour(of, ranges[of]):
                 first = next(path for path, kind, _ in found if kind == of)
                 raise UserError(
-                    f"{first} and all other images of 16-bit colour use so few of these bits that they would be black: "
+                    f"{first} and all other images of 16-bit colour use so few of their bits that they would be black: "
                     "save them as 8-bit"
                 )
         flat = [path for path, of, value in found if is_nearly_uniform(value, ranges[of])]
         if flat:
             notes.append(
-                f"{len(flat)} images of more than 8 bits use less than 1/64 of the range of their kind, as {flat[0]}, "
-                "and become nearly uniform: if theirs is another scale, save them as 8-bit"
+                f"{len(flat)} images of more than 8 bits, such as {flat[0]}, use less than 1/64 of the range of their "
+                "kind and become nearly uniform: if they have another scale, save them as 8-bit"
             )
     return ranges, notes
 
 
 def stored(images: Tensor | Sequence[Path], *, arrays: bool, ranges: Ranges | None = None) -> Iterator[bytes | Tensor]:
-    """Each image as a packed file has it, in order: uint8 [H, W, 3], or the bytes of an image file.
+    """Each image as a packed file stores it, in order: uint8 [H, W, 3], or the bytes of an image file.
 
-    Files that are upright 8-bit RGB of at most PACKED_SIDE pixels stay as they are, byte for byte. Larger ones are
-    scaled down, others converted without loss; more than 8 bits become 8 by `ranges`. Raises UserError with the name of
-    a file that is no image.
+    Files in upright 8-bit RGB of at most PACKED_SIDE pixels are kept byte for byte. Larger ones are scaled down, others
+    are converted without loss, and more than 8 bits become 8 by `ranges`. Raises UserError with the name of a file that
+    is not an image.
     """
     if isinstance(images, Tensor):
         yield from (image if arrays else _encode(Image.fromarray(image.numpy())) for image in images)
@@ -82,14 +83,14 @@ Answer = TypeVar("Answer")
 
 
 def _named(read: Callable[[Path], Answer], paths: Iterable[Path]) -> Iterator[Answer]:
-    """read(path) of each in order, by a pool of threads, a bounded number ahead; a bad file is named."""
+    """read(path) of each path in order. Threads read a bounded number ahead. An error names the bad file."""
 
     def attempt(path: Path) -> Answer:
         try:
             return read(path)
         except (BadImageError, FileNotFoundError) as error:
             raise UserError(f"{path} {error}: replace or delete it, then `dvc repro`") from None
-        except OSError as error:  # must not pass for one of the file that is being written
+        except OSError as error:  # must not be mistaken for an error of the file being written
             raise UserError(f"cannot read {path}: {error.strerror}: grant access, then `dvc repro`") from None
 
     waiting = iter(paths)
@@ -123,7 +124,7 @@ def _encode(image: Image.Image) -> bytes:
 
 
 def content_numbers(images: Tensor | Sequence[Path]) -> Tensor:
-    """A number for each image, the same for the same bytes of its file or pixels, whatever it is called: int64 [N].
+    """One number per image, equal for equal bytes of its file or pixels, whatever its name: int64 [N].
 
     Raises UserError with the name of a file that cannot be read.
     """
@@ -148,7 +149,7 @@ def _file_digest(path: Path) -> bytes:
 
 
 def rows_of(labels: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Which images are of these classes, class after class, and their labels as positions in `classes`."""
+    """Indices of the images of these classes, class by class, and their labels as positions in `classes`."""
     rows = [(labels == c).nonzero().flatten() for c in classes]
     positions = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(r) for r in rows]))
     return torch.cat(rows), positions

@@ -1,4 +1,4 @@
-"""Files and folders that no user put among the images: hidden ones, and what file browsers and archivers leave."""
+"""Files and folders that no user put among the images: hidden ones, and leftovers of file browsers and archivers."""
 
 _NAMES = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found"}

@@ -1,8 +1,8 @@
-"""Corrections at test time: second thoughts about a prediction, from the logits alone.
+"""Corrections at test time that reconsider a prediction from its logits alone.
 
-Adaptive Retention & Correction (arXiv 2405.14318). `arc` is its stateless half: a weak prediction of a class of the
-newest task is put to the vote of all tasks. `arc_retention` is its other half: the head follows the unlabelled test
-images one by one, so it is transductive, and its row is reported apart.
+Adaptive Retention & Correction (arXiv 2405.14318) has two halves. `arc` keeps no state: all tasks vote on an uncertain
+prediction of the newest task. With `arc_retention` the head also learns from the unlabelled test images one by one.
+This is transductive, so the report marks its row.
 """
 
 from typing import Literal
@@ -20,7 +20,7 @@ Correction = Literal["none", "arc", "arc_retention", "rematch"]
 
 
 class CorrectionParams(Record):
-    """Which correction, and how strong."""
+    """Which correction, and its strength."""
 
     seed: Seed
     correction: Correction
@@ -31,14 +31,14 @@ class CorrectionParams(Record):
 
 
 def reconsidered_logits(logits: Tensor, class_tasks: Tensor, params: CorrectionParams) -> Tensor:
-    """Logits [B, C] after the second thoughts that are wanted: the highest is the answer. class_tasks: [C]."""
+    """Logits [B, C] after the chosen correction; the highest is the answer. class_tasks: [C]."""
     if params.correction not in ("arc", "arc_retention"):
         return logits
     return arc_logits(logits, class_tasks, gamma=params.arc_gamma, temperature=params.arc_temperature)
 
 
 def retained(head: Head, features: Tensor, class_tasks: Tensor, params: CorrectionParams, step: int) -> Head:
-    """The head of a zero-based step, after the test images' features [B, D] of that step where these are to move it."""
+    """The head of a zero-based step. With arc_retention it has followed the step's test image features [B, D]."""
     if params.correction != "arc_retention":
         return head
     random = seeded(params.seed, "evaluate", step)
@@ -51,11 +51,12 @@ def arc(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float
 
 
 def arc_logits(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature: float) -> Tensor:
-    """Logits [B, C] over the classes seen, whose tasks [C] ascend, with -inf where the vote rules a class out.
+    """Logits [B, C] over the classes seen, with -inf for classes that the vote rules out. class_tasks: [C], ascending.
 
-    c: softmax of the best class of the newest task among all classes; p: of the best past class among past ones. If
-    the newest task wins and c / p < gamma, task i scores s_i = e^(max z in i) / sum e^z over the classes of tasks <= i,
-    where z is divided by the temperature once for each task after i. The answer is the best class of tasks <= argmax s.
+    Let c be the softmax of the newest task's best class among all classes, and p that of the best past class among past
+    classes. If the newest task wins and c / p < gamma, task i scores s_i = e^(max z in i) / sum e^z over the classes of
+    tasks <= i, with z divided by the temperature once per task after i. The answer is the best class of tasks <=
+    argmax s.
     """
     answer = logits.argmax(1)
     newest = int(class_tasks.max())
@@ -63,7 +64,7 @@ def arc_logits(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature
         return logits
     shares = []  # s_i, the newest task last
     for task in range(newest + 1):
-        coolness = torch.tensor(temperature, dtype=torch.float64) ** (newest - task)  # infinite rather than an error
+        coolness = torch.tensor(temperature, dtype=torch.float64) ** (newest - task)  # may overflow to infinity
         cooled = logits[:, class_tasks <= task] / coolness
         best = logits[:, class_tasks == task].max(1).values / coolness
         shares.append((best - cooled.logsumexp(1)).exp())
@@ -78,10 +79,10 @@ def arc_logits(logits: Tensor, class_tasks: Tensor, *, gamma: float, temperature
 def retained_head(
     head: Head, features: Tensor, class_tasks: Tensor, *, beta: float, lr: float, generator: torch.Generator
 ) -> Head:
-    """The head after it has followed unlabelled test images [B, D], in random order, one gradient step each.
+    """The head after one gradient step for each confident unlabelled test image [B, D], in random order.
 
-    Only where the prediction is a class of a past task with a softmax above beta: down the gradient of cross-entropy to
-    the prediction plus the softmax's entropy. The given head is left alone.
+    An image counts if its prediction is a class of a past task with a softmax above beta. A step descends the gradient
+    of the cross-entropy to the prediction plus the softmax's entropy. The given head is not changed.
     """
     weight, bias = head.weight.clone(), head.bias.clone()
     features = features if head.projection is None else random_features(features, head.projection)
@@ -94,7 +95,7 @@ def retained_head(
             log_share = share.log()
             target = functional.one_hot(torch.tensor(predicted), len(share))
             entropy = -(share * log_share).sum()
-            slope = (share - target) - share * (log_share + entropy)  # of both terms with respect to the logits
+            slope = (share - target) - share * (log_share + entropy)  # gradient of both terms by the logits
             weight -= lr * slope[:, None] * inputs
             bias -= lr * slope
     return Head(weight, bias, head.projection)

@@ -1,4 +1,4 @@
-"""The rows that every result compares: what they are called, and in which runs they mean something."""
+"""The rows that every result compares: their names, and the runs in which they are meaningful."""
 
 from collections.abc import Mapping
 
@@ -11,30 +11,30 @@ METHODS = {
     "frozen_ncm": "frozen backbone, nearest class mean",
     "frozen_lda": "frozen backbone, linear discriminant",
 }
-ACCURACIES = {row: "average_accuracy" if row == "c_ln" else f"{row}_accuracy" for row in METHODS}  # in metrics.json
-BASELINES = ("frozen", "frozen_ncm", "frozen_lda")  # that tune nothing
+ACCURACIES = {row: "average_accuracy" if row == "c_ln" else f"{row}_accuracy" for row in METHODS}  # metrics
+BASELINES = ("frozen", "frozen_ncm", "frozen_lda")  # they tune nothing
 
 
 def methods_of(*, selects: bool, tunes: bool) -> list[str]:
-    """The rows that mean something, where a task's LayerNorms are chosen for each image or not, and tuned or not.
+    """The meaningful rows. selects: LayerNorms are chosen per image; tunes: something is tuned.
 
-    Where one model serves all tasks, nobody can be told whose LayerNorms to use: the model as it once was does not fit
-    the head as it is now. Where nothing is tuned, no head is trained beside LayerNorms.
+    If one model serves all tasks, "true task given" means nothing: an earlier state of the model does not fit the
+    present head. If nothing is tuned, stage one trains no head, so there is no single-stage row.
     """
     means_something = {"oracle": selects, "single_stage": tunes}
     return [row for row in METHODS if means_something.get(row, True)]
 
 
 def verdict(accuracies: Mapping[str, float]) -> str:
-    """C-LN beside the best baseline of this run, in a sentence; accuracies: fractions, of rows."""
+    """One sentence that compares C-LN with the best baseline of this run. accuracies: row -> fraction."""
     best = max((row for row in BASELINES if row in accuracies), key=lambda row: accuracies[row])
     return f"C-LN {_compared(accuracies['c_ln'] - accuracies[best])} the best baseline ({METHODS[best]})."
 
 
 def worth_of_tuning(accuracies: Mapping[str, float]) -> str:
-    """What the LayerNorms add behind one and the same classifier, in a sentence."""
+    """One sentence on what LayerNorm tuning adds when both sides have the same classifier."""
     gain = accuracies["c_ln_lda"] - accuracies["frozen_lda"]
-    return f"With a linear discriminant as head, it {_compared(gain)} the frozen backbone with the same."
+    return f"With a linear discriminant as head, it {_compared(gain)} the frozen backbone with that head."
 
 
 def _compared(gain: float) -> str:

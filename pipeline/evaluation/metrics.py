@@ -1,7 +1,7 @@
 """Metrics of class-incremental learning, from the accuracy matrix.
 
-`matrix[t, j]` is the accuracy on the test images of task j after learning task t, for j <= t; fractions in [0, 1].
-Above the diagonal it holds anything, such as NaN.
+`matrix[t, j]` is the accuracy on the test images of task j after learning task t, for j <= t, as a fraction in [0, 1].
+Entries above the diagonal are ignored; they may be NaN.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ def average_incremental_accuracy(matrix: Matrix) -> float:
 def forgetting(matrix: Matrix, *, clipped: bool = False) -> float:
     """Mean over earlier tasks of the best accuracy so far minus the final one; 0 with a single task.
 
-    Not clipped: the best before the last step, max_{l<T-1} a[l, j] (Chaudhry et al., arXiv 1801.10112), which may be
-    negative. Clipped: the best including the last step, as the authors' code has it, which may not.
+    Not clipped: the best before the last step, max_{l<T-1} a[l, j] (Chaudhry et al., arXiv 1801.10112); the result may
+    be negative. Clipped: the best including the last step, as in the authors' code; the result is never negative.
     """
     last = len(matrix) - 1
     steps = last + 1 if clipped else last
@@ -45,5 +45,5 @@ def forgetting(matrix: Matrix, *, clipped: bool = False) -> float:
 
 
 def forgetting_over_steps(matrix: Matrix) -> list[float]:
-    """Forgetting as it stood after each step."""
+    """Forgetting after each step."""
     return [forgetting(matrix[:steps, :steps]) for steps in range(1, len(matrix) + 1)]

@@ -1,4 +1,7 @@
-"""Every step's predictions, reconstructed at the end from what never changes: features, selections and head rows."""
+"""Reconstructs the predictions of every step at the end, from stored features, selections and head rows.
+
+None of these change once they are written.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from pipeline.linear.head import Head
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Who the test images are."""
+    """The test images: their tasks and classes."""
 
     tasks: Tensor  # [M] zero-based task of each image, ascending
     labels: Tensor  # [M] class of each image, numbered in the order of the tasks
@@ -24,7 +27,7 @@ class EvaluationSet:
         return len(self.seen_classes)
 
     def images_until(self, step: int) -> Tensor:
-        """Images of the tasks seen after zero-based `step`: the first of the set."""
+        """Indices of the images of the tasks seen after zero-based `step`. They come first in the set."""
         return torch.arange(int((self.tasks <= step).sum()))
 
 
@@ -39,22 +42,16 @@ def step_predictions(
     features_at: Callable[[int, Tensor], Tensor],
     decide: Callable[[Tensor], Tensor] = highest,
 ) -> Tensor:
-    """Predicted class of every image after every step, over the classes seen by then: [T, M], -1 for images to come.
+    """Predicted class of every image after every step, among the classes seen by then: [T, M], -1 for future images.
 
-    heads: of each step. features_at(step, image) returns the features [B, D] that images [B] have after a step;
-    `decide` turns logits [B, C] into classes [B].
+    heads: one per step. features_at(step, image) returns the features [B, D] of images [B] after a step. decide turns
+    logits [B, C] into classes [B].
     """
     predictions = torch.full((test.num_tasks, len(test.tasks)), -1)
     for step, head in enumerate(heads):
         image = test.images_until(step)
         predictions[step, image] = decide(head.logits(features_at(step, image)))
     return predictions
-
-
-def step_heads(rows: Head, seen_classes: Sequence[int]) -> list[Head]:
-    """The head after each step, from the rows of all: every step leaves a head for the classes seen by then."""
-    ends = torch.tensor(seen_classes).cumsum(0).tolist()
-    return [rows.rows(end - classes, end) for classes, end in zip(seen_classes, ends, strict=True)]
 
 
 def class_tasks_of(seen_classes: Sequence[int]) -> Tensor:

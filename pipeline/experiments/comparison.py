@@ -1,4 +1,4 @@
-"""Variants side by side, over seeds: the numbers of reports/comparison.json and its page."""
+"""Compares variants over seeds: the numbers of reports/comparison.json, and its page."""
 
 import math
 import statistics
@@ -31,9 +31,9 @@ def mean_and_deviation(values: Sequence[float]) -> dict[str, Any]:
 
 
 def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> dict[str, Any] | None:
-    """Mean difference to the reference over common seeds, with Student's confidence interval: low, high.
+    """Mean difference from the reference over common seeds, with Student's confidence interval: low, high.
 
-    None without a common seed; one seed has a difference and no interval.
+    None without a common seed; a single common seed gives a difference without an interval.
     """
     seeds = sorted(values.keys() & reference.keys())
     if not seeds:
@@ -47,7 +47,7 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
 
 
 def beside(experiments: Mapping[int, Experiment]) -> list[dict[str, Any]]:
-    """What the runs of the reference measured beside C-LN: a row a method, its difference paired by seed."""
+    """The other methods that the reference's runs measured: one row per method, with its difference paired by seed."""
     ours = {seed: experiment.metrics["average_accuracy"] for seed, experiment in experiments.items()}
     rows = []
     for row in ("c_ln_lda", *BASELINES):
@@ -68,9 +68,9 @@ def rows(
     reference: str,
     work: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """A row a variant that has finished with some seed.
+    """One row per variant that has finished for at least one seed.
 
-    results: experiment of each variant and seed; work: of each experiment, what the log of stages says of it.
+    results: the experiment of each variant and seed; work: what the log of stages records of each experiment.
     """
     accuracy = {
         variant: {seed: experiment.metrics["average_accuracy"] for seed, experiment in by_seed.items()}
@@ -121,11 +121,12 @@ def page(comparison: Mapping[str, Any]) -> str:
 # Comparison on {params["dataset"]}
 
 {params["num_tasks"]} tasks, backbone `{params["backbone"]}`, measured on {params["evaluate_on"]} images; seeds {seeds}.
-Mean ± standard deviation over the seeds, accuracies in percent, forgetting in points. Difference: to
-{escape(comparison["reference"])}, seed by seed, with its 95 % confidence interval. Seconds: work of the stages that an
-experiment ran itself, without the start of processes; what variants share comes from DVC's cache and is not counted.
-With a linear discriminant: accuracy of the same features with that in place of the head. A cell is empty where a number
-would mean nothing: where one model serves all tasks, none is selected. No row bounds another.
+Mean ± standard deviation over the seeds; accuracies in percent, forgetting in points. Difference: from
+{escape(comparison["reference"])}, seed by seed, with its 95 % confidence interval. Seconds: compute time of the stages
+each experiment ran, excluding process start-up; stages shared between variants come from DVC's cache and are not
+counted. With a linear discriminant: accuracy of the same features with a linear discriminant in place of the head. A
+cell is empty if a number would mean nothing: if one model serves all tasks, no task is selected. No row is a bound for
+another.
 
 {comparison.get("seed_moves", "")}
 
@@ -145,7 +146,7 @@ would mean nothing: where one model serves all tasks, none is selected. No row b
 
 ## Published numbers, not measured here
 
-{comparison["published"]["source"]}. Other backbones, other data and other code: context, no target.
+{comparison["published"]["source"]}. Backbones, data and code differ: these numbers are context, not a target.
 
 {table(("method", "CIFAR-100", "ImageNet-R", "backbone"), published)}
 
@@ -186,7 +187,7 @@ def _headline(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _baselines(comparison: Mapping[str, Any]) -> str:
-    """C-LN beside what the same runs measured with another head or without tuning; nothing without the reference."""
+    """C-LN and what the same runs measured with another head or without tuning; empty without the reference."""
     rows = comparison["beside"]
     if not rows:
         return ""
@@ -224,7 +225,7 @@ def _changes(row: Mapping[str, Any]) -> str:
 
 
 def _spread(metric: Mapping[str, Any] | None) -> str:
-    """Mean and deviation of a fraction, in percent; nothing where the metric is absent."""
+    """Mean and standard deviation of a fraction, in percent; empty if the metric is absent."""
     if metric is None:
         return ""
     mean = f"{100 * metric['mean']:.1f}"

@@ -1,8 +1,8 @@
-"""Files of the user's that parameters name: what an experiment in a copy of the repository needs to know of them.
+"""The user's own files that parameters name: their digest, and their absolute paths for experiments.
 
-DVC's queue runs experiments in copies of the repository, which have only what git or DVC tracks. Pictures and weights
-that neither does are named there by their absolute path. And they may change while all parameters stay the same: a
-digest of their content tells such experiments apart.
+DVC's queue runs experiments in copies of the repository, which contain only what git or DVC tracks. There, untracked
+pictures and weights are named by their absolute paths. These files may also change while all parameters stay the same:
+a digest of their content tells such experiments apart.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ _NAMES = ("data_dir", "backbone_weights")
 
 
 class OwnInputs(NamedTuple):
-    """What parameters name."""
+    """The files that parameters name."""
 
     digest: str  # of the content
-    elsewhere: dict[str, str]  # parameters whose path does not hold in a copy of the repository, and one that does
+    elsewhere: dict[str, str]  # parameters whose path is not valid in a copy of the repository -> a path that is
 
 
 def own_inputs(params: Mapping[str, Any]) -> OwnInputs:
-    """The files that parameters name, where these are used."""
+    """The user's files that these parameters name and use."""
     used = {name: Path(str(params[name])) for name in _NAMES if params.get(name)}
     if params.get("dataset") != "image_folder":
         used.pop("data_dir", None)
@@ -39,14 +39,14 @@ def own_inputs(params: Mapping[str, Any]) -> OwnInputs:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of a folder, at any depth, or the file itself; none where there is neither."""
+    """The files of a folder, at any depth, or the file itself; none if the path does not exist."""
     if path.is_file():
         return [path]
     return sorted(Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
 
 
 def _is_copied(path: Path) -> bool:
-    """Whether a copy of the repository has all that lies there, under the same path."""
+    """Whether a copy of the repository has everything at this path, under the same path."""
     if path.is_absolute():
         return True
     if not path.resolve().is_relative_to(git("rev-parse", "--show-toplevel").strip()):

@@ -1,8 +1,8 @@
-"""DVC's experiments: what is declared, what has finished, how to have the rest run by DVC's queue.
+"""DVC's experiments: which are declared, which have finished, and how DVC's queue runs the rest.
 
 An experiment's name ends in a digest of all its parameters, of the user's files that these name and of the code of the
-stages up to evaluate. So one that has finished is known by its name, whatever was committed since, and a change of
-code, or of the pictures, makes new names.
+stages up to evaluate. So a finished experiment is recognised by its name, whatever has been committed since. A change
+of code or pictures makes new names.
 """
 
 import csv
@@ -30,7 +30,7 @@ from pipeline.runtime.git import git
 from pipeline.store import artifacts
 
 Value = str | int | float | bool
-_RUNNING = Path(".dvc/tmp/exps/run")  # of DVC: what it knows of the process of an experiment
+_RUNNING = Path(".dvc/tmp/exps/run")  # DVC's records of the processes of experiments
 
 
 class Sweep(Record):
@@ -38,8 +38,8 @@ class Sweep(Record):
 
     seeds: list[int] = Field(min_length=1)
     variants: dict[str, dict[str, Value]] = Field(min_length=1)  # what each changes in params.yaml
-    reference: str  # the variant that others are compared with; unless given, the first
-    curves: list[str] = Field(default=[])  # variants whose accuracy over the tasks is drawn; unless given, all
+    reference: str  # the variant that the others are compared with; by default the first
+    curves: list[str] = Field(default=[])  # variants whose accuracy over the tasks is drawn; by default all
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What one has left: its commit, and what is in it."""
+    """A finished experiment: its commit, and the results in it."""
 
     name: str
     revision: str
@@ -63,7 +63,7 @@ class Experiment:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """The grid that a file declares. Raises UserError for what is wrong with it."""
+    """The grid that a file declares. Raises UserError for any mistake in it."""
     given = {key: value for key, value in read_mapping(path).items() if value is not None}
     if isinstance(variants := given.get("variants"), dict) and variants:
         given["variants"] = {name: {} if changes is None else changes for name, changes in variants.items()}
@@ -76,28 +76,28 @@ def read_sweep(path: Path) -> Sweep:
     known = read_mapping(PARAMS_FILE)
     for variant in (sweep.reference, *sweep.curves):
         if variant not in sweep.variants:
-            raise UserError(f"{path}: {variant!r} is none of its variants")
+            raise UserError(f"{path}: {variant!r} is not one of its variants")
     for variant, changes in sweep.variants.items():
         for key in changes:
             if not _has_key(known, key) or key in ("seed", "tasks"):
-                raise UserError(f"{path}: variant {variant!r}: {key!r} is no parameter that a variant can change")
+                raise UserError(f"{path}: variant {variant!r}: {key!r} is not a parameter that a variant can change")
     return sweep
 
 
 def _has_key(params: Mapping[str, object], key: str) -> bool:
-    """Whether there is a parameter of this name, `layernorm.norms` being one of a block."""
+    """Whether a parameter has this name. `layernorm.norms` means an option in a block."""
     block, _, option = key.partition(".")
     options = params.get(block)
     return block in params and (not option or (isinstance(options, dict) and option in options))
 
 
 def cells(sweep: Sweep) -> list[Cell]:
-    """Every experiment of the grid, variant by variant: neighbours, which run at the same time, share no stage.
+    """Every experiment of the grid, variant by variant, so that neighbours, which run in parallel, share no stage.
 
-    Two variants that change the same, under names with the same letters, are one experiment.
+    Two variants with the same changes and names with the same letters are one experiment.
     """
     params = read_mapping(PARAMS_FILE)
-    folder = git("rev-parse", "--show-prefix").strip()  # of a larger repository: its experiments are kept together
+    folder = git("rev-parse", "--show-prefix").strip()  # in a larger repository, to keep our experiments apart
     grid = []
     for number, (variant, changes) in enumerate(sweep.variants.items(), start=1):
         inputs, of_code = own_inputs(params | changes), code_digest(params | changes)
@@ -110,13 +110,13 @@ def cells(sweep: Sweep) -> list[Cell]:
 
 
 def _slug(variant: str) -> str:
-    """What of a variant's name fits into that of an experiment, which git makes a file's: none of many scripts."""
+    """The part of a variant's name that fits into an experiment's name, which git uses for a file; may be empty."""
     ascii_only = unicodedata.normalize("NFKD", variant).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", ascii_only.lower())[:80].strip("-")
 
 
 def code_digest(params: Mapping[str, object]) -> str:
-    """Digest of every module that a stage up to evaluate runs with these parameters."""
+    """Digest of all modules that the stages up to evaluate run with these parameters."""
     stages, sources = read_mapping(PIPELINE_FILE)["stages"], code.read_sources()
     of_stages = {stage: code.digests(stage, sources, params) for stage in sorted(stages) if stage != "report"}
     return hashlib.sha256(json.dumps(of_stages).encode()).hexdigest()
@@ -130,8 +130,8 @@ def revisions() -> dict[str, str]:
 
 
 def load_experiment(name: str, revision: str) -> Experiment:
-    """What a finished experiment has left."""
-    # ./: from here, which may be a folder of a larger repository
+    """The results of a finished experiment."""
+    # ./ means this folder, which may be inside a larger repository
     steps = csv.DictReader(io.StringIO(git("show", f"{revision}:./{artifacts.ACCURACY_OVER_TASKS}")))
     return Experiment(
         name=name,
@@ -142,14 +142,14 @@ def load_experiment(name: str, revision: str) -> Experiment:
 
 
 def enqueue(cell: Cell) -> None:
-    """Put an experiment into DVC's queue; up to evaluate, which has all its numbers."""
+    """Put an experiment into DVC's queue, up to the stage evaluate, which computes all its numbers."""
     changes = {**cell.changes, "seed": cell.seed}
     overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={_quoted(value)}")]
     _dvc("exp", "run", "--queue", "--name", cell.name, *overrides, "evaluate")
 
 
 def _quoted(value: Value) -> str:
-    """A value as Hydra reads it, of which DVC makes use: in its quotes a backslash is one, but before a quote."""
+    """A value in the syntax of Hydra, which DVC uses. Within quotes, a backslash is literal except before a quote."""
     if not isinstance(value, str):
         return json.dumps(value)
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), value)
@@ -157,7 +157,7 @@ def _quoted(value: Value) -> str:
 
 
 def start_workers(count: int) -> None:
-    """Have the queue worked off in the background, by so many at a time; those that already work count."""
+    """Start workers in the background until `count` of them work on the queue."""
     _dvc("queue", "start", "-j", str(count))
 
 
@@ -168,12 +168,12 @@ def queue_states() -> dict[str, str]:
 
 
 def count_workers() -> int:
-    """How many work on the queue, or look for work."""
+    """The number of workers that work on the queue or look for work."""
     return sum(map(int, re.findall(r"(\d+) (?:active|idle)", _dvc("queue", "status"))))
 
 
 def give_up_abandoned() -> None:
-    """Have the queue see that an experiment has failed whose process is gone: it shows it as running for ever."""
+    """Mark experiments as failed whose process is gone. The queue would show them as running for ever."""
     processes = {file.parent.name[:7]: json.loads(file.read_text()) for file in _RUNNING.glob("*/*.json")}
     gone = {task for task, known in processes.items() if known["returncode"] is None and not _is_alive(known["pid"])}
     if gone:
@@ -183,7 +183,7 @@ def give_up_abandoned() -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether this is still the experiment's process: after a power cut, its number may be another's."""
+    """Whether this is still the experiment's process. After a power cut, another process may have its number."""
     try:
         return "exec-run" in psutil.Process(pid).cmdline()
     except psutil.Error:
@@ -191,14 +191,14 @@ def _is_alive(pid: int) -> bool:
 
 
 def forget(names: Iterable[str]) -> None:
-    """Take failed experiments out of the queue, so that they can be tried again."""
+    """Remove failed experiments from the queue, so that they can be tried again."""
     for name in names:
         _dvc("queue", "remove", name)
 
 
 def _dvc(*arguments: str) -> str:
-    """What a DVC command prints. Ctrl-C waits for its end: it may have put the user's changes aside."""
-    # No pipes: the workers of the queue keep open what they inherit, for as long as they work.
+    """The output of a DVC command. Ctrl-C waits until it ends, as it may have stashed the user's changes."""
+    # No pipes: the queue's workers keep inherited files open as long as they work.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         command = [sys.executable, "-m", "dvc", *arguments]
         process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)

@@ -1,4 +1,4 @@
-"""A declared grid of variants and seeds: run what has not finished through DVC's queue, then compare."""
+"""Runs the unfinished experiments of a grid of variants and seeds through DVC's queue, then compares them."""
 
 import os
 import time
@@ -26,15 +26,15 @@ _SHOWN_PARAMS = ("dataset", "num_tasks", "classes_per_task", "backbone", "image_
 
 
 def default_jobs() -> int:
-    """One experiment at a time on a GPU; on CPUs one a core, up to four, each with its share of the threads."""
+    """One experiment at a time on a GPU; on CPUs one per core, up to four, each with its share of the threads."""
     return 1 if compute_device().type != "cpu" else min(4, os.cpu_count() or 1)
 
 
 def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
-    """Have every unfinished experiment of the grid run, and wait: the names of those that have no result.
+    """Run every unfinished experiment of the grid and wait. Returns the names of those without a result.
 
-    Those that an interrupted sweep left in the queue stay there; those that failed, or whose machine did, are tried
-    again. Raises UserError where Ctrl-C ends it, which says what stands.
+    Experiments that an interrupted sweep left in the queue stay there. Those that failed, or whose machine failed, are
+    tried again. On Ctrl-C, raises UserError that says how far the sweep has come.
     """
     cells = {cell.name: cell for cell in grid}
     wanted = set(cells)
@@ -53,17 +53,17 @@ def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
             for cell in new:
                 experiments.enqueue(cell)
         server = _start(jobs)
-        console.print("Ctrl-C leaves the queue at work; `dvc queue stop --kill` ends it; this command goes on with it")
+        console.print("Ctrl-C leaves the queue running: this command continues it, `dvc queue stop --kill` stops it")
         _wait(wanted, jobs, console)
     except KeyboardInterrupt:
         raise UserError(_standing(wanted)) from None
-    stage_server.stop(server)  # after Ctrl-C it goes on serving the queue, and leaves when that is done
+    stage_server.stop(server)  # after Ctrl-C it keeps serving the queue, and exits when that is done
     return sorted(wanted - experiments.revisions().keys())
 
 
 def _start(jobs: int) -> stage_server.StageServer:
-    """Have the queue worked off, by workers whose stages need not import torch each time."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)  # of each worker's stages, unless the user has said otherwise
+    """Start workers on the queue. Their stages share one import of torch."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)  # per worker, unless the user has set another number
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     server = stage_server.start(os.environ)
@@ -73,16 +73,16 @@ def _start(jobs: int) -> stage_server.StageServer:
 
 
 def _standing(wanted: Set[str]) -> str:
-    """How far an interrupted sweep has come, and how it goes on."""
+    """One line on how far an interrupted sweep has come, and how to continue it."""
     finished = len(wanted & experiments.revisions().keys())
     states = experiments.queue_states()
     in_queue = sum(states.get(name) in ("Queued", "Running") for name in wanted)
     standing = f"interrupted: {finished} of {len(wanted)} experiments have finished, {in_queue} are in DVC's queue"
     if not in_queue:
-        return f"{standing}: the same command goes on"
+        return f"{standing}: run the same command to continue"
     if experiments.count_workers():
-        return f"{standing}, which goes on by itself: the same command waits for it, `dvc queue stop --kill` ends it"
-    return f"{standing}, and nobody works on it: the same command goes on, `dvc queue remove --queued` empties it"
+        return f"{standing}, which keeps running: the same command waits for it, `dvc queue stop --kill` stops it"
+    return f"{standing}, which has no workers: the same command continues it, `dvc queue remove --queued` empties it"
 
 
 def _wait(wanted: Set[str], jobs: int, console: Console) -> None:
@@ -109,12 +109,12 @@ def _wait(wanted: Set[str], jobs: int, console: Console) -> None:
             if not any(state in ("Queued", "Running") for state in states.values()):
                 return
             if not running:
-                experiments.start_workers(jobs)  # they had left: a worker does when it finds nothing to do
+                experiments.start_workers(jobs)  # a worker exits when it finds nothing to do
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
-    """Write reports/comparison.md, .json and figures from what has finished: the page's path."""
+    """Write reports/comparison.md, .json and figures from the finished experiments. Returns the page's path."""
     known = experiments.revisions()
     results: dict[str, dict[int, experiments.Experiment]] = {variant: {} for variant in sweep.variants}
     for cell in grid:
@@ -122,7 +122,7 @@ def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
             results[cell.variant][cell.seed] = experiments.load_experiment(cell.name, known[cell.name])
     if not any(results.values()):
         raise UserError(
-            "no experiment of this grid has finished with these parameters: `python -m pipeline sweep` runs it"
+            "no experiment of this grid has finished with these parameters: `python -m pipeline sweep` runs them"
         )
     rows = comparison.rows(results, sweep.variants, sweep.reference, work_by_experiment())
     params = read_mapping(PARAMS_FILE)

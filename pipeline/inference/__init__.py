@@ -1,1 +1,1 @@
-"""How an image gets its feature, in training, evaluation and prediction alike."""
+"""How an image gets its feature: the same way in training, evaluation and prediction."""

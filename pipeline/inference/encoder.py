@@ -1,7 +1,7 @@
-"""Features as at inference, after one task: of its training images, of views of them, of all test images so far.
+"""Computes features as at inference, after one task: of its training images, their views and all test images so far.
 
-Three ways to get there, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model
-under what that task has tuned. `JudgingEncoder` runs the models of all tasks, then chooses. In `ChoosingEncoder` the
+There are three ways, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model with
+that task's tuned parameters. `JudgingEncoder` runs the models of all tasks, then chooses. In `ChoosingEncoder` the
 model itself chooses, in one pass.
 """
 
@@ -27,15 +27,15 @@ from pipeline.tuning.kind import Kind
 
 
 class TrainFeatures(NamedTuple):
-    """Of a task's N training images, [N, D] each."""
+    """Features of a task's N training images, [N, D] each."""
 
-    selected: Tensor  # under what is chosen for each
-    own: Tensor  # under what the task itself has tuned
-    previous: Tensor | None  # under what the task before has tuned, where all images run under one model
+    selected: Tensor  # under the parameters chosen for each image
+    own: Tensor  # under those tuned by the task itself
+    previous: Tensor | None  # under those tuned by the task before, if all images run under one model
 
 
 class Encoded(NamedTuple):
-    """Of any N images."""
+    """Features of any N images."""
 
     features: Tensor  # [N, D]
     tasks: Tensor  # [N] the task chosen for each
@@ -46,23 +46,23 @@ class Encoder(Protocol):
 
     @property
     def tuned(self) -> Backbone:
-        """The backbone with places for what is tuned."""
+        """The backbone with places for the tuned tensors."""
 
     @property
     def bank(self) -> Mapping[str, Tensor]:
-        """What T tasks have tuned, as the selection has it: [T, ...] each."""
+        """The tensors that T tasks have tuned, as the selection uses them: [T, ...] each."""
 
     def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
-        """Of the newest task's N images, whose queries [N, D] are given."""
+        """Features of the newest task's N images; queries: [N, D]."""
 
     def view_features(self, inputs: Tensor) -> Tensor:
-        """[B, D] of prepared views of the newest task's images: [B, 3, S, S]."""
+        """Features [B, D] of prepared views [B, 3, S, S] of the newest task's images."""
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """The table after the newest task; images: M, those of the table's tasks first."""
+        """The table after the newest task. images: M of them, those of the table's tasks first."""
 
     def encode(self, images: Images) -> Encoded:
-        """Any images, as at inference."""
+        """Features of any images, as at inference."""
 
     def flops(self) -> int:
         """Floating-point operations of one tuned pass of one image."""
@@ -70,7 +70,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class SelectingEncoder:
-    """A task for each image, then one pass under what it has tuned. Where nothing is, a feature is the query."""
+    """Chooses a task for each image, then runs one pass with its parameters. Without tuning, a feature is the query."""
 
     frozen: Backbone
     tuned: Backbone  # with places for what is tuned
@@ -80,7 +80,7 @@ class SelectingEncoder:
     progress: Progress
 
     def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
-        """Images that get what their own task has tuned are run once."""
+        """Features of training images. An image that gets its own task's parameters is run only once."""
         newest = self._newest(len(queries))
         tasks = self.choice.tasks(queries, newest)
         selected = self._encode(images, queries, tasks)
@@ -90,7 +90,7 @@ class SelectingEncoder:
         return TrainFeatures(selected, own, self._previous(images, queries) if follows else None)
 
     def _previous(self, images: Images, queries: Tensor) -> Tensor:
-        """[N, D] under what the task before has tuned; of the first, the queries."""
+        """Features [N, D] under the parameters of the task before; for the first task, the queries."""
         return (
             self._encode(images, queries, self._newest(len(queries)) - 1)
             if num_tasks(self.choice.state) > 1
@@ -98,13 +98,13 @@ class SelectingEncoder:
         )
 
     def view_features(self, inputs: Tensor) -> Tensor:
-        """A query is that of the view."""
+        """Features of views. The query of a view is computed from the view."""
         queries = self.frozen.forward(inputs, {}).cpu() if self._needs_query() else inputs
         tasks = self.choice.tasks(queries, self._newest(len(inputs)))
         return encode_inputs(self.tuned, inputs, tasks, self.bank) if self.bank else queries
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """Only images that get another task than at all steps before are run."""
+        """Extend the table. Only images that get a task they have not had before are run."""
         return extend_table(
             table,
             self.choice.tasks(queries, own_tasks),
@@ -112,7 +112,7 @@ class SelectingEncoder:
         )
 
     def encode(self, images: Images) -> Encoded:
-        """Only where the choice needs no task of an image (a learner that does is refused when it is loaded)."""
+        """Features as at inference, if choosing does not need an image's true task (load_learner refuses that)."""
         assert self.choice.selection.is_real
         unknown = torch.full((len(images),), -1)
         queries = self.frozen.encode(images, {}) if self._needs_query() else unknown
@@ -135,7 +135,7 @@ class SelectingEncoder:
 
 @dataclass(frozen=True)
 class JudgingEncoder:
-    """A pass under what every task has tuned; a selector judges by the logits of each task's own auxiliary head."""
+    """Runs one pass per task; the selector then judges by the logits of each task's own auxiliary head."""
 
     tuned: Backbone  # with places for what is tuned
     bank: Mapping[str, Tensor]  # what T tasks have tuned, [T, ...] each
@@ -144,13 +144,13 @@ class JudgingEncoder:
     progress: Progress
 
     def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
-        """Under all tasks; the newest gives `own`."""
+        """Features under all tasks; those under the newest are `own`."""
         del queries
         features = self._under_all(images)
         return TrainFeatures(features[self._judge(features), torch.arange(len(images))], features[-1], None)
 
     def view_features(self, inputs: Tensor) -> Tensor:
-        """Under all tasks."""
+        """Features of views under all tasks."""
         count = len(inputs)
         features = [
             encode_inputs(self.tuned, inputs, torch.full((count,), task), self.bank) for task in range(len(self.heads))
@@ -158,7 +158,7 @@ class JudgingEncoder:
         return torch.stack(features)[self._judge(features), torch.arange(count)]
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """The table then holds all M T pairs."""
+        """Extend the table. It then holds all M T pairs."""
         del queries, own_tasks
 
         def encode(image: Tensor, task: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class JudgingEncoder:
         return extend_table(table, self._judge(features), encode, passes=len(table.image) - known)
 
     def encode(self, images: Images) -> Encoded:
-        """T passes per image."""
+        """Features as at inference, in T passes per image."""
         features = self._under_all(images)
         tasks = self._judge(features)
         return Encoded(features[tasks, torch.arange(len(images))], tasks)
@@ -183,7 +183,7 @@ class JudgingEncoder:
         return self.tuned.flops({name: rows[-1] for name, rows in self.bank.items()})
 
     def _under_all(self, images: Images) -> Tensor:
-        """[T, N, D], under what each task has tuned."""
+        """Features [T, N, D] under the parameters of each task."""
         of_task = [torch.full((len(images),), task) for task in range(len(self.heads))]
         return torch.stack([encode_selected(self.tuned, images, tasks, self.bank, self.progress) for tasks in of_task])
 
@@ -195,7 +195,7 @@ class JudgingEncoder:
 
 @dataclass(frozen=True)
 class ChoosingEncoder:
-    """One pass of a model that sees the tensors of all tasks and chooses by itself."""
+    """Runs one pass of a model that sees the tensors of all tasks and chooses among them by itself."""
 
     tuned: Backbone  # with places for what is tuned
     bank: Mapping[str, Tensor]  # what T tasks have tuned, [T, ...] each
@@ -203,24 +203,24 @@ class ChoosingEncoder:
     progress: Progress
 
     def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
-        """Under the tensors of all tasks, and under those of the newest alone."""
+        """Features under the tensors of all tasks, and under those of the newest alone."""
         del queries
         return TrainFeatures(self.encode(images).features, self._pass(images, self._newest()).features, None)
 
     def view_features(self, inputs: Tensor) -> Tensor:
-        """Under the tensors of all tasks."""
+        """Features of views under the tensors of all tasks."""
         bank = {name: send(tensor, inputs.device) for name, tensor in self.bank.items()}
         return self.tuned.forward(inputs, bank)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """A new task changes the choice within the model, so every image is run anew."""
+        """Replace the table. A new task changes the choice inside the model, so every image is run again."""
         del queries, own_tasks
         features, selected = self.encode(images)
         own = self._pass(images[table.selected.shape[1] : len(images)], self._newest()).features
         return replace_table(table, features, selected, own)
 
     def encode(self, images: Images) -> Encoded:
-        """One pass per image."""
+        """Features as at inference, in one pass per image."""
         encoded = self._pass(images, self.bank)
         self.progress.step(len(images))
         return encoded

@@ -1,9 +1,9 @@
 """Features under selected LayerNorms, each computed once.
 
-The parameters of task k never change after task k. So the feature of an image under task k is the same at every later
-step, and an image needs a new pass at step t only if the selector now names a task it has not been run under. With the
-paper's selector that is when the new key beats all keys before: for keys in random order about 1 + 1/2 + ... + 1/T
-passes an image for the whole accuracy matrix.
+The parameters of task k never change after task k. So an image's feature under task k is the same at every later step.
+At step t an image needs a new pass only if the selector names a task under which it has not been run. With the paper's
+selector this happens when the new key beats all earlier keys. For keys in random order, the whole accuracy matrix takes
+about 1 + 1/2 + ... + 1/T passes per image.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,8 +28,8 @@ def encode_selected(
 ) -> Tensor:
     """CLS outputs [N, D] of N images, each under the LayerNorms of its task [N].
 
-    Images of one task run together, so that nothing is gathered per sample. Raises UserError where LayerNorms have
-    diverged in the very last step of stage one, which no loss shows.
+    Images of one task run together, so no parameters are gathered per image. Raises UserError if LayerNorms diverged in
+    the very last step of stage one, which the loss does not show.
     """
     features = torch.empty(len(images), backbone.model.num_features)
     for task in tasks.unique().tolist():
@@ -45,7 +45,7 @@ Encode = Callable[[Tensor, Tensor], Tensor]  # images [B], tasks [B] -> features
 
 
 def with_pairs(table: FeatureTable, image: Tensor, task: Tensor, encode: Encode) -> FeatureTable:
-    """The table with these images [B] under these tasks [B]; those it holds are not run again."""
+    """The table with these images [B] under these tasks [B]. Pairs that it already holds are not run again."""
     wanted = pair_code(image, task).unique()
     missing = wanted[~torch.isin(wanted, pair_code(table.image, table.task))]
     new_image, new_task = pair_of(missing)
@@ -60,8 +60,8 @@ def with_pairs(table: FeatureTable, image: Tensor, task: Tensor, encode: Encode)
 def extend_table(table: FeatureTable, selected: Tensor, encode: Encode, *, passes: int | None = None) -> FeatureTable:
     """The table after one more task.
 
-    selected: [M], the task chosen at this step for the images of the table's tasks, then for those of the new one.
-    passes: that the choice itself took, where it saw features; else those of pairs chosen for the first time count.
+    selected: [M], the task chosen at this step, first for images of the table's tasks, then for those of the new one.
+    passes: forward passes that this step took; None counts the (image, task) pairs that are new.
     """
     task, known, count = len(table.selected), table.selected.shape[1], len(selected)
     history = functional.pad(table.selected, (0, count - known), value=-1)  # [t, M]
@@ -81,7 +81,7 @@ def extend_table(table: FeatureTable, selected: Tensor, encode: Encode, *, passe
 
 
 def replace_table(table: FeatureTable, features: Tensor, selected: Tensor, own_features: Tensor) -> FeatureTable:
-    """The table after one more task, where a step leaves no feature as it was: the variant that selects by layers.
+    """The table after one more task that changes every feature, as in the variant that selects layer by layer.
 
     features: [M, D] of all images so far; selected: [M]; own_features: of the new task's images under its LayerNorms.
     """
@@ -98,7 +98,7 @@ def replace_table(table: FeatureTable, features: Tensor, selected: Tensor, own_f
 
 
 def _with_step(table: FeatureTable, *, rows: Tensor, own_rows: Tensor, selected: Tensor, passes: int) -> FeatureTable:
-    """The table with its rows given, and what a step says of all images."""
+    """The table with the entries of one more step."""
     to_come = len(selected) - table.selected.shape[1]
     return replace(
         table,
@@ -116,7 +116,7 @@ def encode_views(
     augment: Callable[[Tensor], Tensor],
     encode: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Features [V, N, D] of V augmented views of each image; `encode` maps a batch of them [B, 3, S, S] to [B, D]."""
+    """Features [V, N, D] of V augmented views per image; `encode` maps a batch of views [B, 3, S, S] to [B, D]."""
     with torch.inference_mode():
         views = [torch.cat(fetch(encode(augment(inputs)) for inputs in backbone.inputs(images))) for _ in range(count)]
     return torch.stack(views)

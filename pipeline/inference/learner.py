@@ -1,4 +1,4 @@
-"""A finished learner: encoder, classifier, correction. Enough to predict."""
+"""A finished learner: the encoder, classifier and correction with which to predict."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from pipeline.backbone.build import build_backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import reconsidered_logits, retained
-from pipeline.evaluation.predictions import class_tasks_of, step_heads
+from pipeline.evaluation.predictions import class_tasks_of
 from pipeline.inference.encoder import Encoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_selected
@@ -18,6 +18,7 @@ from pipeline.inference.manifest import Settings
 from pipeline.inference.method import Method, make_encoder
 from pipeline.inference.rematch import ask_again
 from pipeline.linear.head import Head, task_heads
+from pipeline.linear.steps import step_heads
 from pipeline.machine.device import compute_device
 from pipeline.progress import Progress
 from pipeline.selection.choose import SELECTIONS
@@ -29,12 +30,11 @@ from pipeline.tuning.bank import load_bank
 
 
 class Prediction(NamedTuple):
-    """What a learner says of some images, corrections included."""
+    """A learner's answer for some images, after the correction."""
 
-    tasks: (
-        Tensor  # [B] zero-based task under whose tensors the features were made; where the model chooses: by most of it
-    )
-    logits: Tensor  # [B, C] over all classes, -inf for those that a correction rules out; the highest is the answer
+    # [B] zero-based task whose tensors made the features; if the layers choose, the task that most of them chose
+    tasks: Tensor
+    logits: Tensor  # [B, C] over all classes, -inf for classes that a correction rules out; the highest is the answer
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Learner:
     progress: Progress
 
     def predict(self, images: Images) -> Prediction:
-        """The passes that the selection takes, the classifier, and the correction, for B images."""
+        """Predict the classes of B images: passes of the backbone, then the classifier, then the correction."""
         features, tasks = self.encoder.encode(images)
         if self.settings.correction == "rematch":
             encoder = self.encoder
@@ -64,14 +64,14 @@ class Learner:
 
 
 def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
-    """The learner after the last task, from its files. class_counts: of each task.
+    """The learner after the last task, from its files. class_counts: classes per task.
 
-    Raises UserError where it was made to be told the task of an image.
+    Raises UserError if the learner needs the true task of an image.
     """
     selection = SELECTIONS[settings.selection]
     if not selection.is_real:
         raise UserError(
-            f"the learner was made with selection: {settings.selection}, which needs the task of an image: "
+            f"the learner was made with selection: {settings.selection}, which needs the true task of an image: "
             "set selection: query in params.yaml, then `dvc repro`"
         )
     last = task_name(settings.num_tasks - 1)
@@ -90,12 +90,10 @@ def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
 
 
 def final_head(settings: Settings, class_tasks: Tensor) -> Head:
-    """The head over all classes [C]; with arc_retention as it is after the test images of the evaluation."""
+    """The head over all classes [C]. With arc_retention, the evaluation's test images have moved it."""
     last = task_name(settings.num_tasks - 1)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
-    rows = Head(**part(heads, "tuned.head."), projection=heads.get("tuned.projection"))
-    seen_classes = [int((class_tasks <= task).sum()) for task in range(settings.num_tasks)]
-    head = step_heads(rows, seen_classes)[-1]
+    head = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))[-1]
     table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
     step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
     return retained(head, table.after(step, image), class_tasks, settings, step)

@@ -1,7 +1,7 @@
-"""What a finished learner is made of: its settings, its classes and its files, as artifacts/learner.json records them.
+"""The record of a finished learner in artifacts/learner.json: its settings, classes and files.
 
-params.yaml says what the next run will make; this says what the last one has made. So whoever uses a learner reads its
-settings here, and a file of another run among its files is noticed.
+params.yaml describes the next run; this record describes the last one. Code that uses a learner reads the settings here
+and detects a file of another run among the learner's files.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.tasks import task_name
 
 
 class Settings(CorrectionParams):
-    """What inference depends on beside the files."""
+    """The parameters that inference depends on."""
 
     rematch_rounds: Count
     num_tasks: Count
@@ -34,11 +34,11 @@ class Manifest(Record):
 
     settings: Settings
     tasks: list[list[str]]  # the classes of each task
-    files: dict[str, str]  # seal of each file
+    files: dict[str, str]  # path -> seal
 
 
 def files_of(num_tasks: int) -> list[Path]:
-    """The files that make up a learner of so many tasks."""
+    """The files of a learner of `num_tasks` tasks."""
     last = task_name(num_tasks - 1)
     of_a_task = (
         artifacts.selector_file,
@@ -51,19 +51,21 @@ def files_of(num_tasks: int) -> list[Path]:
 
 
 def write_manifest(settings: Settings) -> None:
-    """Record the learner whose files lie in the working folder."""
+    """Record the learner in the working folder."""
     tasks = list(artifacts.load_json(artifacts.TASKS).values())[: settings.num_tasks]
     files = {path.as_posix(): artifacts.read_seal(path, is_checked=True) for path in files_of(settings.num_tasks)}
     artifacts.save_json(artifacts.LEARNER, Manifest(settings=settings, tasks=tasks, files=files).model_dump())
 
 
 def read_manifest() -> Manifest:
-    """The learner of the working folder. Raises UserError where files are missing, or are not all of one run."""
+    """The record of the learner here. Raises UserError if files are missing or come from different runs."""
     try:
         manifest = Manifest(**artifacts.load_json(artifacts.LEARNER))
     except ValidationError:
-        raise UserError(f"{artifacts.LEARNER} is of another version of this project: `dvc repro` first") from None
+        raise UserError(f"{artifacts.LEARNER} is from another version of this project: `dvc repro` first") from None
     for name, written in manifest.files.items():
         if artifacts.read_seal(Path(name)) != written:
-            raise UserError(f"{name} is of another run than {artifacts.LEARNER}: `dvc repro` first, or `dvc checkout`")
+            raise UserError(
+                f"{name} is from another run than {artifacts.LEARNER}: run `dvc repro` or `dvc checkout` first"
+            )
     return manifest

@@ -1,4 +1,4 @@
-"""What is tuned, how its tensors are chosen, and what learns the classes: that they fit, and the encoder they make."""
+"""The chosen parts together: the check that they fit each other, and the encoder that they make."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,8 +19,8 @@ from pipeline.tuning.kind import Kind, Rows
 class Passes(NamedTuple):
     """How often the backbone runs for one image at inference."""
 
-    query: int  # as it is, frozen
-    tuned: int  # under what a task has tuned
+    query: int  # frozen
+    tuned: int  # with a task's tuned parameters
 
 
 class Method(NamedTuple):
@@ -37,36 +37,36 @@ class Method(NamedTuple):
 
     @property
     def chooses(self) -> bool:
-        """Whether images run under what one task or another has tuned: not where one model serves all of them."""
+        """Whether images of one step run under the parameters of different tasks, not under one model for all."""
         return self.kind.keeps == "each" and not self.selection.one_model
 
     @property
     def asks_selector(self) -> bool:
-        """Whether a selector chooses, by queries or by outputs."""
+        """Whether a selector chooses the task, by queries or by outputs."""
         return self.chooses and not self.kind.chosen and self.selection.needs_query
 
     @property
     def judges_outputs(self) -> bool:
-        """Whether a selector chooses by what the models of all tasks say."""
+        """Whether a selector chooses by the outputs of all tasks' models."""
         return self.asks_selector and self.selector.choose_by_outputs is not None
 
     @property
     def needs_query(self) -> bool:
-        """Whether the frozen backbone runs for an image, to choose by its output or to take that as the feature."""
+        """Whether the frozen backbone runs for an image, either for the choice or because its output is the feature."""
         return not self.tunes or (self.asks_selector and not self.judges_outputs)
 
     def passes(self, num_tasks: int) -> Passes:
-        """At inference, after so many tasks."""
+        """Passes at inference after `num_tasks` tasks."""
         return Passes(int(self.needs_query), num_tasks if self.judges_outputs else int(self.tunes))
 
     def models(self, bank: Rows) -> Rows:
-        """The tensors of each step, from those that the tasks have tuned."""
+        """The tensors of each step, from those of the tasks."""
         return self.kind.means(bank) if self.selection.averages and self.kind.means else bank
 
     def check(self, classifier: Classifier, *, tuning: str, is_chain: bool, is_joint: bool, rematches: bool) -> None:
-        """Raises UserError for parts that contradict one another.
+        """Raises UserError for parts that contradict each other.
 
-        tuning: the name of the kind; is_chain: whether a task starts from the one before.
+        tuning: the name of the kind; is_chain: whether each task starts from the one before.
         """
         latest, query = SELECTIONS["latest"], SELECTIONS["query"]
         if self.kind.keeps == "newest" and self.selection is not latest:
@@ -90,16 +90,17 @@ class Method(NamedTuple):
         one_model = self.kind.keeps == "each" and not self.kind.chosen and self.selection.one_model
         if classifier.needs_one_model and not one_model:
             raise UserError(
-                "params.yaml: this classifier needs one model for all: set selection: average and tuning: layernorm"
+                "params.yaml: this classifier needs one model for all tasks: set selection: average and tuning: "
+                "layernorm"
             )
 
 
 def make_encoder(
     backbone: Backbone, bank: Bank, method: Method, state: State, *, heads: Sequence[Head], progress: Progress
 ) -> Encoder:
-    """How images get features, in training, evaluation and prediction alike.
+    """The encoder that computes features in training, evaluation and prediction.
 
-    state: of the selector; heads: the auxiliary head of each task of the bank.
+    state: the selector's; heads: the auxiliary head of each task in the bank.
     """
     tuned, tensors = bank.place(backbone), method.models(bank.tensors)
     if method.kind.chosen:

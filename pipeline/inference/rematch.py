@@ -1,7 +1,7 @@
-"""Re-matching: where the predicted class belongs to another task than the selected one, ask that task's model too.
+"""Re-matching: if the predicted class belongs to another task than the selected one, run that task's model, too.
 
-After HRM-PET and MOS: the answer under the predicted class's LayerNorms replaces the first, until prediction and
-LayerNorms agree, a task would be asked twice, or the rounds are used up.
+As in HRM-PET and MOS, the answer under the LayerNorms of the predicted class's task replaces the first answer. This
+repeats until prediction and LayerNorms agree, a task would be asked twice, or the rounds are used up.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from pipeline.linear.head import Head
 
 
 class Answer(NamedTuple):
-    """Where the questions about B images ended."""
+    """The result of re-matching B images."""
 
-    features: Tensor  # [B, D] under the LayerNorms asked last
-    tasks: Tensor  # [B] whose these are
-    asked: int  # how often another task's model was asked
+    features: Tensor  # [B, D] under the LayerNorms used last
+    tasks: Tensor  # [B] the tasks of these LayerNorms
+    asked: int  # how often another task's model was run
 
 
 def ask_again(
     head: Head, features: Tensor, tasks: Tensor, class_tasks: Tensor, encode: Encode, *, rounds: int
 ) -> Answer:
-    """Ask the predicted classes' tasks about B images, from their features [B, D] under the selected tasks [B].
+    """Re-match B images, from their features [B, D] under the selected tasks [B].
 
-    class_tasks: [C] task of each class; encode: of images [b] of these under tasks [b].
+    class_tasks: [C] task of each class; encode: computes features of some images [b] under tasks [b].
     """
     features, tasks, questions = features.clone(), tasks.clone(), 0
     known = torch.zeros(len(tasks), int(class_tasks.max()) + 1, dtype=torch.bool)
@@ -46,17 +46,17 @@ def ask_again(
 
 
 class Rematched(NamedTuple):
-    """What re-matching says and costs."""
+    """The predictions of re-matching, and its cost."""
 
-    predictions: Tensor  # [T, M] class of every image after every step, -1 for images to come
-    asked: Tensor  # [T] how often another task's model was asked at each step
-    passes: Tensor  # [T] passes of them that no earlier step had paid for
+    predictions: Tensor  # [T, M] class of every image after every step, -1 for future images
+    asked: Tensor  # [T] how often another task's model was needed at each step
+    passes: Tensor  # [T] how many of these passes no earlier step had run
 
 
 def rematch(
     table: FeatureTable, heads: Sequence[Head], class_tasks: Tensor, encode: Encode, *, rounds: int
 ) -> Rematched:
-    """Re-match every image at every step. heads: of each step; class_tasks: [C] task of each class."""
+    """Re-match every image at every step. heads: one per step; class_tasks: [C] task of each class."""
     predictions = torch.full_like(table.selected, -1)
     questions, passes = torch.zeros(2, len(heads), dtype=torch.int64)
     for step, head in enumerate(heads):

@@ -1,6 +1,6 @@
-"""Class Gaussians with one shared covariance: what a learner may keep of classes whose images are gone.
+"""Class Gaussians with one shared covariance: statistics that a learner may keep of classes whose images are gone.
 
-Kept are counts, means and the scatter within classes; they grow class by class and never hold a sample.
+They consist of counts, means and the scatter within classes. They grow class by class and never contain a sample.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pipeline.linear.head import Head
 
-SHRINKAGE = 0.1  # of the covariance, wherever a discriminant is asked for
-_LEAST_VARIANCE = 1e-9  # far below any real one; images that are all the same have none, and no inverse
+SHRINKAGE = 0.1  # of the covariance, for every linear discriminant
+_LEAST_VARIANCE = 1e-9  # far below any real one; without it, identical images would have a singular covariance
 
 
 class Gaussians(NamedTuple):
@@ -24,17 +24,17 @@ class Gaussians(NamedTuple):
 
 
 def no_gaussians(dim: int) -> Gaussians:
-    """Before the first class."""
+    """The statistics before the first class."""
     return Gaussians(torch.zeros(0).double(), torch.zeros(0, dim).double(), torch.zeros(dim, dim).double())
 
 
 def gaussians_of(state: Mapping[str, Tensor], dim: int) -> Gaussians:
-    """The statistics in a state, in D dimensions; those of no class where it is empty."""
+    """The statistics in a state, in D dimensions; those of no class if it is empty."""
     return Gaussians(state["counts"], state["means"], state["scatter"]) if state else no_gaussians(dim)
 
 
 def add_classes(gaussians: Gaussians, features: Tensor, labels: Tensor) -> Gaussians:
-    """With the classes of one more task: features [N, D]; labels [N], from 0 within the task."""
+    """Add the classes of one more task. features: [N, D]; labels: [N], from 0 within the task."""
     features, one_hot = features.double(), torch.nn.functional.one_hot(labels).double()
     counts = one_hot.sum(0)
     means = (one_hot.T @ features) / counts[:, None]
@@ -55,7 +55,7 @@ def covariance(gaussians: Gaussians, shrinkage: float) -> Tensor:
 
 
 def linear_discriminant(gaussians: Gaussians, shrinkage: float) -> Head:
-    """The linear discriminant of classes that are equally likely: logits are log posteriors but for a constant.
+    """The linear discriminant of equally likely classes: its logits are log posteriors up to a constant.
 
     w_c = S^-1 m_c, b_c = -m_c' S^-1 m_c / 2 (Hastie, Tibshirani, Friedman: Elements of Statistical Learning, 4.3).
     """
@@ -65,7 +65,7 @@ def linear_discriminant(gaussians: Gaussians, shrinkage: float) -> Head:
 
 
 def sample(gaussians: Gaussians, per_class: int, shrinkage: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random features [C * per_class, D] of every class, and their labels."""
+    """Draw random features [C * per_class, D] of every class, and their labels."""
     root = torch.linalg.cholesky(covariance(gaussians, shrinkage))
     classes, dim = gaussians.means.shape
     noise = torch.randn(classes * per_class, dim, generator=generator, dtype=root.dtype)
@@ -74,11 +74,11 @@ def sample(gaussians: Gaussians, per_class: int, shrinkage: float, generator: to
 
 
 def carry(gaussians: Gaussians, before: Tensor, after: Tensor, penalty: float) -> Gaussians:
-    """The Gaussians moved to where the new LayerNorms put the features of old classes.
+    """Move the Gaussians of old classes to where the new LayerNorms put their features.
 
-    before, after: the same images' features [N, D] under the old and the new LayerNorms. A linear map A, b is fitted to
-    them by least squares, A shrunk towards the identity: min ||(X - x) A - (Y - y)||^2 / N + penalty tr(S_X) / D
-    ||A - I||^2, with the means x, y; class means move to (m - x) A + y and the scatter to A' S A.
+    before, after: features [N, D] of the same images under the old and the new LayerNorms. A linear map A, b is fitted
+    to them by least squares, with A shrunk towards the identity: min ||(X - x) A - (Y - y)||^2 / N + penalty tr(S_X) /
+    D ||A - I||^2, where x and y are the means. Class means move to (m - x) A + y, and the scatter to A' S A.
     """
     before, after = before.double(), after.double()
     dim = before.shape[1]

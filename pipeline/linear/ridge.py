@@ -1,6 +1,6 @@
-"""Ridge regression onto one-hot classes that learns task by task and forgets nothing, whatever the order.
+"""Ridge regression onto one-hot classes that learns task by task and forgets nothing, in any order.
 
-The Gram matrix and the sums a class add up over tasks: the solution is that of all tasks at once, exactly
+The Gram matrix and the sums per class add up over tasks, so the solution is exactly that of all tasks at once
 (recursive least squares; McDonnell et al., RanPAC, NeurIPS 2023).
 """
 
@@ -15,24 +15,24 @@ from pipeline.linear.head import Head
 
 
 class Ridge(NamedTuple):
-    """Sums over all samples of C classes in M dimensions, float64; a column of ones stands behind the features."""
+    """Sums over all samples of C classes in M dimensions, float64. The last column of the features is all ones."""
 
     gram: Tensor  # [M + 1, M + 1]
     targets: Tensor  # [M + 1, C]
 
 
 def no_ridge(dim: int) -> Ridge:
-    """Before the first task."""
+    """The sums before the first task."""
     return Ridge(torch.zeros(dim + 1, dim + 1).double(), torch.zeros(dim + 1, 0).double())
 
 
 def ridge_of(state: Mapping[str, Tensor], dim: int) -> Ridge:
-    """The sums in a state, in M dimensions; those of no sample where it is empty."""
+    """The sums in a state, in M dimensions; those of no sample if it is empty."""
     return Ridge(state["gram"], state["targets"]) if state else no_ridge(dim)
 
 
 def add_task(ridge: Ridge, features: Tensor, labels: Tensor) -> Ridge:
-    """With the classes of one more task: features [N, M]; labels [N], from 0 within the task."""
+    """Add the classes of one more task. features: [N, M]; labels: [N], from 0 within the task."""
     inputs = functional.pad(features.double(), (0, 1), value=1.0)
     one_hot = functional.one_hot(labels).double()
     return Ridge(ridge.gram + inputs.T @ inputs, torch.cat([ridge.targets, inputs.T @ one_hot], dim=1))
@@ -41,7 +41,7 @@ def add_task(ridge: Ridge, features: Tensor, labels: Tensor) -> Ridge:
 def solve(ridge: Ridge, penalty: float) -> Head:
     """argmin_B ||X B - Y||^2 + penalty tr(X'X) / (M + 1) ||B||^2: the head of all classes so far.
 
-    The penalty is relative to the mean diagonal of the Gram matrix, so that it means the same for any number and scale
+    The penalty is relative to the mean diagonal of the Gram matrix, so it has the same meaning for any number and scale
     of features.
     """
     size = len(ridge.gram)

@@ -1,4 +1,4 @@
-"""Softmax regression, as stage two and one of the selectors train it."""
+"""Softmax regression, for stage two and one of the selectors."""
 
 from functools import partial
 
@@ -23,18 +23,18 @@ def train_softmax(  # noqa: PLR0913
     generator: torch.Generator,
     progress: Progress | None = None,
 ) -> Head:
-    """Cross-entropy lowered by Adam at a constant rate.
+    """Minimise the cross-entropy with Adam at a constant rate.
 
-    views: [V, N, D], one view an epoch in turn; labels: [N], rows of `start`. progress: told of every step and epoch.
-    The gradient is written out, as autograd took a third of such a small step: for logits z = W x + b and the one-hot
-    label y it is dL/dz = softmax(z) - y, so dL/dW = (softmax(z) - y) x' (Bishop, Pattern Recognition and Machine
-    Learning, eq. 4.109).
+    views: [V, N, D], each epoch uses the next view; labels: [N], rows of `start`. progress: gets every step and epoch.
+    The gradient is written out, because autograd took a third of such a small step. For logits z = W x + b and the
+    one-hot label y it is dL/dz = softmax(z) - y, so dL/dW = (softmax(z) - y) x' (Bishop, Pattern Recognition and
+    Machine Learning, eq. 4.109).
     """
     weights = [tensor.clone() for tensor in (start.weight, start.bias)]
     one_hot = torch.eye(len(start.bias), dtype=start.bias.dtype, device=start.bias.device)  # [C, C]
     first, second = ([torch.zeros_like(w) for w in weights] for _ in range(2))  # moments
     steps = [torch.zeros(()) for _ in weights]
-    # The optimiser's function, not its class: the class imports a compiler for two seconds, this trains for one.
+    # Use the optimiser's function instead of its class: importing the class takes two seconds, this training one.
     step = partial(adam, amsgrad=False, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, maximize=False)
     for epoch in range(epochs):
         view = views[epoch % len(views)]

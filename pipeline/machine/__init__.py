@@ -1,1 +1,1 @@
-"""The devices at hand."""
+"""The devices of this machine."""

@@ -1,9 +1,9 @@
-"""Several devices at work on one stage: `DEVICES=4 dvc repro`.
+"""Runs one stage on several devices: `DEVICES=4 dvc repro`.
 
-Each device has a process that runs the whole stage over the same files. It computes its part of every training batch,
-whose gradients are added up, and its part of the features, which are put together again. The first alone prints and
-writes. Lightning Fabric starts the processes, or finds itself among those that torchrun has started, on one node or on
-many; torch.distributed moves the numbers. With one device nothing of this is loaded and nothing is copied.
+Each device has a process that runs the whole stage on the same files. It computes its part of every training batch,
+and gradients are summed over the devices. It also computes its part of the features, which are then joined. Only the
+first process prints and writes. Lightning Fabric starts the processes, unless torchrun has started them, on one node or
+several; torch.distributed moves the numbers. With one device none of this is loaded and nothing is copied.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-for _name in ("distributed", "rank_zero"):  # how many processes there are is no news to who asked for them
+for _name in ("distributed", "rank_zero"):  # the number of processes does not matter to callers that requested them
     logging.getLogger(f"lightning_fabric.utilities.{_name}").setLevel(logging.WARNING)
 
 
 def on_all_devices(main: Callable[..., None]) -> Callable[..., None]:
-    """A stage's main on the devices that the variable DEVICES, or torchrun, asks for; by default in this process.
+    """Run a stage's main on the devices that the variable DEVICES or torchrun requests; by default in this process.
 
-    Not a DVC parameter: what several devices compute differs from what one does by the rounding of sums. It raises
-    UserError for devices that are not there.
+    This is not a DVC parameter: the results of several devices differ from those of one only by the rounding of sums.
+    The returned function raises UserError for devices that do not exist.
     """
 
     @functools.wraps(main)
@@ -46,8 +46,8 @@ def on_all_devices(main: Callable[..., None]) -> Callable[..., None]:
 
 
 def _launch(work: Callable[[], None], count: int, *, started: bool) -> None:
-    """count: processes of this node, which are to be started or were."""
-    from lightning_fabric import Fabric  # noqa: PLC0415  (a second of imports)
+    """Run `work` in all processes. count: processes of this node; started: whether torchrun has started them."""
+    from lightning_fabric import Fabric  # noqa: PLC0415  (takes a second)
     from lightning_fabric.strategies import DDPStrategy  # noqa: PLC0415
 
     on_gpus = os.environ.get("DEVICE") != "cpu" and torch.cuda.is_available()
@@ -67,17 +67,17 @@ def _launch(work: Callable[[], None], count: int, *, started: bool) -> None:
 def _wanted() -> int:
     text = os.environ.get("DEVICES", "1")
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise UserError(f"DEVICES={text!r} is no number of devices: unset it, or set it to 2 or more")
+        raise UserError(f"DEVICES={text!r} is not a number of devices: unset it, or set it to 2 or more")
     if int(text) > 1 and os.environ.get("DEVICE") != "cpu":
         if "DEVICE" in os.environ:
-            raise UserError(f"DEVICES={text} beside DEVICE, which names one: CUDA_VISIBLE_DEVICES chooses among GPUs")
+            raise UserError(f"DEVICES={text} contradicts DEVICE: unset DEVICE; CUDA_VISIBLE_DEVICES chooses among GPUs")
         if int(text) > torch.cuda.device_count():
-            raise UserError(f"DEVICES={text}, but {torch.cuda.device_count()} GPUs are there: DEVICES=1")
+            raise UserError(f"DEVICES={text}, but this machine has {torch.cuda.device_count()} GPUs: set DEVICES=1")
     return int(text)
 
 
 def _work(fabric: "Fabric", work: Callable[[], None]) -> Exception | None:
-    """In the process of a device. The first hands over what went wrong; a mistake of a user is every device's."""
+    """Work in the process of one device. The first returns its error; a user's mistake occurs on every device."""
     try:
         with contextlib.ExitStack() as stack:
             if not fabric.is_global_zero:
@@ -91,17 +91,17 @@ def _work(fabric: "Fabric", work: Callable[[], None]) -> Exception | None:
 
 
 def size() -> int:
-    """How many devices are at work on this stage."""
+    """How many devices run this stage."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this process has; 0 is the first."""
+    """The number of this process's device; 0 is the first."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def wait() -> None:
-    """Until all have come here."""
+    """Wait until all devices get here."""
     if size() > 1:
         distributed.barrier()
 
@@ -109,7 +109,7 @@ def wait() -> None:
 def part_of_batch(count: int) -> tuple[slice, float]:
     """The images of a training batch that this device computes, and their weight in the batch's mean.
 
-    A batch with fewer images than devices is computed whole by each.
+    If a batch has fewer images than there are devices, each device computes the whole batch.
     """
     if count < size():
         return slice(0, count), 1 / size()
@@ -118,7 +118,7 @@ def part_of_batch(count: int) -> tuple[slice, float]:
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replace every tensor by its sum over the devices, in one message, in the finest precision among them."""
+    """Replace each tensor by its sum over the devices, in one message with the highest precision among them."""
     if size() > 1:
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         distributed.all_reduce(flat)
@@ -127,12 +127,12 @@ def add_up(tensors: Sequence[Tensor]) -> None:
 
 
 def part_of_images(count: int, batch: int) -> slice:
-    """The images that this device passes through a model, whole batches of them: a batch is as it would be alone."""
+    """The images that this device passes through a model: whole batches, the same as with a single device."""
     return _part(rank(), count, batch)
 
 
 def put_together(part: Tensor, count: int, batch: int) -> Tensor:
-    """[N, ...] on the CPU from what the devices have made of their parts of N images."""
+    """Join the devices' results for their parts of N images: [N, ...] on the CPU."""
     if size() == 1:
         return part
     whole = torch.empty(count, *part.shape[1:], dtype=part.dtype)

@@ -1,9 +1,9 @@
-"""Makes torchvision importable beside a CPU-only torch: import this module before it.
+"""Makes torchvision importable with a CPU-only torch: import this module before it.
 
-PyPI's torchvision is linked against the CUDA build of torch. Beside a CPU-only torch its compiled operators do not
-load, and `import torchvision`, hence timm, fails with "operator torchvision::nms does not exist" while it registers
-shape rules for two of them. Defining those two schemas first is enough for all that this project uses (no detection
-operators). Where the compiled operators load, nothing is defined.
+PyPI's torchvision is linked against the CUDA build of torch. With a CPU-only torch its compiled operators do not load.
+Then `import torchvision`, and so `import timm`, fails with "operator torchvision::nms does not exist" while it
+registers shape rules for two operators. Defining the schemas of these two first is enough for this project, which uses
+no detection operators. If the compiled operators load, nothing is defined.
 """
 
 import contextlib

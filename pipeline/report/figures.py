@@ -1,4 +1,4 @@
-"""The report's figures, as PNG bytes that depend on nothing but the numbers drawn."""
+"""The report's figures, as PNG bytes that depend only on the numbers drawn."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def heat_map(values: Sequence[Sequence[float]], *, x: str, y: str, label: str) -> bytes:
-    """A square matrix in percent, with the numbers in its cells; rows may end at the diagonal. Tasks count from 1."""
+    """Draw a square matrix in percent, with numbers in its cells. Rows may end at the diagonal; tasks count from 1."""
     size = len(values)
     cells = np.full((size, size), np.nan)
     for index, row in enumerate(values):
@@ -66,7 +66,7 @@ def heat_map(values: Sequence[Sequence[float]], *, x: str, y: str, label: str) -
 
 
 def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float], names: Mapping[str, str]) -> bytes:
-    """Average accuracy of each method over the tasks learned and, beside it, the forgetting of C-LN."""
+    """Draw the average accuracy of each method over the tasks learned and, beside it, C-LN's forgetting."""
     with matplotlib.style.context(["default", _STYLE]):  # whatever the user's own style
         figure = Figure(figsize=(8.0, 3.2))
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -92,7 +92,7 @@ def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float],
 
 
 def bands(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """Accuracy of several variants over the tasks: the mean, and a band of one standard deviation to each side."""
+    """Draw the accuracy of several variants over the tasks: the mean, and a band of one standard deviation each way."""
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(8.0, 4.2))
         axes = figure.subplots()
@@ -111,7 +111,7 @@ def bands(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
 
 
 def scatter(points: Mapping[str, tuple[float, Mapping[str, Any]]]) -> bytes:
-    """Average accuracy of each variant, with its standard deviation, against the parameters that a task tunes."""
+    """Draw each variant's average accuracy, with its standard deviation, against the parameters tuned per task."""
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(8.0, 4.6))
         axes = figure.subplots()
@@ -128,7 +128,7 @@ def scatter(points: Mapping[str, tuple[float, Mapping[str, Any]]]) -> bytes:
                 label=_plain(name),
             )
         axes.set_xscale("log")
-        axes.set(xlabel="tuned parameters a task (1: none)", ylabel="average accuracy (%)")
+        axes.set(xlabel="tuned parameters per task (1: none)", ylabel="average accuracy (%)")
         axes.grid(color="#e4e7ec", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
@@ -136,7 +136,7 @@ def scatter(points: Mapping[str, tuple[float, Mapping[str, Any]]]) -> bytes:
 
 
 def _plain(name: str) -> str:
-    """A name that a user chose, without meaning for matplotlib, to which a dollar begins a formula."""
+    """A name that a user chose, escaped for matplotlib, which takes a dollar as the start of a formula."""
     return visible(name).replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""The Markdown report: what was run, what came out, what it cost. Depends on numbers and parameters only."""
+"""The Markdown report: the run, its results and its cost. It depends only on numbers and parameters."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from pipeline.inference.method import Method
 from pipeline.report.explanations import explain, explain_seed, introduce
 from pipeline.report.text import code, escape, percent, table
 
-Row = tuple[float, float, float | None]  # average accuracy, its mean over the steps, forgetting; None with one task
+Row = tuple[float, float, float | None]  # average accuracy, its mean over the steps, forgetting (None for one task)
 
 
 @dataclass(frozen=True)
 class Result:
-    """All that the report tells."""
+    """Everything that the report shows."""
 
     params: Mapping[str, Any]
     tasks: Mapping[str, Sequence[str]]  # classes of each task
@@ -39,9 +39,9 @@ def headline(rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
 _CORRECTIONS = {
     "none": "",
     "arc": " C-LN's row has the correction `arc` (arXiv 2405.14318).",
-    "arc_retention": " C-LN's row has the correction `arc_retention` (arXiv 2405.14318): **transductive**, its head\n"
-    "has followed the unlabelled test images; not to be compared with rows that have not.",
-    "rematch": " C-LN's row is re-matched: the LayerNorms of the predicted class's task were asked, too.",
+    "arc_retention": " C-LN's row has the correction `arc_retention` (arXiv 2405.14318). It is **transductive**: its\n"
+    "head has learned from the unlabelled test images. Do not compare it with rows whose head has not.",
+    "rematch": " C-LN's row is re-matched: images also ran under the LayerNorms of the predicted class's task.",
 }
 
 HEADLINE = ("method", "average accuracy (%)", "average incremental accuracy (%)", "forgetting (points)")
@@ -51,7 +51,7 @@ def render(result: Result) -> str:
     """The whole report, in Markdown."""
     params, tasks = result.params, result.tasks
     images = "test images" if params["evaluate_on"] == "test" else "held-out training images (validation)"
-    shown = {name: value for name, value in params.items() if name != "task_classes"}  # the table of tasks has them
+    shown = {name: value for name, value in params.items() if name != "task_classes"}  # they are in the table of tasks
     classes = [(name, ", ".join(map(escape, names))) for name, names in tasks.items()]
     return f"""\
 # Continual LayerNorm tuning on {params["dataset"]}
@@ -98,7 +98,7 @@ Accuracy (%) on each task after each step.
 
 
 def conclusion(result: Result) -> str:
-    """C-LN beside the best baseline, and what must be known to read that."""
+    """Sentences that compare C-LN with the best baseline, and what a reader must know to judge that."""
     params, accuracies = result.params, {row: values[0] for row, values in result.rows.items()}
     sentences = [f"**{verdict(accuracies)}**"]
     if result.method.tunes:
@@ -106,7 +106,7 @@ def conclusion(result: Result) -> str:
     else:
         sentences.append("Nothing is tuned here: C-LN's row is the frozen backbone.")
     if result.method.chooses and not result.method.selection.is_real:
-        sentences.append("C-LN is told the task of each image, which the baselines are not.")
+        sentences.append("C-LN is told the task of each image; the baselines are not.")
     if "selection_accuracy" in result.metrics:
         right = percent(result.metrics["selection_accuracy"])
         if result.method.asks_selector:
@@ -119,55 +119,58 @@ def conclusion(result: Result) -> str:
 def definitions(result: Result) -> str:
     """What the columns and rows of the first table mean."""
     parts = [
-        "Average accuracy: unweighted mean over the tasks after the last one, each image classified among all classes.",
-        "Average incremental accuracy: its mean over the steps.",
-        "Linear discriminant: class Gaussians with one shrunk covariance, learned task by task from the same features,"
-        " in place of the head.",
+        "Average accuracy: unweighted mean over the tasks after the last step; every image is classified among all"
+        " classes.",
+        "Average incremental accuracy: the mean of the average accuracy over the steps.",
+        "Linear discriminant: in place of the head, class Gaussians with one shrunk covariance, learned task by task"
+        " from the same features.",
     ]
     if "forgetting_clipped" in result.metrics:
         parts.append(
-            "Forgetting: best accuracy on a task before the last step minus the final one (Chaudhry); where the last"
-            " step counts too, as in the authors' code, it is"
-            f" {percent(result.metrics['forgetting_clipped'])} points."
+            "Forgetting: best accuracy on a task before the last step minus its final accuracy (Chaudhry). If the last"
+            f" step counts, too, as in the authors' code, it is {percent(result.metrics['forgetting_clipped'])} points."
         )
     if "single_stage" in result.rows:
         parts.append(
-            "Single training stage: the head that stage one trains together with the LayerNorms, in place of stage"
-            " two's."
+            "Single training stage: the head that stage one trains together with the LayerNorms replaces that of stage"
+            " two."
         )
     if "oracle" in result.rows:
-        parts.append("Given the true task, its LayerNorms are used; the class is still one of all.")
+        parts.append(
+            "True task given: each image runs under the LayerNorms of its true task, but is still classified among all"
+            " classes."
+        )
     return textwrap.fill(" ".join(parts), 120)
 
 
 def selection_section(result: Result) -> str:
-    """Where the images went and how alike the keys are, with the figures that there are; or nothing."""
+    """The section on selected tasks and similar keys, with the figures that exist; may be empty."""
     parts = []
     if "selection_accuracy" in result.metrics:
         parts += [
-            "Where the images of each task went after the last step (%).",
+            "Tasks selected for the images of each task after the last step (%).",
             "![Selected task by true task](figures/selection.png)",
         ]
     if result.keys_choose:
         parts += [
-            "How alike the keys are (cosine, in percent): tasks with similar keys are confused.",
+            "Similarity of the keys (cosine, in percent): tasks with similar keys are confused.",
             "![Cosine between the keys](figures/key_similarity.png)",
         ]
     return "".join(f"{part}\n\n" for part in (["## Selection", *parts] if parts else []))
 
 
 def costs(result: Result) -> list[tuple[str, str]]:
-    """What was learned and is kept, and how many passes it took."""
+    """Rows on what was learned and is kept, and how many passes it took."""
     backbone, metrics, num_tasks = result.backbone, result.metrics, len(result.tasks)
     of_task, passes = int(metrics["task_parameters"]), metrics["passes_at_inference"]
     rows = [
         ("parameters of the frozen backbone", f"{backbone['parameters']:,}"),
         ("tuned parameters per task", f"{of_task:,} ({100 * of_task / backbone['parameters']:.2f} %)"),
-        ("kept per task (what is tuned, selector, classifier)", f"{metrics['bytes_per_task']:,.0f} bytes"),
+        ("kept per task (tuned parameters, selector, classifier)", f"{metrics['bytes_per_task']:,.0f} bytes"),
         ("passes per image at inference", f"{passes:.4g}"),
-        ("floating-point operations of them", f"{metrics['gflop_at_inference']:.3g} GFLOP"),
+        ("floating-point operations per image at inference", f"{metrics['gflop_at_inference']:.3g} GFLOP"),
         ("passes per image for the whole accuracy matrix", f"{metrics['passes_per_image']:.2f}"),
     ]
     if passes in (1, 2):  # the query once; a tuned pass at each step from the image's own task on
-        rows.append(("the same, were every step evaluated anew", f"{passes - 1 + (num_tasks + 1) / 2:.2f}"))
+        rows.append(("the same, if every step were evaluated from scratch", f"{passes - 1 + (num_tasks + 1) / 2:.2f}"))
     return rows

@@ -1,4 +1,4 @@
-"""Text and tables in Markdown. Imports nothing heavy: commands that only print use it, too."""
+"""Text and tables in Markdown. It imports nothing heavy, since commands that only print use it, too."""
 
 import re
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from pipeline.errors import visible
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, first column left, the others right."""
+    """A Markdown table. The first column is aligned left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def escape(text: str) -> str:
-    """Text that Markdown and HTML leave alone, on one line."""
+    """The text on one line, escaped so that Markdown and HTML show it unchanged."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|&~:@.-])", r"\\\1", visible(text))
 
 
 def code(text: str) -> str:
-    """Text as code, where Markdown can: not if it would end the code, or the cell of a table."""
+    """The text as Markdown code, unless it would end the code or a table cell."""
     return f"`{text}`" if text.isprintable() and not set(text) & set("`|") else escape(text)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.parts import PLACES
 
 ROOT = Path(__file__).parents[2]
+_PACKAGE = "__init__.py"
 Sources = Mapping[Path, bytes]  # by path from the root
 
 
@@ -33,13 +34,15 @@ def modules(start: Path, sources: Sources) -> set[Path]:
 
     A package's __init__.py counts where it holds more than a docstring.
     """
+    by_name = {_name_of(file): file for file, source in sources.items() if file.name != _PACKAGE or _has_code(source)}
     found: set[Path] = set()
     waiting = [start]
     while waiting:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += [target for name in _imported_names(file, sources) for target in _files_of(name, sources)]
+            names = _imports_of(file, sources[file]) | _with_packages(_name_of(file))
+            waiting += [by_name[name] for name in names if name in by_name]
     return found
 
 
@@ -62,13 +65,21 @@ def digest(source: bytes) -> str:
     return hashlib.sha256(source).hexdigest()
 
 
-def _imported_names(file: Path, sources: Sources) -> set[str]:
-    own_name = ".".join(file.with_suffix("").parts)  # the packages above it are imported too
-    return {own_name} | _imports_of(file, sources[file])
+@lru_cache(maxsize=1024)
+def _name_of(file: Path) -> str:
+    """How a module is imported; a package is its __init__.py."""
+    return ".".join((file.parent if file.name == _PACKAGE else file.with_suffix("")).parts)
+
+
+def _with_packages(name: str) -> set[str]:
+    """A module, and the packages above it, which are imported with it."""
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
 
 
 @lru_cache(maxsize=1024)  # many stages import a module
 def _imports_of(file: Path, source: bytes) -> frozenset[str]:
+    """Every name that a module imports, with the packages above it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -77,18 +88,10 @@ def _imports_of(file: Path, source: bytes) -> frozenset[str]:
             assert node.level == 0, f"{file}: relative import"
             assert node.module
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return frozenset(names)
+    return frozenset(part for name in names for part in _with_packages(name))
 
 
 @lru_cache(maxsize=64)
 def _has_code(package: bytes) -> bool:
     """Whether a package's __init__.py holds more than a docstring."""
     return len(ast.parse(package).body) > 1
-
-
-def _files_of(name: str, sources: Sources) -> list[Path]:
-    parts = name.split(".")
-    packages = [Path(*parts[:end], "__init__.py") for end in range(1, len(parts) + 1)]
-    with_code = [package for package in packages if package in sources and _has_code(sources[package])]
-    module = Path(*parts).with_suffix(".py")
-    return with_code + ([module] if module in sources else [])

@@ -1,1 +1,1 @@
-"""Which task's parameters an image gets."""
+"""Selects the task whose parameters an image gets."""

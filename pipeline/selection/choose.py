@@ -1,4 +1,4 @@
-"""How the tensors that an image runs under are chosen: the values of `selection`."""
+"""The values of `selection`: how to choose the tensors under which an image runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Selection:
     choose: Callable[[Selector, State, Tensor, Tensor], Tensor]
     sentence: str  # for the report
     needs_query: bool = False  # whether choosing takes a pass of the frozen backbone
-    one_model: bool = False  # whether all images run under the same tensors, so that a single set is kept
-    is_real: bool = True  # whether it knows only what is known at inference
-    averages: bool = False  # whether the tensors of a step are the mean of those that the tasks so far have tuned
+    one_model: bool = False  # whether all images run under the same tensors, so that only one set is kept
+    is_real: bool = True  # whether it uses only information available at inference
+    averages: bool = False  # whether a step runs under the mean of the tensors of all tasks so far
 
 
 def _by_query(selector: Selector, state: State, queries: Tensor, own_tasks: Tensor) -> Tensor:
@@ -42,11 +42,11 @@ def _newest(selector: Selector, state: State, queries: Tensor, own_tasks: Tensor
 
 
 class Choice(NamedTuple):
-    """A selection and all that it chooses by."""
+    """A selection, and everything it needs to choose."""
 
     selection: Selection
     selector: Selector
-    state: State  # of the selector, after T tasks
+    state: State  # the selector's, after T tasks
 
     def tasks(self, queries: Tensor, own_tasks: Tensor) -> Tensor:
         """The zero-based task of each image [B]: from its query [B, D], or from its own task [B]."""
@@ -56,27 +56,27 @@ class Choice(NamedTuple):
 SELECTIONS: Mapping[SelectionName, Selection] = {
     "query": Selection(
         _by_query,
-        """A selector names a task for each image, which then runs under what that task has tuned. The classifier has to
-        cope with the images that are sent to the wrong task.""",
+        """A selector picks a task for each image, which then runs under the parameters tuned by that task. The
+        classifier has to cope with the images that are sent to the wrong task.""",
         needs_query=True,
     ),
     "oracle": Selection(
         _own,
-        """Each image runs under what its true task has tuned. Nobody knows that task at inference: this is an upper
-        bound for every selector.""",
+        """Each image runs under the parameters tuned by its true task. That task is unknown at inference, so this is an
+        upper bound for every selector.""",
         is_real=False,
     ),
     "latest": Selection(
         _newest,
-        """Every image runs under what the newest task has tuned, in one pass. Nothing can be selected wrongly, but
-        each task moves the features of all earlier classes.""",
+        """Every image runs under the parameters tuned by the newest task, in one pass. Nothing can be selected wrongly,
+        but each task moves the features of all earlier classes.""",
         one_model=True,
     ),
     "average": Selection(
         _newest,
-        """Every image runs under the mean of what all tasks have tuned, in one pass. Nothing can be selected wrongly,
-        the knowledge of every task is in it, and task t moves the mean by a t-th part only. So features of old classes
-        drift less and less.""",
+        """Every image runs under the mean of the parameters tuned by all tasks, in one pass. Nothing can be selected
+        wrongly, and the mean contains what every task has learned. Task t moves the mean by only a t-th part, so
+        features of old classes drift less and less.""",
         one_model=True,
         averages=True,
     ),

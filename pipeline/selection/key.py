@@ -1,4 +1,4 @@
-"""The key of a task: a direction that the frozen backbone's outputs for its images share."""
+"""The key of a task: the direction that the frozen backbone's outputs for its images share."""
 
 import torch
 from torch import Tensor
@@ -16,10 +16,10 @@ def closed_form_key(queries: Tensor) -> Tensor:
 
 
 def trained_key(queries: Tensor, *, lr: float, epochs: int, generator: torch.Generator) -> Tensor:
-    """The key by gradient descent on that objective, as the paper's code does it: [D].
+    """The key by gradient descent on that objective, as in the paper's code: [D].
 
-    Adam at a constant rate on batches of 128 queries [N, D], from U(-1, 1) in each coordinate. The queries are those of
-    the clean images, where the paper's code draws crops.
+    Adam at a constant rate on batches of 128 queries [N, D]; each coordinate starts from U(-1, 1). The queries are
+    those of the clean images, while the paper's code draws crops.
     """
     key = (2 * torch.rand(queries.shape[1], generator=generator) - 1).requires_grad_()
     optimiser = torch.optim.Adam([key], lr=lr)

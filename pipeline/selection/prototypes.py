@@ -1,4 +1,4 @@
-"""Scores by prototypes: how similar a query is to the nearest direction that a task has left."""
+"""Scores by prototypes: the similarity of a query to the nearest direction that a task has stored."""
 
 from torch import Tensor
 

@@ -1,7 +1,7 @@
-"""Which task an image gets: the contract that every file in `pipeline/selection/selectors` fulfils.
+"""Selects the task of an image: the contract that every file in `pipeline/selection/selectors` fulfils.
 
-A selector learns task by task, from queries and labels alone, without a stored sample. Its scores say how well each
-task suits a query; the highest wins. Scores of old tasks may change when a task arrives.
+A selector learns task by task from queries and labels, and stores no sample. Its scores say how well each task suits a
+query; the highest wins. Scores of old tasks may change when a new task arrives.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from pipeline.selection.state import State
 
 
 class TaskQueries(NamedTuple):
-    """The training images of one task as the frozen backbone sees them."""
+    """The frozen backbone's outputs for the training images of one task."""
 
     queries: Tensor  # [N, D]
     labels: Tensor  # [N] from 0 within the task
@@ -25,18 +25,18 @@ class TaskQueries(NamedTuple):
 
 @dataclass(frozen=True)
 class Selector:
-    """How tasks are told apart."""
+    """A way to tell tasks apart."""
 
-    learn: Callable[[State, TaskQueries, torch.Generator], dict[str, Tensor]]  # the state after one more task
-    scores: Callable[[State, Tensor], Tensor]  # of queries [B, D], for each task: [B, T]
+    learn: Callable[[State, TaskQueries, torch.Generator], dict[str, Tensor]]  # returns the state after one more task
+    scores: Callable[[State, Tensor], Tensor]  # (state, queries [B, D]) -> scores of each task [B, T]
     sentence: str  # for the report: how it selects
-    by_key: bool = False  # whether the paper's keys choose, so that their likeness says which tasks are confused
-    # For a selector that judges by outputs instead of queries: the task [B] of each image, from the logits that each
-    # task's own auxiliary head gives under that task's tensors: [B, K_t] each. It costs T passes per image.
+    by_key: bool = False  # whether the paper's keys choose; then similar keys show which tasks are confused
+    # For a selector that judges by outputs instead of queries: the logits [B, K_t] of each task's own auxiliary head
+    # under that task's tensors -> the task of each image [B]. It costs T passes per image.
     choose_by_outputs: Callable[[Sequence[Tensor]], Tensor] | None = None
 
 
 def find_selector(name: str) -> Selector:
-    """The selector of this name. Raises UserError where there is none."""
+    """The selector of this name. Raises UserError if there is none."""
     selector: Selector = find_module("selector", name).SELECTOR
     return selector

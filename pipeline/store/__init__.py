@@ -1,1 +1,1 @@
-"""Where artifacts lie, how they are written, and how they are checked."""
+"""Where artifacts are stored, and how they are written and checked."""

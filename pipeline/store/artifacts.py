@@ -1,15 +1,14 @@
-"""Where artifacts lie and how they are stored: the one module that knows paths and file formats.
+"""Where artifacts are stored and how: the only module that knows paths and file formats.
 
-Tensors are safetensors, tables JSON; images are safetensors too, written one after the other, so that no data set has
-to fit into memory. A file appears whole or not at all, and is read whole or not at all: all but what git tracks carry
-the digest of their content (pipeline.store.seal). Every path is relative to the repository's root, where DVC runs the
-stages.
+Tensors are stored as safetensors and tables as JSON. Images are safetensors, too, written one by one, so no data set
+has to fit into memory. A file appears whole or not at all. A damaged file is never read: every file that git does not
+track carries the digest of its content (pipeline.store.seal). Paths are relative to the repository's root, where DVC
+runs the stages.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -28,7 +27,7 @@ from pipeline.errors import REPAIR, UserError
 from pipeline.store import seal as seals
 from pipeline.store.seal import BLANK, KEY, check_seal, seal
 
-if TYPE_CHECKING:  # torch is imported where tensors are read or written: commands that touch none start at once
+if TYPE_CHECKING:  # torch is imported only where tensors are read or written, so other commands start immediately
     from torch import Tensor
 
 RAW_CLASSES = Path("data/raw/classes.json")
@@ -36,10 +35,10 @@ RAW_TRAIN = Path("data/raw/train.safetensors")
 RAW_TEST = Path("data/raw/test.safetensors")
 BACKBONE = Path("data/backbone.safetensors")
 TASKS = Path("data/tasks.json")
-IMAGE_COUNTS = Path("data/image_counts.json")  # of each task, for training and for testing
+IMAGE_COUNTS = Path("data/image_counts.json")  # per task, for training and for testing
 TEST = Path("data/test.safetensors")  # images in the order of the tasks
 
-METHOD = Path("artifacts/method.json")  # the parts that are chosen
+METHOD = Path("artifacts/method.json")  # the chosen parts
 BACKBONE_FACTS = Path("artifacts/backbone.json")
 KEYS = Path("artifacts/keys.safetensors")
 TEST_QUERIES = Path("artifacts/queries/test.safetensors")
@@ -51,7 +50,6 @@ METRICS = Path("reports/metrics.json")
 ACCURACY_MATRIX = Path("reports/accuracy_matrix.csv")
 ACCURACY_OVER_TASKS = Path("reports/accuracy_over_tasks.csv")
 SELECTION = Path("reports/selection.csv")
-TABLES = (METRICS, ACCURACY_MATRIX, ACCURACY_OVER_TASKS, SELECTION)  # read by DVC and people: they bear no seal
 REPORT = Path("reports/report.md")
 FIGURES = Path("reports/figures")
 COMPARISON = Path("reports/comparison.md")
@@ -75,12 +73,12 @@ def train_queries_file(task: str) -> Path:
 
 
 def selector_file(task: str) -> Path:
-    """What the selector has learned of all tasks up to this one."""
+    """The selector's state after this task."""
     return Path(f"artifacts/selectors/{task}.safetensors")
 
 
 def bank_file(task: str) -> Path:
-    """What all tasks up to this one have tuned, stacked."""
+    """The tensors that all tasks up to this one have tuned, stacked."""
     return Path(f"artifacts/banks/{task}.safetensors")
 
 
@@ -100,7 +98,7 @@ def heads_file(task: str) -> Path:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Store named tensors, sealed."""
+    """Store named tensors in a sealed file."""
     from safetensors.torch import save  # noqa: PLC0415
 
     content = memoryview(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
@@ -112,14 +110,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         seal(file, path.name)
 
 
-_HEADER = 1024  # bytes; more than the names and shapes of a packed file need
+_HEADER = 1024  # bytes; more than the names and shapes in a packed file need
 
 
 def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[str, Tensor]) -> None:
-    """Store images one after the other, all of them uint8 [H, W, 3] or all the bytes of image files, sealed.
+    """Store images one by one in a sealed file: either all uint8 [H, W, 3], or all the bytes of image files.
 
-    fields: int64 [N] each, what is known of every image. The result has them, and `images` uint8 [N, H, W, 3] or
-    `bytes` uint8 with `offsets` int64 [N + 1] (pipeline.data.images). Integers stand first, where they are aligned.
+    fields: int64 [N] each, one value per image. The file has these fields, and `images` uint8 [N, H, W, 3] or `bytes`
+    uint8 with `offsets` int64 [N + 1] (pipeline.data.images). Integers come first, so that they are aligned.
     """
     import torch  # noqa: PLC0415
 
@@ -134,7 +132,7 @@ def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[st
             if index and shape != last:
                 raise UserError(
                     f"{path}: image {index} is {shape}, the one before {last}: did images change while they were read? "
-                    "`dvc repro` begins again"
+                    "run `dvc repro` again"
                 )
             size = file.write(image if isinstance(image, bytes) else image.numpy().tobytes())
             integers["offsets"][index + 1] = integers["offsets"][index] + size
@@ -153,13 +151,13 @@ def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[st
 
 
 def _header(tensors: Mapping[str, object], metadata: Mapping[str, str]) -> bytes:
-    """The header of a safetensors file: the place for its seal first, and spaces up to where tensors are aligned."""
+    """The header of a safetensors file: a place for the seal at the start, and spaces at the end to align tensors."""
     text = json.dumps({"__metadata__": {KEY: BLANK, **metadata}, **tensors}).encode()
     return text + b" " * (-len(text) % 8)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, mapped into memory. Raises UserError where it is missing or damaged."""
+    """The tensors of a file, mapped into memory. Raises UserError if it is missing or damaged."""
     from safetensors.torch import load_file  # noqa: PLC0415
 
     with _readable(path):
@@ -168,7 +166,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_metadata(path: Path) -> dict[str, str]:
-    """What a file of tensors says of itself. Raises UserError where it is missing or damaged."""
+    """The metadata of a file of tensors. Raises UserError if it is missing or damaged."""
     with _readable(path), safe_open(path, framework="pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
         return metadata
@@ -177,7 +175,7 @@ def load_metadata(path: Path) -> dict[str, str]:
 def load_weights(path: Path, *, is_checked: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a backbone's file, and the configuration in its metadata.
 
-    is_checked: the caller has compared the file with a digest of its own; it need not be sealed.
+    is_checked: the caller has checked the file's digest, so it need not have a seal.
     """
     from safetensors.torch import load_file  # noqa: PLC0415
 
@@ -192,19 +190,19 @@ def load_weights(path: Path, *, is_checked: bool = False) -> tuple[dict[str, Ten
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Store a backbone, sealed: its tensors, and its configuration in the metadata."""
+    """Store a backbone in a sealed file: its tensors, with its configuration in the metadata."""
     save_tensors(path, tensors, {"config": json.dumps(config)})
 
 
 def save_json(path: Path, content: Mapping[str, object]) -> None:
-    """Store a table, sealed, in a form that diffs well."""
+    """Store a table in a sealed file, in a form that diffs well."""
     with _replacing(path) as file:
         file.write(_json({KEY: BLANK, **content}))
         seal(file, path.name)
 
 
 def load_json(path: Path) -> Any:  # noqa: ANN401 (a table of any shape)
-    """The table of a file. Raises UserError where it is missing or damaged."""
+    """The table in a file. Raises UserError if it is missing or damaged."""
     with _readable(path):
         check_seal(path)
         content = json.loads(path.read_bytes())
@@ -213,32 +211,19 @@ def load_json(path: Path) -> Any:  # noqa: ANN401 (a table of any shape)
 
 
 def save_plain_json(path: Path, content: object) -> None:
-    """Store a table that others read, DVC and people, and that git guards."""
+    """Store a table without a seal, for DVC, people and git."""
     _write(path, _json(content))
 
 
 def read_seal(path: Path, *, is_checked: bool = False) -> str:
-    """The digest that a sealed file bears. Raises UserError where the file is missing or damaged.
+    """The digest in a sealed file. Raises UserError if the file is missing or damaged.
 
-    is_checked: compare it with the content, which is read for that.
+    is_checked: also compare it with the content, which takes reading the whole file.
     """
     with _readable(path):
         if is_checked:
             check_seal(path)
         return seals.read_seal(path)
-
-
-def digests(paths: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of files that bear no seal, to be stored in one that does."""
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def check_digests(expected: Mapping[str, str]) -> None:
-    """Raises UserError unless the files are as they were."""
-    for name, digest in expected.items():
-        with _readable(Path(name)):
-            if hashlib.sha256(Path(name).read_bytes()).hexdigest() != digest:
-                raise ValueError("its checksum does not match")
 
 
 def _json(content: object) -> bytes:
@@ -253,7 +238,7 @@ def save_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def save_bytes(path: Path, content: bytes) -> None:
-    """Store anything else: weights as they came, the report, a figure."""
+    """Store any other bytes, such as the report or a figure."""
     _write(path, content)
 
 
@@ -264,7 +249,7 @@ def _write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BufferedRandom]:
-    """Beside the target first, renamed last: the file appears whole or not at all. One device writes for all."""
+    """Write next to the target, then rename: the file appears whole or not at all. One device writes for all."""
     if not _writes():
         with TemporaryFile() as nowhere:
             yield nowhere
@@ -274,7 +259,7 @@ def _replacing(path: Path) -> Iterator[BufferedRandom]:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{beside.stem}.*"):
             if left.suffix[1:].isdigit() and not psutil.pid_exists(int(left.suffix[1:])):
-                left.unlink(missing_ok=True)  # of a process that was killed
+                left.unlink(missing_ok=True)  # left by a process that was killed
         try:
             with beside.open("w+b") as file:
                 yield file
@@ -288,7 +273,7 @@ def _replacing(path: Path) -> Iterator[BufferedRandom]:
 
 
 def _writes() -> bool:
-    """Whether this process writes for all devices: a process that has not loaded torch is the only one."""
+    """Whether this process writes for all devices. A process that has not loaded torch is the only one."""
     if "torch" not in sys.modules:
         return True
     from pipeline.machine import devices  # noqa: PLC0415
@@ -301,7 +286,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        remedy = f"`dvc repro` makes it, or `dvc checkout` brings it back; where neither does, {REPAIR}"
+        remedy = f"`dvc repro` makes it, or `dvc checkout` restores it; if neither does, {REPAIR}"
         raise UserError(f"{path} is missing: {remedy}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}: grant access, then `dvc repro`") from None

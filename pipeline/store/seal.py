@@ -1,8 +1,8 @@
-"""A seal: the SHA-256 of a file's name and of all else in the file, written in the file itself.
+"""A seal: the SHA-256 of a file's name and of its content, stored in the file itself.
 
-DVC takes a write-protected cache object for what its name says, whatever has become of its bytes; a damaged list of a
-folder gives a file the name of another. So each file vouches for itself. While the digest is computed, zeros stand in
-its place. Of the standard library's digests that no damage meets by chance SHA-256 is the fastest, 1.5 GB/s.
+DVC trusts a write-protected cache object by its name and does not check its bytes. A damaged folder listing can even
+give a file the name of another. So each file carries its own proof. While the digest is computed, zeros take its place.
+SHA-256 is the fastest digest in the standard library (1.5 GB/s) that accidental damage cannot match.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 KEY = "sha256"
 BLANK = "0" * 64
 _PLACE = re.compile(rb'"sha256": "([0-9a-f]{64})"')
-_BEGINNING = 512  # bytes in which the place is
+_BEGINNING = 512  # the place is within these first bytes
 
 
 def seal(file: BufferedRandom, name: str) -> None:
@@ -24,7 +24,7 @@ def seal(file: BufferedRandom, name: str) -> None:
 
 
 def check_seal(path: Path) -> None:
-    """Raises ValueError where the file, or its name, is not as it was sealed. Its bytes are read, never held."""
+    """Raises ValueError if the file or its name has changed since it was sealed. Reads it in pieces."""
     with path.open("rb") as file:
         _, written, digest = _digests(file, path.name)
     if written != digest:
@@ -32,7 +32,7 @@ def check_seal(path: Path) -> None:
 
 
 def read_seal(path: Path) -> str:
-    """What a file is sealed with, unchecked. Raises ValueError where it bears no seal."""
+    """The seal of a file, not compared with its content. Raises ValueError if there is none."""
     with path.open("rb") as file:
         found = _PLACE.search(file.read(_BEGINNING))
     if not found:
@@ -41,7 +41,7 @@ def read_seal(path: Path) -> str:
 
 
 def _digests(file: BufferedReader | BufferedRandom, name: str) -> tuple[int, str, str]:
-    """Where the digest stands, what stands there, and what should."""
+    """The position of the digest, the digest found there, and the digest of the content."""
     file.seek(0)
     beginning = file.read(_BEGINNING)
     found = _PLACE.search(beginning)

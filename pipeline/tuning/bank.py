@@ -1,4 +1,4 @@
-"""What the tasks so far have tuned, and of which kind it is: enough to build the model, without params.yaml."""
+"""The tensors that the tasks so far have tuned, with their kind: enough to build the model without params.yaml."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from pipeline.tuning.kind import Kind, find_kind, with_places
 
 @dataclass(frozen=True)
 class Bank:
-    """Tensors of T tasks, by the names of their places in the model: [T, ...] each; none where nothing is tuned."""
+    """Tensors of T tasks by the names of their places in the model: [T, ...] each. Empty if nothing is tuned."""
 
     tuning: str  # name of the kind
     kind: Kind
@@ -29,12 +29,12 @@ class Bank:
 
 
 def save_bank(path: Path, bank: Bank) -> None:
-    """Store it, its kind and options in the metadata."""
+    """Store a bank, with its kind and options in the metadata."""
     artifacts.save_tensors(path, bank.tensors, {"tuning": bank.tuning, "options": bank.options.model_dump_json()})
 
 
 def load_bank(path: Path, num_tasks: int) -> Bank:
-    """The bank after so many tasks. Where one set of tensors serves all, every row is a view of it."""
+    """The bank after `num_tasks` tasks. If one set of tensors serves all tasks, every row is a view of it."""
     tensors, described = artifacts.load_tensors(path), artifacts.load_metadata(path)
     kind = find_kind(described["tuning"])
     options = kind.options(**json.loads(described["options"]))

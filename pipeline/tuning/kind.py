@@ -1,11 +1,11 @@
 """What a task tunes: the contract that every file in `pipeline/tuning/kinds` fulfils.
 
-A kind makes places for its tensors in the unmodified timm model, and says with which values they start: with these the
-model is the pretrained one, exactly. Everything else is the same for all kinds: `functional_call` puts a task's tensors
-into their places, the loop (pipeline.tuning.loop) trains them, a file per task keeps them.
+A kind makes places for its tensors in the unmodified timm model and gives their start values. With these values the
+model is exactly the pretrained one. Everything else is the same for all kinds: `functional_call` puts a task's tensors
+into their places, the loop (pipeline.tuning.loop) trains them, and one file per task stores them.
 
-A place is a parameter that the model has, or a new one: registered in a module of a `shared_copy` of the model, whose
-hook uses it, or in a module that takes the place of another.
+A place is a parameter of the model, or a new one. A new one is registered in a module of a `shared_copy` of the model
+and used by a hook of that module, or it belongs to a module that replaces another.
 """
 
 import copy
@@ -29,17 +29,17 @@ Rows = Mapping[str, Tensor]  # what T tasks have tuned, [T, ...] each
 
 
 class NoOptions(Record):
-    """Of a kind that leaves nothing to choose."""
+    """The options of a kind that has none."""
 
 
 def unmodified(model: AnyModel, options: Any) -> AnyModel:  # noqa: ANN401
-    """The model as it is: for kinds that tune its own parameters."""
+    """The unchanged model, for kinds that tune the model's own parameters."""
     del options
     return model
 
 
 def shared_copy(model: AnyModel) -> AnyModel:
-    """A copy whose modules may be changed, swapped and hooked. Its tensors are those of the model: none is copied."""
+    """A copy whose modules may be changed, swapped and hooked. It shares all tensors with the model."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
 
 
@@ -48,44 +48,44 @@ class Kind:
     """What a task tunes. `options` is the record of the kind's own block in params.yaml."""
 
     options: type[Record]
-    # (backbone with places, options, previous, images, generator) -> where the tuning of a task begins. `previous` is
-    # what the task before has learned; it is empty for the first task, and with `tuning_init: pretrained`. `generator`
-    # is the task's own, for what starts at random.
+    # (backbone with places, options, previous, images, generator) -> start values of a task. `previous` holds the
+    # tensors of the task before; it is empty for the first task and with `tuning_init: pretrained`. `generator` is the
+    # task's own, for tensors that start at random.
     start: Callable[[Backbone, Any, Tuned, Images, torch.Generator], Tuned]
     sentence: str  # for the report: what a task tunes
-    # (model, options) -> the model with places for the tensors; the given one is left alone.
+    # (model, options) -> the model with places for the tensors. The given model does not change.
     places: Callable[[Any, Any], Any] = unmodified
-    # (model without places, options, a task's tensors) -> parameters of that model under which it does the same, to
-    # rounding: it then runs at inference, where images go by task. None: the model with places runs.
+    # (model without places, options, a task's tensors) -> parameters with which that model computes the same, up to
+    # rounding. It then runs at inference, where images of one task run together. None: the model with places runs.
     fold: Callable[[Any, Any, Rows], Tuned] | None = None
-    # Row t is what the mean of the models of tasks 0 to t runs under, for `selection: average`. None: it means nothing.
+    # Bank -> tensors of the mean of the models of tasks 0 to t in row t, for `selection: average`. None: no such mean.
     means: Callable[[Rows], Rows] | None = running_means
-    # Whether that mean takes tasks that start from one another: what starts at random has its numbers in another order.
+    # Whether that mean needs tasks that start from one another: tensors that start at random have no common order.
     means_of_chain: bool = False
-    penalty: Callable[[nn.Module], Tensor] | None = None  # of the batch just run; added to the class loss
-    # What goes into the model beside what is tuned, drawn anew for each batch of the training.
+    penalty: Callable[[nn.Module], Tensor] | None = None  # for the batch just run; added to the class loss
+    # Tensors that the model gets besides the tuned ones, drawn anew for each batch in training.
     draw: Callable[[torch.Generator], Tuned] = lambda _: {}
-    # What is tuned before it on the same images. What that has learned is `previous` here; nothing else is kept of it.
+    # A kind that is tuned before this one on the same images. Its result is `previous` here, and is not kept.
     first: "Kind | None" = None
-    # For a kind that sees the tensors of all tasks in one pass, [T, ...] each, and chooses by itself: the task of each
-    # image of the batch just run, [B]. None: the selection says which task's tensors an image gets.
+    # For a kind that sees the tensors of all tasks in one pass, [T, ...] each, and chooses a task itself: the task
+    # chosen for each image of the batch just run, [B]. None: `selection` decides which task's tensors an image gets.
     chosen: Callable[[nn.Module], Tensor] | None = None
-    size: float = 1.0  # of a value that is tuned, as it begins: that of a LayerNorm's scale
-    keeps: Literal["each", "newest", "nothing"] = "each"  # of which tasks the bank holds tensors
+    size: float = 1.0  # typical start value of a tuned parameter; 1.0 is that of a LayerNorm's scale
+    keeps: Literal["each", "newest", "nothing"] = "each"  # the tasks whose tensors the bank holds
 
 
 def parts_of(kind: Kind) -> list[Kind]:
-    """The kinds that a task tunes one after the other, the kind itself last."""
+    """The kinds that a task tunes one after another; the kind itself is last."""
     return [*(parts_of(kind.first) if kind.first else []), kind]
 
 
 def with_places(backbone: Backbone, kind: Kind, options: Record) -> Backbone:
-    """The backbone with places for what this kind tunes."""
+    """The backbone with places for the tensors of this kind."""
     folding = Folding(backbone.model, partial(kind.fold, backbone.model, options)) if kind.fold else None
     return replace(backbone, model=kind.places(backbone.model, options), folding=folding)
 
 
 def find_kind(name: str) -> Kind:
-    """The kind of this name. Raises UserError where there is none."""
+    """The kind of this name. Raises UserError if there is none."""
     kind: Kind = find_module("tuning", name).KIND
     return kind

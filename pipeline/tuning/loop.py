@@ -1,4 +1,4 @@
-"""Stage one: tune whatever the kind says on one task, together with an auxiliary head."""
+"""Stage one: tune the parameters of the kind on one task, together with an auxiliary head."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -29,15 +29,16 @@ class Schedule:
     flip: bool  # mirror every second training image left to right
 
 
-_NOTICEABLE = 0.1  # of the size of what is tuned
+_NOTICEABLE = 0.1  # share of a tuned parameter's start value
 
 
 def too_few_steps(images: int, schedule: Schedule, size: float) -> str:
-    """What to say where a task of so many images gets too few steps to learn from; nothing where it gets enough.
+    """A warning if a task of so many images gets too few steps to learn anything; empty if it gets enough.
 
-    size: of a value that is tuned, as it begins.
-    Adam moves a value by about lr per step (Kingma and Ba, arXiv 1412.6980, section 2.1), so n steps move it by n lr at
-    most. Where that is less than a tenth of its size, tuned and pretrained backbone are as good as the same.
+    size: typical start value of a tuned parameter.
+
+    Adam moves a value by about lr per step (Kingma and Ba, arXiv 1412.6980, section 2.1), so n steps move it by at most
+    n lr. If that is less than a tenth of its size, the tuned backbone is practically the pretrained one.
     """
     if not schedule.epochs:
         return ""
@@ -45,17 +46,17 @@ def too_few_steps(images: int, schedule: Schedule, size: float) -> str:
     steps = schedule.epochs * per_epoch
     if steps * schedule.lr >= _NOTICEABLE * size:
         return ""
-    wanted = math.ceil(2 * _NOTICEABLE * size / schedule.lr)  # advice that is not on the edge
+    wanted = math.ceil(2 * _NOTICEABLE * size / schedule.lr)  # twice the least, to be safe
     batch = images * schedule.epochs // wanted
     smaller = f"batch_size: {batch}, or " if batch else ""
     return (
-        f"few steps to learn from, {steps} at lr {schedule.lr:g}: they move a value by {steps * schedule.lr:.1g} "
-        f"at most, where it begins near {size:g}: set {smaller}epochs: {math.ceil(wanted / per_epoch)}, or a higher lr"
+        f"few steps to learn from: {steps} at lr {schedule.lr:g} move a value that begins near {size:g} by at most "
+        f"{steps * schedule.lr:.1g}: set {smaller}epochs: {math.ceil(wanted / per_epoch)}, or a higher lr"
     )
 
 
 def every_epoch(_: Training, count: int) -> Iterable[int]:
-    """From the first to the last."""
+    """All epochs, from the first to the last."""
     return range(count)
 
 
@@ -73,15 +74,17 @@ def tune(  # noqa: PLR0913
     head: Head | None = None,
     epochs: Callable[[Training, int], Iterable[int]] = every_epoch,
 ) -> tuple[Tuned, Head]:
-    """What one task tunes, and its auxiliary head (arXiv 2308.09610, stage one).
+    """Tune one task: the tuned tensors and the auxiliary head (arXiv 2308.09610, stage one).
 
-    start: what is tuned, with the values to begin with; integers stay as they are. images: N; labels: [N], from 0
-    within the task. penalty: of the batch just run, from the model; it is added to the cross-entropy. draw: what goes
-    into the model beside, anew for each batch. head: to begin with, instead of a new one. epochs: those to be done, in
+    start: the tensors to tune, with their start values; integers stay as they are. images: N; labels: [N], from 0
+    within the task. penalty: model -> a term for the batch just run, added to the cross-entropy. draw: tensors that the
+    model gets besides, anew for each batch. head: to start from, instead of a new one. epochs: the epochs to run, in
     order; an iterator may restore the state saved after an earlier epoch.
-    Cross-entropy over the task's classes; Adam(0.9, 0.999) at a constant rate, fresh for every task. The auxiliary head
-    learns at the same rate, in double precision: its gradient, a sum over a batch's images, then rounds alike however
-    many devices share them. Nothing is fetched from the device within an epoch.
+
+    The loss is the cross-entropy over the task's classes. Adam(0.9, 0.999) runs at a constant rate and starts afresh
+    for every task. The auxiliary head learns at the same rate, in double precision: its gradient is a sum over a
+    batch's images, which then rounds the same for any number of devices. Nothing is fetched from the device within an
+    epoch.
     """
     device = backbone.device
     tensors = {name: tensor.to(device, copy=True) for name, tensor in start.items()}
@@ -95,7 +98,7 @@ def tune(  # noqa: PLR0913
     for epoch in epochs(Training(tuned, optimiser, generator), schedule.epochs):
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
         parts = [part_of_batch(len(rows)) for rows in order]
-        own = [rows[part] for rows, (part, _) in zip(order, parts, strict=True)]  # what this device computes
+        own = [rows[part] for rows, (part, _) in zip(order, parts, strict=True)]  # the images that this device computes
         for rows, (part, share), mine, pixels in zip(
             order, parts, own, images.batches(own, backbone.image_size), strict=True
         ):

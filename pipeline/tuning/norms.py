@@ -1,4 +1,4 @@
-"""Which LayerNorms of the backbone are tuned, under timm's names: options that two kinds share."""
+"""Selects which LayerNorms of the backbone are tuned, by timm's names. Two kinds share these options."""
 
 import re
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from pipeline.params import Record
 
 _NAMES = {"both": ("weight", "bias"), "scale": ("weight",), "bias": ("bias",)}
 
-# Names of LayerNorms in timm's blocks: before, in or behind a half. `in_norm` feeds both halves of a parallel block;
-# `norm3` (Swin V2 CR) stands behind a block and belongs to neither.
+# Names of LayerNorms in timm's blocks: before, in or after a half. `in_norm` feeds both halves of a parallel block;
+# `norm3` (Swin V2 CR) comes after a block and belongs to neither half.
 _HALF = {
     "attention": re.compile(r"norm1|in_norm|q_norm|k_norm|attns?\..+"),
     "mlp": re.compile(r"norm2|in_norm|mlp\..+|ffns\..+"),
@@ -22,10 +22,10 @@ _NEITHER = re.compile(r"norm3")
 
 
 class NormOptions(Record):
-    """Which LayerNorms, and what of them.
+    """Which LayerNorms are tuned, and which of their parameters.
 
-    norms: `all`; `attention` or `mlp`, those of that half of each block; `final`, those behind the last block;
-    `last_K`, those from the last K blocks on.
+    norms: `all`; `attention` or `mlp`: those of that half of each block; `final`: those after the last block; `last_K`:
+    those of the last K blocks, and those after them.
     """
 
     norms: Annotated[str, Field(pattern="^(all|attention|mlp|final|last_[1-9][0-9]{0,3})$")]
@@ -34,7 +34,7 @@ class NormOptions(Record):
 
 @dataclass(frozen=True)
 class _Norm:
-    """A LayerNorm and its place."""
+    """A LayerNorm, and its place in the model."""
 
     name: str
     begun: int  # blocks that begin before it or with it
@@ -42,10 +42,10 @@ class _Norm:
 
 
 def norm_parameters(model: nn.Module, options: NormOptions) -> list[str]:
-    """Names of scales and biases of the wanted LayerNorms (arXiv 2308.09610, stage one).
+    """Names of the scales and biases of the chosen LayerNorms (arXiv 2308.09610, stage one).
 
-    Raises UserError where `last_K` asks for more blocks than there are, the model has no such LayerNorm, or a LayerNorm
-    belongs to no half that is known.
+    Raises UserError if `last_K` asks for more blocks than there are, if the model has no such LayerNorm, or if a
+    LayerNorm belongs to no known half of a block.
     """
     names = [
         f"{norm}.{name}"
@@ -59,10 +59,10 @@ def norm_parameters(model: nn.Module, options: NormOptions) -> list[str]:
 
 
 def block_names(model: nn.Module) -> list[str]:
-    """Names of the model's blocks, first to last, wherever they lie: `blocks.0`, `layers.2.blocks.5`.
+    """Names of the model's blocks from first to last, at any depth: `blocks.0`, `layers.2.blocks.5`.
 
-    What a block is says timm: every model's `group_matcher` names its layers by patterns, those of repeated blocks
-    without a number of their own.
+    timm defines what a block is: the `group_matcher` of every model lists its layers by patterns, and the patterns of
+    repeated blocks contain no fixed number.
     """
     patterns = model.group_matcher(coarse=False)["blocks"]  # type: ignore[operator]
     if isinstance(patterns, str):
@@ -77,7 +77,7 @@ def block_names(model: nn.Module) -> list[str]:
 
 
 def _wanted(model: nn.Module, norms: str) -> list[str]:
-    """Names of the LayerNorms wanted, in the order of the forward pass."""
+    """Names of the chosen LayerNorms, in the order of the forward pass."""
     blocks = block_names(model)
     places = _places(model, blocks)
     if norms in _HALF:
@@ -104,7 +104,7 @@ def _places(model: nn.Module, blocks: list[str]) -> list[_Norm]:
 def _is_of_half(norm: _Norm, half: str) -> bool:
     if not any(pattern.fullmatch(norm.inside) for pattern in (*_HALF.values(), _NEITHER)):
         raise UserError(
-            f"params.yaml: norms is {half}, but the backbone's {norm.name} is of no half that is known: choose "
-            "all, final or last_K"
+            f"params.yaml: norms is {half}, but it is unknown to which half of a block the backbone's {norm.name} "
+            "belongs: choose all, final or last_K"
         )
     return _HALF[half].fullmatch(norm.inside) is not None

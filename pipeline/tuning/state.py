@@ -1,4 +1,4 @@
-"""All that a training changes from one step to the next, so that it can go on in another process."""
+"""Everything that training changes from step to step, so that another process can continue it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ _GENERATOR = "generator"
 
 @dataclass(frozen=True)
 class Training:
-    """A training under way."""
+    """A training in progress."""
 
     parameters: Sequence[Tensor]
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it is made of, by name; shared, not copied."""
+        """The tensors of its state, by name; shared, not copied."""
         moments = {
             f"optimiser.{index}.{name}": tensor
             for index, state in self.optimiser.state_dict()["state"].items()
@@ -28,7 +28,7 @@ class Training:
         return values | moments | {_GENERATOR: self.generator.get_state()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Become what `tensors` gave, under the same parameters in the same order."""
+        """Take over the state that `tensors` returned for the same parameters in the same order."""
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             if key.startswith("optimiser."):

@@ -1,1 +1,1 @@
-"""How the classes of a task can be learned: one file per value of `classifier`."""
+"""The ways to learn the classes of a task: one file per value of `classifier`."""

@@ -1,4 +1,4 @@
-"""`classifier: carried_gaussians`: the discriminant, its statistics moved along with the model."""
+"""`classifier: carried_gaussians`: the linear discriminant, with class statistics that move along with the model."""
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
     del training
     if features.before is None:
         raise UserError(
-            "params.yaml: classifier: carried_gaussians needs one model for all: set selection: average and "
+            "params.yaml: classifier: carried_gaussians needs one model for all tasks: set selection: average and "
             "tuning: layernorm"
         )
     before = gaussians_of(state, features.own.shape[1])
@@ -28,9 +28,9 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
 
 CLASSIFIER = Classifier(
     learn,
-    """Classes are Gaussians with one covariance for all tasks. Their scores are log-likelihoods, which compare between
-        tasks. When a task has moved the model, the Gaussians of old classes follow by a linear map, fitted on the new
-        task's images before and after. No old image is needed, and the smaller the move, the smaller the map's
+    """Classes are Gaussians that share one covariance. Their scores are log-likelihoods, which are comparable between
+        tasks. When a task moves the model, the Gaussians of old classes follow by a linear map, fitted on the new
+        task's images before and after the move. No old image is needed. The smaller the move, the smaller the map's
         error.""",
     needs_one_model=True,
 )

@@ -1,13 +1,13 @@
 """`classifier: cls`: Complementary Learning Subnetworks (arXiv 2306.11967), in closed form, class by class.
 
-Features a [N, D] become H = ReLU(a W + b) with fixed random W, b from U(-1, 1). Task t's weights of
-class q are drawn to those of the earlier tasks' optima B*_i where their Fisher information F_i is large, and to the
-weights before:
+Features a [N, D] become H = ReLU(a W + b) with fixed random W, b from U(-1, 1). At task t, the weights of class q are
+pulled towards the optima B*_i of earlier tasks where their Fisher information F_i is large, and towards their previous
+values:
 
     B_q = (H'H + sum_{i<t} lam F_{i,q} + I)^-1 (H'y_q + sum_{i<t} lam F_{i,q} * B*_{i,q} + B_prev,q)
 
-F_i is diagonal: the number of task i's images times the mean squared gradient of the cross-entropy at B*_i. The first
-task has B = pinv(H'H) H'Y.
+F_i is diagonal: the number of task i's images times the mean squared gradient of the cross-entropy at B*_i. For the
+first task, B = pinv(H'H) H'Y.
 """
 
 import torch
@@ -22,7 +22,7 @@ STRENGTH = 3000.0  # lam
 
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-    """Add the task to the closed form, on random features whose layer the first task has drawn."""
+    """Add the task to the closed form, on random features. The first task draws their layer."""
     layer = hidden_layer(features.own.shape[1], training.generator)
     projection = state["projection"] if state else layer
     known = {name: state[name] for name in ("weights", "anchor", "pull")} if state else {}
@@ -69,12 +69,12 @@ def add_task(state: State, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
 def _fisher(units: Tensor, one_hot: Tensor, weights: Tensor) -> Tensor:
     """Sum over the images of the squared gradient of the cross-entropy with respect to each weight: [M, C]."""
     logits = units @ weights
-    if logits.shape[1] == 1:  # a softmax over one class has no gradient: the class, or none with a logit of 0
+    if logits.shape[1] == 1:  # a softmax over one class has no gradient: add "none" with a logit of 0
         logits, one_hot = functional.pad(logits, (0, 1)), functional.pad(one_hot, (0, 1))
     errors = (logits.softmax(1) - one_hot)[:, : weights.shape[1]]  # [N, C]
     return units.square().T @ errors.square()
 
 
 CLASSIFIER = Classifier(
-    learn, "A closed form in which the rows of earlier tasks are held where their Fisher information is large."
+    learn, "A closed form that holds the rows of earlier tasks in place where their Fisher information is large."
 )

@@ -9,7 +9,7 @@ from pipeline.linear.head import Head
 
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-    """Add the statistics of the task's classes, under what the task itself has tuned."""
+    """Add the statistics of the task's classes, from features under the parameters tuned by this task."""
     del training
     after = gaussians.add_classes(gaussians_of(state, features.own.shape[1]), features.own, features.labels)
     return after._asdict(), gaussians.linear_discriminant(after, gaussians.SHRINKAGE)
@@ -17,6 +17,6 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
 
 CLASSIFIER = Classifier(
     learn,
-    """Classes are Gaussians with one covariance for all tasks. Their scores are log-likelihoods, which compare between
+    """Classes are Gaussians that share one covariance. Their scores are log-likelihoods, which are comparable between
         tasks.""",
 )

@@ -10,7 +10,7 @@ from pipeline.linear.head import Head
 
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-    """A row is the normalised mean of a class's normalised features."""
+    """Add one row per class: the normalised mean of its normalised features."""
     del training
     samples, labels = features.samples()
     directions = functional.normalize(samples, dim=1)
@@ -19,5 +19,5 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
 
 
 CLASSIFIER = Classifier(
-    learn, "A class is the mean direction of its features, so all classes are measured alike, whatever their task."
+    learn, "A class is the mean direction of its features, so classes of all tasks are measured alike."
 )

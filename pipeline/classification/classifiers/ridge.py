@@ -11,12 +11,12 @@ PENALTY = 0.01  # chosen on held-out images (docs/decisions.md)
 
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-    """Add the task's sums, and solve anew."""
+    """Add the task's sums, and solve again."""
     del training
     after = ridge.add_task(ridge_of(state, features.own.shape[1]), features.own, features.labels)
     return after._asdict(), ridge.solve(after, PENALTY)
 
 
 CLASSIFIER = Classifier(
-    learn, "One regression onto all classes, from sums that add up over tasks, so that no task is favoured."
+    learn, "One regression onto all classes, solved from sums that add up over tasks, so no task is favoured."
 )

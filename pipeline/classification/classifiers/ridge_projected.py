@@ -15,7 +15,7 @@ PENALTY = 0.1
 
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-    """Add the task's sums over ReLU features of a fixed random projection, and solve anew."""
+    """Add the task's sums over ReLU features of a fixed random projection, and solve again."""
     layer = torch.randn(features.own.shape[1], UNITS, generator=training.generator)
     projection = state["projection"] if state else functional.pad(layer, (0, 0, 0, 1))
     inputs = random_features(features.own, projection)
@@ -26,6 +26,6 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
 
 CLASSIFIER = Classifier(
     learn,
-    """One regression onto all classes from random features, by sums that add up over tasks, so that no task is
+    """One regression from random features onto all classes, solved from sums that add up over tasks, so no task is
         favoured.""",
 )

@@ -1,4 +1,4 @@
-"""`classifier: softmax`: the paper's (arXiv 2308.09610, stage two). Rows of a task compete with one another only."""
+"""`classifier: softmax`: the paper's (arXiv 2308.09610, stage two). Only rows of the same task compete in training."""
 
 from torch import Tensor
 
@@ -9,13 +9,13 @@ from pipeline.linear.head import Head
 
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-    """Train rows for the task's classes, by cross-entropy over these classes; a class alone: lone.py."""
+    """Train rows for the task's classes by cross-entropy over these classes. A single class: lone.py."""
     return lone.add_task(state, *features.samples(), lambda: new_softmax(features.views, features.labels, training))
 
 
 CLASSIFIER = Classifier(
     learn,
-    """Each task's rows are trained among its own classes, on features as at inference. Nothing calibrates the logits of
-        one task against those of another.""",
+    """The rows of each task are trained on its own classes only, with features computed as at inference. Nothing
+        calibrates the logits of one task against those of another.""",
     needs_classes=True,
 )

@@ -1,4 +1,4 @@
-"""Data sets that torchvision does not know: ImageNet-R, CUB-200-2011, Tiny-ImageNet, from their authors' archives."""
+"""Data sets that torchvision lacks: ImageNet-R, CUB-200-2011 and Tiny-ImageNet, from their authors' archives."""
 
 import re
 from pathlib import Path
@@ -21,10 +21,10 @@ REMOTES = {"imagenet_r": [IMAGENET_R], "cub200": [CUB200], "tiny_imagenet": [TIN
 
 
 def load_imagenet_r(scratch: Path) -> ImageSet:
-    """ImageNet-R (Hendrycks et al. 2021): 30,000 renditions of 200 classes. No official split: a fifth is for testing.
+    """ImageNet-R (Hendrycks et al. 2021): 30,000 renditions of 200 classes, without an official split.
 
-    About a fifth of each class, always the same: its content decides. (The authors of arXiv 2308.09610 split at random,
-    unstratified.)
+    About a fifth of each class is for testing, always the same images: their content decides. (The authors of arXiv
+    2308.09610 split at random, not by class.)
     """
     unpack(fetch(IMAGENET_R, "imagenet_r"), scratch)
     root = scratch / "imagenet-r"
@@ -47,7 +47,7 @@ def load_cub200(scratch: Path) -> ImageSet:
 
 
 def load_tiny_imagenet(scratch: Path) -> ImageSet:
-    """Tiny-ImageNet (Le and Yang 2015): 200 classes at 64 pixels; testing is on its validation images."""
+    """Tiny-ImageNet (Le and Yang 2015): 200 classes at 64 pixels. Its validation images are used for testing."""
     unpack(fetch(TINY_IMAGENET, "tiny_imagenet"), scratch)
     root = scratch / "tiny-imagenet-200"
     words = dict(line.split("\t", 1) for line in _lines(root / "words.txt"))
@@ -61,7 +61,7 @@ def load_tiny_imagenet(scratch: Path) -> ImageSet:
 
 
 def _renamed(files: Files, names: dict[str, str]) -> Files:
-    """Classes under their names in words; two of the same name (crane, the bird and the machine) keep their numbers."""
+    """Classes under their names in words. Two of the same name (crane, bird and machine) have their numbers added."""
     spoken = [names.get(wnid, wnid) for wnid in files]
     unique = [name if spoken.count(name) == 1 else f"{name} ({wnid})" for wnid, name in zip(files, spoken, strict=True)]
     return dict(zip(unique, files.values(), strict=True))

@@ -1,7 +1,7 @@
 """The embedded benchmark: 100 characters in ten renditions, a cross-domain sequence that needs no download.
 
-Every rendition has ten characters of its own and draws them in a way that the backbone's pretraining never did: barely
-visible, behind bars, as relief, dithered, ... A task of ten classes is one rendition, so that tasks differ from the
+Each rendition has its own ten characters and draws them in a way that the backbone's pretraining never did: barely
+visible, behind bars, as relief, dithered, ... A task of ten classes is one rendition, so tasks differ from the
 pretraining and from each other, as in the 5-Datasets benchmark. Training and test images come from different faces.
 """
 
@@ -19,7 +19,7 @@ from pipeline.seeds import generator
 SIZE = 32
 TRAIN_PER_CLASS = 40
 TEST_PER_CLASS = 40
-SEED = 0  # the data set is one and the same for every `seed` of params.yaml, which orders its classes
+SEED = 0  # the same data set for every `seed` of params.yaml, which only orders its classes
 
 Rendition = Callable[[Tensor, torch.Generator], Tensor]  # bitmaps [B, CANVAS, CANVAS] -> images [B, 3, SIZE, SIZE]
 
@@ -65,7 +65,7 @@ def clouded(glyphs: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def relief(glyphs: Tensor, rng: torch.Generator) -> Tensor:
-    """Turned by 30 degrees, only the lit and the shaded edges."""
+    """Turned by 30 degrees; only the lit and shaded edges are drawn."""
     ink = place(glyphs, rng, size=SIZE, turn=-30)
     edges = ink.roll((1, 1), (2, 3)) - ink.roll((-1, -1), (2, 3))
     return _noisy(uniform(rng, 0.3, 0.7, len(glyphs), 3, 1, 1) + 0.3 * edges, rng, 0.06)
@@ -81,13 +81,13 @@ def hatched(glyphs: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def dithered(glyphs: Tensor, rng: torch.Generator) -> Tensor:
-    """Blurred, then each pixel black or white at random by its grey."""
+    """Blurred, then each pixel is black or white at random, with the probability given by its grey."""
     grey = 0.15 + 0.7 * blur(_ink(glyphs, rng), 1.0)
     return (torch.rand(grey.shape, generator=rng) < grey).float().expand(-1, 3, -1, -1)
 
 
 def small(glyphs: Tensor, rng: torch.Generator) -> Tensor:
-    """At little more than half the size, anywhere."""
+    """At little more than half the size, anywhere in the image."""
     identity = 1.9 * torch.eye(2).expand(len(glyphs), 2, 2)
     affine = torch.cat([identity, uniform(rng, -0.7, 0.7, len(glyphs), 2, 1)], 2)
     grid = functional.affine_grid(affine, [len(glyphs), 1, SIZE, SIZE], align_corners=False)
@@ -127,8 +127,8 @@ RENDITIONS: tuple[Rendition, ...] = (
     wavy,
 )
 
-# The characters of each rendition. Written down, because one more character in the fonts would redraw them all if they
-# were drawn from a list. The pretraining of the embedded backbone never saw them (a test compares).
+# The characters of each rendition. They are written down: if they were drawn from the fonts' list of characters, one
+# new character there would change them all. The pretraining of the embedded backbone never saw them (a test compares).
 CHARACTERS = (
     "gტლɛɭΨɵEɗɴ",
     "ƭձɣҘძɻɿΞΓƍ",
@@ -144,7 +144,7 @@ CHARACTERS = (
 
 
 def draw_glyphs() -> ImageSet:
-    """Draw the whole data set: 100 classes, each a character in one rendition; always the same images."""
+    """Draw the whole data set: 100 classes, each a character in one rendition. The images are always the same."""
     classes, groups = [], []
     images: dict[str, list[Tensor]] = {"train": [], "test": []}
     for index, (rendition, own) in enumerate(zip(RENDITIONS, CHARACTERS, strict=True)):

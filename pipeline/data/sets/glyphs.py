@@ -1,7 +1,7 @@
 """Letters and digits of the DejaVu faces that matplotlib ships, as bitmaps and as randomly placed masks.
 
-The one source of images that needs no network. The embedded data set and the pretraining of the embedded backbone
-both draw from it, from disjoint characters (`split_characters`); training and test images come from different faces.
+This source of images needs no network. The embedded data set and the pretraining of the embedded backbone both draw
+from it, but from disjoint characters (`split_characters`). Training and test images come from different faces.
 """
 
 import unicodedata
@@ -31,7 +31,7 @@ TEST_FACES = ("DejaVuSans-Oblique", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaV
 CANVAS = 64  # side of a bitmap, in pixels
 INK = 44  # the longer side of a glyph's ink on it
 BENCHMARK_CHARACTERS = 100  # the others are for pretraining
-_ALIKE = 0.93  # correlation over all faces from which two glyphs count as one (Cyrillic and Greek capitals, o and O)
+_ALIKE = 0.93  # two glyphs count as one from this correlation over all faces (Cyrillic and Greek capitals, o and O)
 
 
 def _font_file(face: str) -> Path:
@@ -39,7 +39,7 @@ def _font_file(face: str) -> Path:
 
 
 def _undecorated() -> list[str]:
-    """Letters and digits without a Unicode decomposition that every face has, by code point."""
+    """Letters and digits that every face has and that have no Unicode decomposition, by code point."""
     covered = [set(FT2Font(_font_file(face)).get_charmap()) for face in (*TRAIN_FACES, *TEST_FACES)]
     common = (chr(code) for code in sorted(set.intersection(*covered)))
     return [
@@ -67,7 +67,7 @@ def bitmaps(characters: list[str], faces: tuple[str, ...]) -> Tensor:
 
 
 def distinct_characters() -> list[str]:
-    """The undecorated characters, without those that look like an earlier one in every face."""
+    """The undecorated characters without those that look like an earlier one in every face."""
     characters = _undecorated()
     flat = bitmaps(characters, TRAIN_FACES).flatten(1).float()
     flat = functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)  # [C, F * CANVAS^2]
@@ -80,7 +80,7 @@ def distinct_characters() -> list[str]:
 
 
 def split_characters() -> tuple[list[str], list[str]]:
-    """Characters of the benchmark and, disjoint from them, characters for pretraining; always the same two lists."""
+    """Two disjoint lists, always the same: characters of the benchmark and characters for pretraining."""
     characters = distinct_characters()
     order = torch.randperm(len(characters), generator=torch.Generator().manual_seed(0)).tolist()
     shuffled = [characters[index] for index in order]
@@ -95,8 +95,8 @@ def uniform(generator: torch.Generator, low: float, high: float, *shape: int) ->
 def place(bitmaps: Tensor, generator: torch.Generator, *, size: int, turn: float = 0.0) -> Tensor:
     """Draw each bitmap at a random angle, scale, aspect, shear and position.
 
-    bitmaps: uint8 [B, CANVAS, CANVAS]; turn: mean angle in degrees, within 15 of which it lies. Returns the ink's
-    coverage of each pixel: float32 [B, 1, size, size] in [0, 1].
+    bitmaps: uint8 [B, CANVAS, CANVAS]; turn: mean angle in degrees, the angle is within 15 of it. Returns how much of
+    each pixel the ink covers: float32 [B, 1, size, size] in [0, 1].
     """
     count = len(bitmaps)
     angle = torch.deg2rad(turn + uniform(generator, -15, 15, count))
@@ -121,6 +121,6 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def clouds(count: int, generator: torch.Generator, *, cells: int, size: int) -> Tensor:
-    """Smooth coloured noise of unit variance at the nodes, `cells` of them a side: [B, 3, size, size]."""
+    """Smooth coloured noise with unit variance at its nodes, `cells` of them per side: [B, 3, size, size]."""
     nodes = torch.randn(count, 3, cells, cells, generator=generator)
     return functional.interpolate(nodes, size=size, mode="bicubic", align_corners=False)

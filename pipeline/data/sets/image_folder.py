@@ -21,7 +21,7 @@ from pipeline.data.image_set import ImageSet
 from pipeline.data.packing import content_numbers
 from pipeline.errors import UserError, visible
 
-SEED = 0  # a data set is the same for every `seed` of params.yaml, which orders its classes
+SEED = 0  # the same data set for every `seed` of params.yaml, which only orders its classes
 
 _TEST = ("test", "val", "valid", "validation")
 _EXPECTED = "expected train/CLASS/* and test/CLASS/*, or CLASS/*, in data_dir"
@@ -31,17 +31,17 @@ Files = dict[str, list[Path]]  # class -> its images, both in alphabetical order
 
 @dataclass(frozen=True)
 class Found:
-    """The classes of a folder, and lines on what a user should know of how it was read."""
+    """The classes of a folder, and notes for the user on how it was read."""
 
     files: Files
     notes: list[str]
 
 
 def load_image_folder(folder: Path) -> ImageSet:
-    """`train/CLASS/*` and `test/CLASS/*`; or `CLASS/*`, of which about a fifth of each class is for testing.
+    """Load `train/CLASS/*` and `test/CLASS/*`; or `CLASS/*`, where about a fifth of each class is for testing.
 
-    Which images these are depends on the bytes of each file alone (data.held_out). Raises UserError where there
-    are no class folders, or a file cannot be read.
+    The bytes of each file alone decide whether it is for testing (data.held_out). Raises UserError if there are no
+    class folders or a file cannot be read.
     """
     splits = find_splits(folder)
     if splits is None:
@@ -52,15 +52,15 @@ def load_image_folder(folder: Path) -> ImageSet:
     others = [path.name for path in list_folders(folder) if path not in splits]
     notes = [f"{folder}: left out {', '.join(others)}: no training or test images"] if others else []
     if splits[1].name.casefold() != "test":
-        notes.append(f"{folder}: tested on {splits[1].name}, since there is no test")
+        notes.append(f"{folder}: tested on {splits[1].name}, since there is no folder test")
     return image_set(train.files, test.files, notes=[*train.notes, *test.notes, *notes])
 
 
 def find_splits(folder: Path) -> tuple[Path, Path] | None:
-    """The folders of training and test images, None where those in `folder` are classes; upper or lower case.
+    """The folders of training and test images, in upper or lower case; None if the folders in `folder` are classes.
 
-    A folder called `train` is a class like any other if it holds images and stands beside others. Where there is no
-    `test`, one for validation does for testing. Raises UserError where one split is there without the other.
+    A folder called `train` is an ordinary class if it contains images and has other folders beside it. Without a folder
+    `test`, one for validation is used for testing. Raises UserError if one split is missing.
     """
     folders = list_folders(folder)
     train = _called(folders, "train")
@@ -78,12 +78,12 @@ def find_splits(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _called(folders: Sequence[Path], name: str) -> list[Path]:
-    """Those of a name in upper or lower case, as it is written first."""
+    """The folders of a name in upper or lower case; the exact spelling first."""
     return sorted((path for path in folders if path.name.casefold() == name), key=lambda path: path.name != name)
 
 
 def find_classes(folder: Path) -> Found:
-    """The classes in a folder. Raises UserError where it has no folders."""
+    """The classes in a folder. Raises UserError if it has no folders."""
     folders = list_folders(folder)
     if not folders:
         raise UserError(f"{folder} has no class folders: {_EXPECTED}")
@@ -95,31 +95,32 @@ def find_classes(folder: Path) -> Found:
     notes = describe_left_out(folder, [path for _, listing in listings for path in listing.left_out])
     notes += describe_depth(folder, listings)
     if beside.images:
-        notes.append(f"{folder}: left out {len(beside.images)} images that lie in no class folder")
+        notes.append(f"{folder}: left out {len(beside.images)} images outside class folders")
     if lost := [path.name for path in beside.left_out if path.is_symlink() and not path.exists()]:
         notes.append(f"{folder}: left out {', '.join(lost)}: links to nothing")
     return Found(files, notes)
 
 
 def class_files(folder: Path) -> Files:
-    """The images of each class folder. Raises UserError where there are no such folders."""
+    """The images of each class folder. Raises UserError if there are no such folders."""
     return find_classes(folder).files
 
 
 def _check_is_not_wrapped(folder: Path, files: Files) -> None:
-    """Raises UserError for a folder with one folder inside, which holds those of the classes, as archives unpack."""
+    """Raises UserError if the class folders lie one level deeper, in a single folder, as many archives unpack."""
     folders = list_folders(folder)
     if len(folders) == 1 and any(files.values()):
         only, inside = folders[0], list_folders(folders[0])
         if inside and not list_images(only, deep=False).images:
             raise UserError(
-                f"{folder} holds one folder, {only.name}, whose images lie in folders inside, as {inside[0].name}: "
-                f"if these are the classes, `data_dir: {only}`; if {only.name} is a class, move its images up into it"
+                f"{folder} holds one folder, {only.name}, whose images lie in folders inside it, such as "
+                f"{inside[0].name}: if these are the classes, set data_dir: {only}; if {only.name} is a class, move "
+                "its images up into it"
             )
 
 
 def stratified_split(files: Files) -> tuple[Files, Files]:
-    """About a fifth of the images of each class, for testing, apart from the rest: (rest, fifth).
+    """Split off about a fifth of the images of each class for testing: (rest, fifth).
 
     Raises UserError for a file that cannot be read.
     """
@@ -127,7 +128,7 @@ def stratified_split(files: Files) -> tuple[Files, Files]:
     for name, paths in files.items():
         contents = content_numbers(paths).tolist()
         if len(paths) > len(set(contents)) == 1:
-            print(f"class {visible(name)}: its {len(paths)} files are one image, for training and for testing")
+            print(f"class {visible(name)}: its {len(paths)} files are copies of one image, used in training and test")
         is_test = fifth(contents, SEED, "test split")
         rest[name] = [path for path, held_out in zip(paths, is_test, strict=True) if not held_out]
         tests[name] = [path for path, held_out in zip(paths, is_test, strict=True) if held_out]
@@ -135,7 +136,7 @@ def stratified_split(files: Files) -> tuple[Files, Files]:
 
 
 def listing_digest(paths: Sequence[Path]) -> str:
-    """SHA-256 of the files' names with their class folders: two splits are the same if these are."""
+    """SHA-256 of the files' names with their class folders. Equal splits have equal digests."""
     return hashlib.sha256(
         "\n".join("/".join(path.parts[-2:]) for path in paths).encode(errors="surrogateescape")
     ).hexdigest()
@@ -144,7 +145,7 @@ def listing_digest(paths: Sequence[Path]) -> str:
 def image_set(
     train: Mapping[str, Sequence[Path]], test: Mapping[str, Sequence[Path]], *, notes: Sequence[str] = ()
 ) -> ImageSet:
-    """A data set of files, without groups; a class that only one split has is in both, without images."""
+    """A data set of files, without groups. A class that only one split has is listed in both."""
     classes = sorted(train.keys() | test.keys())
 
     def listed(split: Mapping[str, Sequence[Path]]) -> tuple[list[Path], Tensor]:

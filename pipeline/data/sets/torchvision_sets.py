@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads: it names the files and their MD5; we fetch and unpack them where it looks."""
+"""Data sets that torchvision reads. It lists the files and their MD5; this module fetches and unpacks them for it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from pipeline.data.image_set import ImageSet
 from pipeline.data.sets.image_folder import class_files, image_set, stratified_split
 from pipeline.errors import UserError
 
-# In EuroSAT's download() only.
+# torchvision has these only inside EuroSAT's download().
 _EUROSAT = Remote(
     "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
     "c8fa014336c82ac7804f0398fcb19387",
@@ -28,7 +28,7 @@ _EUROSAT = Remote(
 )
 _FASHION, _FLOWERS = datasets.FashionMNIST, datasets.Flowers102
 
-# The files of each data set. torchvision names no sizes: these are about what the servers send, in megabytes.
+# The files of each data set. torchvision lists no sizes: these are approximate, in megabytes.
 REMOTES: dict[str, list[Remote]] = {
     "cifar100": [Remote(datasets.CIFAR100.url, datasets.CIFAR100.tgz_md5, 169)],
     "fashion_mnist": [
@@ -50,13 +50,13 @@ REMOTES: dict[str, list[Remote]] = {
 
 
 def load(name: str, scratch: Path) -> ImageSet:
-    """A data set of this module, with an empty folder to unpack in. Raises UserError for content that is another."""
+    """Load a data set of this module; scratch: an empty folder to unpack in. Raises UserError for wrong content."""
     with _described(name):
         return _LOADERS[name](scratch)
 
 
 def _unpack_all(name: str, folder: Path) -> None:
-    """Every file of a data set, fetched and unpacked."""
+    """Fetch and unpack every file of a data set."""
     for remote in REMOTES[name]:
         unpack(fetch(remote, name), folder)
 
@@ -73,7 +73,7 @@ def _fashion_mnist(scratch: Path) -> ImageSet:
     cls = datasets.FashionMNIST
     _unpack_all("fashion_mnist", scratch / "FashionMNIST/raw")
     train, test = (cls(scratch, train=is_train) for is_train in (True, False))
-    colour = [split.data[..., None].expand(-1, -1, -1, 3) for split in (train, test)]  # grey three times
+    colour = [split.data[..., None].expand(-1, -1, -1, 3) for split in (train, test)]  # repeat grey as RGB
     return _labelled(cls.classes, colour[0], train.targets, colour[1], test.targets)
 
 
@@ -85,7 +85,7 @@ def _svhn(scratch: Path) -> ImageSet:
 
 
 def _flowers102(scratch: Path) -> ImageSet:
-    """Training is the official train and validation split, 20 images a class, as continual learning takes it."""
+    """Trained on the official train and validation splits, 20 images per class, as usual in continual learning."""
     cls = datasets.Flowers102
     _unpack_all("flowers102", scratch / "flowers-102")
     train, val, test = (cls(scratch, split=split) for split in ("train", "val", "test"))
@@ -103,7 +103,7 @@ def _food101(scratch: Path) -> ImageSet:
 
 
 def _dtd(scratch: Path) -> ImageSet:
-    """The first of the ten official partitions; training is its train and validation split."""
+    """The first of the ten official partitions, trained on its train and validation splits."""
     cls = datasets.DTD
     _unpack_all("dtd", scratch / "dtd")
     train, val, test = (cls(scratch, split=split) for split in ("train", "val", "test"))
@@ -112,7 +112,7 @@ def _dtd(scratch: Path) -> ImageSet:
 
 
 def _eurosat(scratch: Path) -> ImageSet:
-    """No official split: about a fifth of each class is for testing, always the same."""
+    """There is no official split: about a fifth of each class is for testing, always the same images."""
     _unpack_all("eurosat", scratch)
     return image_set(*stratified_split(class_files(scratch / "2750")))
 

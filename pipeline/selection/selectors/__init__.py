@@ -1,1 +1,1 @@
-"""What can select a task from queries: one file per value of `selector`."""
+"""The selectors of a task from queries: one file per value of `selector`."""

@@ -1,4 +1,4 @@
-"""`selector: class_prototypes`: one key per class; the task of the most similar one wins."""
+"""`selector: class_prototypes`: one key per class; the task of the most similar key wins."""
 
 import torch
 from torch import Tensor

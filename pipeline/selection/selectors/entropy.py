@@ -1,6 +1,6 @@
-"""`selector: entropy`: the task whose own head is surest, after a pass under the tensors of every task.
+"""`selector: entropy`: the task whose own head is most certain, after one pass per task under that task's tensors.
 
-The baseline of arXiv 2011.04783. Where nothing is tuned all passes are the same, and the key selects.
+This is the baseline of arXiv 2011.04783. If nothing is tuned, all passes are the same and the key selects.
 """
 
 import math
@@ -21,10 +21,10 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
 
 
 def lowest_entropy(logits: Sequence[Tensor]) -> Tensor:
-    """The task [B] whose own head is surest, from each task's logits over its classes [B, K_t].
+    """The task [B] whose own head is most certain, from each task's logits over its classes [B, K_t].
 
-    Entropies are compared as shares of their maximum, so that tasks of unequal size compare. The head of a single class
-    is sure of any image, which says nothing: it counts as unsure.
+    Entropies are compared as shares of their maximum, so that tasks of unequal size are comparable. The head of a
+    single class is certain of any image, which means nothing, so it counts as uncertain.
     """
     entropies = []
     for of_task in logits:
@@ -40,6 +40,6 @@ def lowest_entropy(logits: Sequence[Tensor]) -> Tensor:
 SELECTOR = Selector(
     learn,
     nearest_prototype,
-    "The image runs under what every task has tuned; the task whose own head is surest is selected.",
+    "The image runs once under the parameters of each task; the task whose own head is most certain is selected.",
     choose_by_outputs=lowest_entropy,
 )

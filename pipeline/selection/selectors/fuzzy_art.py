@@ -1,7 +1,7 @@
 """`selector: fuzzy_art`: categories of Fuzzy ART with fast learning (arXiv 2011.04783).
 
 Complement coding I = [e, 1 - e]; choice |I ^ w| / (alpha + |w|); match |I ^ w| / |I| >= vigilance. Categories of
-earlier tasks stay as they are.
+earlier tasks do not change.
 """
 
 import torch
@@ -33,7 +33,7 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
 
 
 def scores(state: State, queries: Tensor) -> Tensor:
-    """The highest choice among the categories of each task: [B, T]."""
+    """The highest choice value among the categories of each task: [B, T]."""
     weights = state["categories"]
     choices = [
         torch.minimum(code, weights).sum(1) / (_ALPHA + weights.sum(1)) for code in complement_code(queries, state)
@@ -42,15 +42,15 @@ def scores(state: State, queries: Tensor) -> Tensor:
 
 
 def complement_code(queries: Tensor, scaling: State) -> Tensor:
-    """Codes [e, 1 - e] in [0, 1] of queries: [B, D] -> [B, 2 D]; `low` and `high` [D] become 0 and 1."""
+    """Codes [e, 1 - e] in [0, 1] of queries: [B, D] -> [B, 2 D]. `low` and `high` [D] are mapped to 0 and 1."""
     unit = ((queries - scaling["low"]) / (scaling["high"] - scaling["low"])).clamp(0, 1)
     return torch.cat([unit, 1 - unit], dim=1)
 
 
 def _range(queries: Tensor) -> dict[str, Tensor]:
-    """What becomes 0 and 1 in each coordinate: three deviations around the first task's mean."""
+    """The values mapped to 0 and 1 in each coordinate: three standard deviations around the first task's mean."""
     mean = queries.mean(0)
-    deviation = queries.std(0, correction=min(1, len(queries) - 1)).clamp(min=1e-6)  # of a single image: none
+    deviation = queries.std(0, correction=min(1, len(queries) - 1)).clamp(min=1e-6)  # 0 for a single image
     return {"low": mean - 3 * deviation, "high": mean + 3 * deviation}
 
 

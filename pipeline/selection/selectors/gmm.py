@@ -9,16 +9,16 @@ from pipeline.selection.selector import Selector, TaskQueries
 from pipeline.selection.state import State, add_rows, likelihood_of_tasks
 
 COMPONENTS = 10  # per task
-_LEAST_VARIANCE = 1e-9  # where all images are the same
+_LEAST_VARIANCE = 1e-9  # for identical images
 
 
 def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[str, Tensor]:
     """Keep the task's mixture with diagonal covariances, fitted to the directions of its queries."""
-    from sklearn.mixture import GaussianMixture  # noqa: PLC0415  (a second that the other selectors do without)
+    from sklearn.mixture import GaussianMixture  # noqa: PLC0415  (takes a second; other selectors do not need it)
 
     directions = functional.normalize(task.queries, dim=1).double()
     count = min(COMPONENTS, len(directions.unique(dim=0)))
-    samples = directions.repeat(max(1, 3 - len(directions)), 1).numpy()  # scikit-learn asks for two
+    samples = directions.repeat(max(1, 3 - len(directions)), 1).numpy()  # scikit-learn needs two
     least = max(float(samples.var(0).mean()) / 10, _LEAST_VARIANCE)
     model = GaussianMixture(count, covariance_type="diag", reg_covar=least, random_state=draw_seed(generator))
     model.fit(samples)
@@ -27,7 +27,7 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
 
 
 def scores(state: State, queries: Tensor) -> Tensor:
-    """log p(q | task) but for a constant, every task as likely as any other: [B, T]."""
+    """log p(q | task) up to a constant, with all tasks equally likely: [B, T]."""
     directions = functional.normalize(queries, dim=1).double()
     means, variances = state["means"], state["variances"]
     distances = (

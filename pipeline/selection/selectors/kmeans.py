@@ -1,4 +1,4 @@
-"""`selector: kmeans`: ten centres per task; the task of the most similar one wins (NMC of arXiv 2011.04783)."""
+"""`selector: kmeans`: ten centres per task; the task of the most similar centre wins (NMC of arXiv 2011.04783)."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ CENTRES = 10  # per task
 
 def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[str, Tensor]:
     """Keep the centres that k-means finds among the directions of the task's queries."""
-    from sklearn.cluster import KMeans  # noqa: PLC0415  (a second that the other selectors do without)
+    from sklearn.cluster import KMeans  # noqa: PLC0415  (takes a second; other selectors do not need it)
 
     directions = functional.normalize(task.queries, dim=1)
     clusters = min(CENTRES, len(directions.unique(dim=0)))
@@ -22,4 +22,4 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
     return add_rows(state, prototypes=torch.from_numpy(model.cluster_centers_).float())
 
 
-SELECTOR = Selector(learn, nearest_prototype, "The task with the most similar of its ten centres is selected.")
+SELECTOR = Selector(learn, nearest_prototype, "The task of the most similar of all tasks' ten centres is selected.")

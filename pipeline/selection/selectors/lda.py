@@ -10,7 +10,7 @@ from pipeline.selection.state import State, likelihood_of_tasks, with_task
 
 
 def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[str, Tensor]:
-    """Keep counts and means of the classes, and the scatter of all."""
+    """Keep counts and means of the classes, and the scatter of all classes."""
     del generator
     before = gaussians_of(state, task.queries.shape[1])
     after = gaussians.add_classes(before, task.queries, task.labels)
@@ -18,7 +18,7 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
 
 
 def scores(state: State, queries: Tensor) -> Tensor:
-    """log p(task | q) but for a constant, classes equally likely: [B, T]."""
+    """log p(task | q) up to a constant, with all classes equally likely: [B, T]."""
     head = gaussians.linear_discriminant(gaussians_of(state, queries.shape[1]), gaussians.SHRINKAGE)
     return likelihood_of_tasks(head.logits(queries), state["task"])
 

@@ -1,6 +1,6 @@
-"""`selector: perceptron`: one layer over the tasks, trained anew on pseudo-queries.
+"""`selector: perceptron`: one layer over the tasks, retrained on pseudo-queries after each task.
 
-PCR of arXiv 2011.04783 replays stored features; here they are drawn from the class Gaussians of all tasks so far.
+PCR of arXiv 2011.04783 replays stored features. Here they are drawn from the class Gaussians of all tasks so far.
 """
 
 import torch
@@ -18,7 +18,7 @@ PSEUDO_QUERIES = 64  # per class
 
 
 def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[str, Tensor]:
-    """Keep class statistics, and the layer trained on samples of them."""
+    """Keep class statistics, and the layer trained on samples drawn from them."""
     before = gaussians_of(state, task.queries.shape[1])
     after = gaussians.add_classes(before, task.queries, task.labels)
     of_task = with_task(state, len(after.means) - len(before.means))
@@ -36,4 +36,4 @@ def scores(state: State, queries: Tensor) -> Tensor:
     return functional.linear(queries, state["weight"], state["bias"])
 
 
-SELECTOR = Selector(learn, scores, "A one-layer perceptron, trained on samples of class statistics, selects the task.")
+SELECTOR = Selector(learn, scores, "A one-layer perceptron trained on samples of class statistics selects the task.")

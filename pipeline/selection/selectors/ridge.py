@@ -1,4 +1,4 @@
-"""`selector: ridge`: a recursive ridge regression onto classes; the task of the highest response wins."""
+"""`selector: ridge`: a recursive ridge regression onto classes; the task with the highest response wins."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ PENALTY = 0.1
 
 
 def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[str, Tensor]:
-    """Keep the sums of the regression, on directions."""
+    """Keep the sums of the regression on the directions of the queries."""
     del generator
     before = ridge_of(state, task.queries.shape[1])
     after = ridge.add_task(before, functional.normalize(task.queries, dim=1), task.labels)
@@ -26,4 +26,4 @@ def scores(state: State, queries: Tensor) -> Tensor:
     return best_of_tasks(head.logits(functional.normalize(queries, dim=1)), state["task"])
 
 
-SELECTOR = Selector(learn, scores, "The task of the class with the highest response of a ridge regression is selected.")
+SELECTOR = Selector(learn, scores, "The task of the class with the highest ridge regression response is selected.")

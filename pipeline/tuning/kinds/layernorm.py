@@ -11,7 +11,7 @@ from pipeline.tuning.norms import NormOptions, norm_parameters
 def start(
     backbone: Backbone, options: NormOptions, previous: Tuned, images: Images, generator: torch.Generator
 ) -> Tuned:
-    """[D] each: those of the task before, or the pretrained ones."""
+    """The LayerNorms of the task before, or the pretrained ones, [D] each."""
     del images, generator
     return previous or backbone.pretrained(norm_parameters(backbone.model, options))
 

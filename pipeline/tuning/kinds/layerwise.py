@@ -1,9 +1,9 @@
 """`tuning: layerwise`: every LayerNorm has keys of its own and selects the task itself, in one pass.
 
-The single-pass variant of arXiv 2308.09610. The timm model stays as it is but for its LayerNorm modules, which are
-swapped. A norm holds rows for T tasks, put in by `functional_call` like any task's LayerNorms: `weight`, `bias`, `key`
-and, optionally, `attention`, [T, D] each. Keys are trained together with the LayerNorms: the mean cosine of a task's
-images to its keys is raised while the cross-entropy is lowered.
+This is the single-pass variant of arXiv 2308.09610. Only the LayerNorm modules of the timm model are replaced. A norm
+holds rows for T tasks: `weight`, `bias`, `key` and, optionally, `attention`, [T, D] each. `functional_call` puts them
+in, as for any kind. Keys are trained together with the LayerNorms: training raises the mean cosine of a task's images
+to its keys while it lowers the cross-entropy.
 """
 
 import torch
@@ -25,17 +25,17 @@ class Options(NormOptions):
 
 
 class LayerwiseNorm(nn.Module):
-    """LayerNorm whose scale and bias are those of the task chosen, for each image, from the CLS token entering it.
+    """A LayerNorm that chooses a task for each image by the CLS token entering it, and uses that task's scale and bias.
 
     An image's score for task t is cos(a_t * c, k_t), where c is the CLS token and a_t the learned attention (or 1).
-    `scores` [B, T] and `chosen` [B] tell what the last batch got.
+    `scores` [B, T] and `chosen` [B] are those of the last batch.
     """
 
     scores: Tensor
     chosen: Tensor
 
     def __init__(self, norm: nn.LayerNorm, *, detach: bool) -> None:
-        """detach: the scores do not shape the features that they are computed from."""
+        """detach: the scores send no gradient into the features that they are computed from."""
         super().__init__()
         self.shape, self.eps, self.detach = norm.normalized_shape, norm.eps, detach
         self.weight = nn.Parameter(norm.weight.detach()[None], requires_grad=False)
@@ -44,13 +44,13 @@ class LayerwiseNorm(nn.Module):
         self.attention = nn.Parameter(torch.ones_like(self.weight), requires_grad=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, N, D], or [B, D] behind the pooling, to the same shape."""
+        """Normalise [B, N, D], or [B, D] after pooling; the shape stays the same."""
         token = class_token(inputs)
         seen = token.detach() if self.detach else token
         directions = functional.normalize(seen[:, None] * self.attention, dim=2)  # [B, T or 1, D]
         self.scores = (directions * functional.normalize(self.key, dim=1)).sum(2)
         self.chosen = self.scores.argmax(1)
-        # Images of one task go together, so that each gets the very operation that its task's model performs.
+        # Images of one task run together, so that each goes through exactly the operation of its task's model.
         tasks = [0] if self.scores.shape[1] == 1 else self.chosen.unique().tolist()
         if len(tasks) == 1:
             return self._norm(inputs, tasks[0])
@@ -61,7 +61,7 @@ class LayerwiseNorm(nn.Module):
         return outputs
 
     def _norm(self, inputs: Tensor, task: int) -> Tensor:
-        # A parameter that is not tuned has a single row, for all tasks.
+        # A parameter that is not tuned has a single row for all tasks.
         weight, bias = (tensor[task if len(tensor) > 1 else 0] for tensor in (self.weight, self.bias))
         return functional.layer_norm(inputs, self.shape, weight, bias, self.eps)
 
@@ -72,10 +72,10 @@ def class_token(inputs: Tensor) -> Tensor:
 
 
 def places(model: AnyModel, options: Options) -> AnyModel:
-    """A copy of the model with every LayerNorm swapped that is tuned.
+    """A copy of the model with every tuned LayerNorm replaced.
 
-    Raises UserError for a model without CLS token, which is what a LayerNorm selects by, and for a LayerNorm that the
-    CLS token does not enter as one vector: of queries and keys (one per head), or of patches alone.
+    Raises UserError for a model without a CLS token, by which a LayerNorm selects, and for a LayerNorm that the CLS
+    token does not enter as one vector: one of queries and keys (per head), or one of patches alone.
     """
     if getattr(model, "cls_token", None) is None:
         raise UserError("params.yaml: tuning: layerwise needs a backbone with a CLS token: set tuning: layernorm")
@@ -94,12 +94,12 @@ def places(model: AnyModel, options: Options) -> AnyModel:
 
 
 def layerwise_norms(model: nn.Module) -> dict[str, LayerwiseNorm]:
-    """The swapped LayerNorms by name, in the order of the forward pass."""
+    """The replaced LayerNorms by name, in the order of the forward pass."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LayerwiseNorm)}
 
 
 def start(backbone: Backbone, options: Options, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:
-    """Scale and bias of the task before, or pretrained; keys in closed form; attention that changes nothing."""
+    """Scale and bias of the task before, or pretrained ones; keys in closed form; attention of all ones."""
     del generator
     values = {"scale": ("weight",), "bias": ("bias",), "both": ("weight", "bias")}[options.parameters]
     norms = layerwise_norms(backbone.model)
@@ -111,7 +111,7 @@ def start(backbone: Backbone, options: Options, previous: Tuned, images: Images,
 
 
 def initial_keys(backbone: Backbone, images: Images, layernorms: Tuned) -> Tuned:
-    """Keys [D] to begin with: in closed form from the CLS tokens of a task's images under these LayerNorms [D]."""
+    """Start values of the keys [D], in closed form from the CLS tokens of a task's images under these LayerNorms."""
     sums: dict[str, Tensor] = {}
     hooks = []
     for name, norm in layerwise_norms(backbone.model).items():
@@ -129,7 +129,7 @@ def initial_keys(backbone: Backbone, images: Images, layernorms: Tuned) -> Tuned
 
 
 def penalty(model: nn.Module) -> Tensor:
-    """Minus the mean, over norms and images of the batch just run, of the cosine to the keys of the only task."""
+    """Minus the mean cosine to the only task's keys, over the norms and the images of the batch just run."""
     return -torch.stack([norm.scores.mean() for norm in layerwise_norms(model).values()]).mean()
 
 

@@ -1,4 +1,4 @@
-"""`tuning: none`: nothing. The feature of an image is the frozen backbone's output."""
+"""`tuning: none`: nothing is tuned. The feature of an image is the frozen backbone's output."""
 
 import torch
 
@@ -8,7 +8,7 @@ from pipeline.tuning.kind import Kind, NoOptions
 
 
 def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:
-    """No tensor."""
+    """No tensors."""
     del backbone, options, previous, images, generator
     return {}
 

@@ -1,4 +1,4 @@
-"""Selectors that learn task by task: against their definitions, on separable tasks, without a stored sample."""
+"""Selectors learn task by task without storing samples: against their definitions and on separable tasks."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_is_deterministic_and_leaves_earlier_states_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in names("selector") if name != "fuzzy_art"])
 def test_keeps_no_samples(name: str) -> None:
-    """Ten times as many images make no larger state (Fuzzy ART's categories may grow, towards a bound)."""
+    """Ten times as many images do not enlarge the state (Fuzzy ART's categories may grow, up to a bound)."""
     few, many = (sum(t.numel() for t in learn(name, per_class).values()) for per_class in (20, 200))
     assert few == many
 
@@ -106,7 +106,7 @@ def test_ridge_does_not_depend_on_the_order_of_the_tasks() -> None:
 
 
 def test_fuzzy_art_recodes_a_category_by_the_fuzzy_and() -> None:
-    """Fast learning: a category is the minimum of the codes it took, so a box around them."""
+    """With fast learning, a category is the minimum of its codes, which is a box around them."""
     queries = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.1, 0.9]])
     state = learn_task("fuzzy_art", {}, queries, torch.zeros(3, dtype=torch.int64), GENERATOR)
     low, high = state["low"], state["high"]
