@@ -1,13 +1,10 @@
 """What this project uses of timm, importable beside a CPU-only torch too."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 from torch import Tensor
-
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub need not be told what is installed here
 
 from pipeline.machine import torchvision_schemas  # noqa: F401  (before timm, which imports torchvision)
 
