@@ -177,6 +177,23 @@ def test_what_a_stage_depends_on_is_read_as_dvc_reads_it(finished: Repository, m
         assert declared.params == recorded.get("params", {}).get("params.yaml", {})
 
 
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    ("stage", "old", "new", "reference"),
+    [
+        ("stage_one@t2", "  t2: {prev: t1}", "  t2: 1", "item.prev"),
+        ("stage_one@t9", "", "", "item.prev"),
+        ("evaluate", "\nnum_tasks:", "\nnumber:", "num_tasks"),
+    ],
+)
+def test_a_reference_without_a_value_is_named(stage: str, old: str, new: str, reference: str) -> None:
+    params = Path("params.yaml")
+    assert old in params.read_text()
+    params.write_text(params.read_text().replace(old, new))
+    with pytest.raises(UserError, match=rf"^params.yaml: \$\{{{reference}\}} in dvc.yaml has no value for {stage}$"):
+        read_declared(stage)
+
+
 def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path: Path) -> None:
     with subprocess.Popen(["true"]) as dead:
         pass
