@@ -6,11 +6,11 @@ against all of dvc.yaml, so a mistyped key is an error in every stage that runs.
 """
 
 import difflib
-import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from string import Template
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,7 +22,6 @@ from pipeline.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
 PIPELINE_FILE = Path("dvc.yaml")
-_INTERPOLATION = re.compile(r"\$\{(\w+)(?:\.(\w+))?\}")
 _MOST_VALUES = 100_000
 
 # A value beyond these is a typing error: the run would never finish, not fit into memory or overflow.
@@ -74,8 +73,8 @@ def _validated(record: type[AnyRecord], values: Mapping[str, object], *above: st
 def known_keys() -> set[str]:
     """Every key that params.yaml may have: those that stages declare, and one block per part with options."""
     names = set(declared(read_mapping(PIPELINE_FILE)))
-    choices = {match[1] for name in names if (match := _INTERPOLATION.fullmatch(name))}
-    return {name for name in names if "$" not in name} | {part for choice in choices for part in parts.names(choice)}
+    plain = {name for name in names if not name.startswith("${")}
+    return plain | {part for reference in names - plain for part in parts.names(reference.strip("${}"))}
 
 
 class Declared(NamedTuple):
@@ -85,29 +84,34 @@ class Declared(NamedTuple):
     files: dict[str, Path]  # dependency as dvc.yaml writes it -> its path
 
 
+class _Reference(Template):
+    """`${key}`, `${item.prev}`: a reference in dvc.yaml. DVC's own resolver is no option, as no stage needs DVC."""
+
+    idpattern = "(?!)"  # always in braces
+    braceidpattern = r"\w+(?:\.\w+)?"
+
+
 def read_declared(stage: str) -> Declared:
     """What dvc.yaml lists for a stage. The name is DVC's: `split`, or `stage_one@t1` for one of a `foreach`.
 
     Raises UserError if params.yaml lacks a key that dvc.yaml refers to.
     """
-    given = read_mapping(PARAMS_FILE)
     name, _, key = stage.partition("@")
     entry = read_mapping(PIPELINE_FILE)["stages"][name]
-
-    def value(match: re.Match[str]) -> str:
-        outer, inner = match.groups()
-        try:
-            values = given | {"key": key, "item": given["tasks"][key] if key else None}
-            return str(values[outer][inner] if inner else values[outer])
-        except (KeyError, TypeError):
-            raise UserError(f"{PARAMS_FILE}: {match[0]} in {PIPELINE_FILE} has no value for {stage}") from None
-
-    names = [_INTERPOLATION.sub(value, dependency) for dependency in entry.get("do", entry)["deps"]]
-    wanted = [_INTERPOLATION.sub(value, param) for param in entry.get("do", entry).get("params", [])]
-    return Declared(
-        params=read_values(wanted),
-        files={name: Path(name) for name in names},
-    )
+    listed = entry.get("do", entry)
+    given = read_mapping(PARAMS_FILE)
+    tasks = given.get("tasks")
+    item = tasks.get(key) if isinstance(tasks, dict) else None
+    fields = item.items() if isinstance(item, dict) else ()
+    values = given | {"key": key} | {f"item.{field}": value for field, value in fields}
+    try:
+        files, params = (
+            [_Reference(text).substitute(values) for text in listed.get(of, [])] for of in ("deps", "params")
+        )
+    except KeyError as error:
+        reference = f"${{{error.args[0]}}} in {PIPELINE_FILE}"
+        raise UserError(f"{PARAMS_FILE}: {reference} has no value for {stage}") from None
+    return Declared(params=read_values(params), files={file: Path(file) for file in files})
 
 
 def read_values(names: Iterable[str]) -> dict[str, Any]:

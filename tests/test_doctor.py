@@ -22,6 +22,7 @@ from pipeline.experiments.queue import revisions
 from pipeline.health import doctor
 from pipeline.health.findings import Finding, repair
 from pipeline.health.storage import check_storage, locked
+from pipeline.runtime.dvc_lock import RWLOCK
 from pipeline.store import artifacts
 
 EVERYTHING = ("data/**/*", "artifacts/**/*", "reports/**/*", "dvc.lock", ".dvc/cache/files/**/*")
@@ -180,33 +181,33 @@ def test_leftovers_of_dead_processes_only(tmp_path: Path, monkeypatch: pytest.Mo
     ended.wait()
     for pid in (ended.pid, os.getpid()):
         artifacts.save_bytes(Path(f"artifacts/heads/.t1.safetensors.{pid}"), b"half")
-    doctor.RWLOCK.parent.mkdir(parents=True)
+    RWLOCK.parent.mkdir(parents=True)
     for pid, at_work in ((ended.pid, False), (os.getpid(), True)):
         holder = {"pid": pid, "cmd": "dvc repro"}
-        doctor.RWLOCK.write_text(json.dumps({"write": {"a": holder}, "read": {"b": [holder]}}))
+        RWLOCK.write_text(json.dumps({"write": {"a": holder}, "read": {"b": [holder]}}))
         found = wrong(doctor.check_leftovers())
         assert Path(f"artifacts/heads/.t1.safetensors.{ended.pid}") in {f.remove for f in found.values()}
         assert len(found) == 2 - at_work
     for cut_off in ("{", ""):  # DVC empties the file before it writes anew
-        doctor.RWLOCK.write_text(cut_off)
-        assert doctor.RWLOCK in {finding.remove for finding in wrong(doctor.check_leftovers()).values()}
+        RWLOCK.write_text(cut_off)
+        assert RWLOCK in {finding.remove for finding in wrong(doctor.check_leftovers()).values()}
 
 
 def test_one_line_for_each_process_that_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DVC's lock file names a process for every path that it reads or writes."""
     monkeypatch.chdir(tmp_path)
-    doctor.RWLOCK.parent.mkdir(parents=True)
+    RWLOCK.parent.mkdir(parents=True)
     repro, push = ({"pid": pid, "cmd": f"dvc {what}"} for pid, what in ((os.getpid(), "repro"), (os.getppid(), "push")))
     reads = {f"data/{number}": [repro, push] for number in range(9)}
-    doctor.RWLOCK.write_text(json.dumps({"write": {f"out/{number}": repro for number in range(9)}, "read": reads}))
+    RWLOCK.write_text(json.dumps({"write": {f"out/{number}": repro for number in range(9)}, "read": reads}))
     lines = [finding.what for finding in doctor.check_leftovers()][1:]
     assert sorted(lines) == [
         f"`dvc {what}` (PID {pid}) is at work; a second one has to wait"
         for what, pid in (("push", os.getppid()), ("repro", os.getpid()))
     ]
     for damaged in ("[]", '{"write": []}', '{"read": {"a": [1]}}', '{"write": {"a": {"pid": "x"}}}'):
-        doctor.RWLOCK.write_text(damaged)
-        assert doctor.RWLOCK in {finding.remove for finding in wrong(doctor.check_leftovers()).values()}
+        RWLOCK.write_text(damaged)
+        assert RWLOCK in {finding.remove for finding in wrong(doctor.check_leftovers()).values()}
 
 
 def test_outputs_are_left_alone_while_a_dvc_writes_them(cache: Path) -> None:

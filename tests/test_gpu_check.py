@@ -224,9 +224,9 @@ def recorded(name, function):
     return lambda *arguments, **options: asked.append(name) or function(*arguments, **options)
 for name in ("is_available", "device_count", "current_device", "get_device_capability", "init"):
     setattr(torch.cuda, name, recorded(name, getattr(torch.cuda, name)))
-from pipeline.runtime import stage_server
-for name in (*stage_server._FIRST, stage_server._SOON, *stage_server._LATER, "benchmarks.gpu.command"):
-    importlib.import_module(name)
+from pipeline.runtime import fork_server
+kept = list(fork_server.imported())
+importlib.import_module("benchmarks.gpu.command")
 print(asked)
 """
 

@@ -1,11 +1,13 @@
 """The real `dvc`, killed and edited under: no stage outlives it, no old result is filed as new, no work is lost."""
 
+import contextlib
 import ctypes
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,8 @@ from harness.stage_order import run_stage
 from harness.stage_repository import prepare
 from pipeline.errors import UserError
 from pipeline.params import read_declared
-from pipeline.runtime.orphans import SECONDS_BETWEEN_LOOKS
+from pipeline.runtime import orphans
+from pipeline.runtime.dvc_lock import RWLOCK
 from pipeline.runtime.unchanged import unchanged
 from pipeline.store import artifacts
 
@@ -29,22 +32,57 @@ SLEEPER = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pipeline.runtime import orphans
-orphans.end_with_dvc()
+wait_for = orphans._wait_for
+orphans._wait_for = lambda dvc: print("waits for", dvc.pid, flush=True) or wait_for(dvc)
 print(os.getpid(), flush=True)
-time.sleep(60)
+if sys.argv[1:] == ["late"]:
+    sys.stdin.read()
+orphans.end_with_dvc()
+time.sleep(600)
 """
+UNSERVED = shlex.quote(sys.executable)
+LAUNCHER = """import subprocess; subprocess.run(["python", "-m", "sleeper"])"""
+COMMANDS = {
+    "becomes": "exec python -m sleeper",
+    "becomes_late": "exec python -m sleeper late",
+    "waits": "python -m sleeper; true",
+    "waits_late": "python -m sleeper late; true",
+    "unserved": f"exec {UNSERVED} -m sleeper",
+    "unserved_waits": f"{UNSERVED} -m sleeper; true",
+    "launched": f"python -c {shlex.quote(LAUNCHER)}; true",
+}
 
 
-def orphaned(command: list[str], folder: Path, environment: dict[str, str]) -> psutil.Process:
-    """A process that prints its number, after the death of the one that started it."""
-    parent = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+@pytest.fixture(scope="module")
+def sleepers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of DVC's whose stages sleep, in a folder below its root."""
+    root = tmp_path_factory.mktemp("sleepers")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=root, check=True)
+    (root / "project").mkdir()
+    (root / "project/sleeper.py").write_text(SLEEPER)
+    stages = {name: {"cmd": command, "deps": ["sleeper.py"]} for name, command in COMMANDS.items()}
+    YAML().dump({"stages": stages}, root / "project/dvc.yaml")
+    return root / "project"
+
+
+@contextlib.contextmanager
+def sleeping(
+    how: str, folder: Path, environment: dict[str, str]
+) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """A DVC that runs a stage, and the stage's process, which watches unless it is late."""
     with subprocess.Popen(
-        [sys.executable, "-c", parent, *command], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        ["dvc", "repro", how], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as dvc:
         assert dvc.stdout
-        process = psutil.Process(int(dvc.stdout.readline()))
-        dvc.kill()
-    return process
+        stage = psutil.Process(next(int(line) for line in dvc.stdout if line.strip().isdecimal()))
+        if not how.endswith("late"):
+            assert dvc.stdout.readline() == f"waits for {dvc.pid}\n"
+        try:
+            yield dvc, stage
+        finally:
+            for process in (dvc, stage):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 @pytest.fixture
@@ -58,21 +96,37 @@ def _adopting() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_adopting")
-@pytest.mark.parametrize("served", [True, False])
-def test_a_stage_ends_when_its_dvc_is_killed(environment: dict[str, str], tmp_path: Path, served: bool) -> None:
-    """Also where a shell stays between them; one started by hand goes on."""
-    (tmp_path / "sleeper.py").write_text(SLEEPER)
-    variables = environment if served else dict(os.environ)
-    python = "python" if served else shlex.quote(sys.executable)
-    exec_, stay = f"exec {python} -m sleeper", f"{python} -m sleeper; true"
-    stage = variables | {"DVC_STAGE": "sleeper"}
-    ending = [orphaned(["sh", "-c", command], tmp_path, stage) for command in (exec_, stay)]
-    _, alive = psutil.wait_procs(ending, timeout=60 * SECONDS_BETWEEN_LOOKS)  # on a busy machine
-    assert not alive
-    by_hand = orphaned(["sh", "-c", exec_], tmp_path, variables)
-    time.sleep(2 * SECONDS_BETWEEN_LOOKS)
-    assert by_hand.is_running()
-    by_hand.kill()
+@pytest.mark.parametrize("how", COMMANDS)
+def test_a_stage_ends_when_its_dvc_is_killed(environment: dict[str, str], sleepers: Path, how: str) -> None:
+    """Whatever stays between them, and also if DVC is gone before the stage looks for it."""
+    with sleeping(how, sleepers, environment) as (dvc, stage):
+        dvc.kill()
+        dvc.wait()
+        assert dvc.stdin
+        dvc.stdin.close()  # those that are late look for their DVC now
+        stage.wait(timeout=120)
+
+
+def test_a_stage_ends_when_what_stands_between_is_killed(environment: dict[str, str], sleepers: Path) -> None:
+    """DVC takes the death of the shell for that of the stage."""
+    with sleeping("unserved_waits", sleepers, environment) as (dvc, stage):
+        shell = stage.parent()
+        assert shell
+        shell.kill()
+        stage.wait(timeout=120)
+        assert dvc.wait() != 0
+
+
+def test_a_stage_started_by_hand_watches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    threads = threading.active_count()
+    monkeypatch.setenv("DVC_STAGE", "of_no_dvc")
+    orphans.end_with_dvc()
+    RWLOCK.parent.mkdir(parents=True)
+    RWLOCK.write_text("{}")
+    monkeypatch.delenv("DVC_STAGE")
+    orphans.end_with_dvc()
+    assert threading.active_count() == threads
 
 
 def start(repository: Repository) -> subprocess.Popen[str]:
@@ -121,6 +175,23 @@ def test_what_a_stage_depends_on_is_read_as_dvc_reads_it(finished: Repository, m
         declared = read_declared(name)
         assert sorted(declared.files) == sorted(file["path"] for file in recorded["deps"])
         assert declared.params == recorded.get("params", {}).get("params.yaml", {})
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize(
+    ("stage", "old", "new", "reference"),
+    [
+        ("stage_one@t2", "  t2: {prev: t1}", "  t2: 1", "item.prev"),
+        ("stage_one@t9", "", "", "item.prev"),
+        ("evaluate", "\nnum_tasks:", "\nnumber:", "num_tasks"),
+    ],
+)
+def test_a_reference_without_a_value_is_named(stage: str, old: str, new: str, reference: str) -> None:
+    params = Path("params.yaml")
+    assert old in params.read_text()
+    params.write_text(params.read_text().replace(old, new))
+    with pytest.raises(UserError, match=rf"^params.yaml: \$\{{{reference}\}} in dvc.yaml has no value for {stage}$"):
+        read_declared(stage)
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_write(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.errors import UserError
@@ -19,6 +20,7 @@ def test_a_stage_runs_the_modules_of_its_own_folder_from_the_first_on(tmp_path: 
     (tmp_path / "stages/say.py").write_text("import pipeline; print(pipeline.__file__)")
     server = stage_server.start(os.environ)
     try:
+        assert psutil.Process(server.process.pid).environ()["GOMP_SPINCOUNT"] == "5000", "read when torch is loaded"
         said = subprocess.run(
             ["python", "-m", "stages.say"],
             cwd=tmp_path,

@@ -1,13 +1,10 @@
 """The parts of timm that this project uses, importable with a CPU-only torch, too."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 from torch import Tensor
-
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # do not tell the hub what is installed here
 
 from pipeline.machine import torchvision_schemas  # noqa: F401  (before timm, which imports torchvision)
 

@@ -1,7 +1,6 @@
 """Looks for what would go wrong, before it does: `python -m pipeline doctor`."""
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -18,11 +17,11 @@ from pipeline.errors import REPAIR, UserError
 from pipeline.health.findings import Finding
 from pipeline.health.storage import check_storage
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, known_keys, read_mapping
+from pipeline.runtime.dvc_lock import RWLOCK, lock_holders
 from pipeline.runtime.git import git
 from pipeline.tasks import check_chain
 
 PINS = Path("constraints.txt")
-RWLOCK = Path(".dvc/tmp/rwlock")
 OUTPUTS = (Path("data"), Path("artifacts"), Path("reports"))
 _SHOWN = ("dvc", "torch", "torchvision", "timm")
 _ROOM = 2**30  # bytes that should be free
@@ -202,16 +201,3 @@ def _check_lock() -> Iterator[Finding]:
         yield Finding(True, f"`{command}` (PID {pid}) is at work; a second one has to wait")
     if holders and not alive:
         yield Finding(False, f"{RWLOCK} was left by a killed `{next(iter(holders.values()))}`", REPAIR, RWLOCK)
-
-
-def lock_holders() -> dict[int, str] | None:
-    """Processes that DVC's lock file names, each once, and their commands; None where it can't be read."""
-    try:
-        locks = json.loads(RWLOCK.read_text())
-        # One process a written path, several a read one: a `dvc repro` stands there as often as its stage has files.
-        readers = [reader for of_path in locks.get("read", {}).values() for reader in of_path]
-        return {int(holder["pid"]): str(holder["cmd"]) for holder in [*locks.get("write", {}).values(), *readers]}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, AttributeError, KeyError, TypeError):
-        return None

@@ -1,53 +1,48 @@
 """Ends a stage whose DVC is gone: nobody would file its result, and a new run may be writing the same files.
 
-Nothing tells a child that its parent was killed, so a thread looks. DVC starts a stage through a shell. Most shells
-become their last command; some (dash before 0.5.11, fish) wait beside it: then the shell must keep its parent, too.
+Nothing tells a process that its parent was killed, and DVC is not always the parent: a shell, a stand-in or a launcher
+may stand between them. But DVC's lock file names every DVC that is running a stage. So the stage's own DVC is the
+nearest ancestor that stands in this file; if none does, it is already gone.
 """
 
 import contextlib
 import os
 import threading
 import time
+from pathlib import Path
 
 import psutil
 
+from pipeline.runtime.dvc_lock import RWLOCK, lock_holders
+
 STAND_IN = "STAGE_STAND_IN"  # process that DVC started where a server forked the stage (pipeline.runtime.stage_server)
 SECONDS_BETWEEN_LOOKS = 0.5
-_SHELLS = frozenset({"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"})
 
 
 def end_with_dvc() -> None:
-    """Watch from now on, if DVC runs this process as a stage. One started by hand may outlive its terminal."""
-    if "DVC_STAGE" in os.environ:
-        try:
-            parents = _parents(psutil.Process(int(os.environ.get(STAND_IN, os.getpid()))))
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            os._exit(1)
-        threading.Thread(target=_watch, args=(parents,), daemon=True).start()
+    """Watch from now on, if DVC runs this process as a stage. A stage started by hand may outlive its terminal."""
+    here = Path.cwd()
+    lock = next((file for folder in (here, *here.parents) if (file := folder / RWLOCK).exists()), None)
+    if "DVC_STAGE" in os.environ and lock:
+        started = int(os.environ.get(STAND_IN, os.getpid()))
+        threading.Thread(target=_watch, args=(started, lock), daemon=True).start()
 
 
-def _watch(parents: list[tuple[psutil.Process, int]]) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):  # the shell or the stand-in is gone
-        while all(process.ppid() == parent for process, parent in parents):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+def _watch(started: int, lock: Path) -> None:
+    while (holders := lock_holders(lock)) is None:
+        time.sleep(0.01)  # another DVC is writing it
+    try:
+        dvc = next(ancestor for ancestor in psutil.Process(started).parents() if ancestor.pid in holders)
+    except (psutil.NoSuchProcess, StopIteration):
+        with contextlib.suppress(OSError):  # its terminal may be gone, too
+            os.write(2, f"error: the dvc that ran {os.environ['DVC_STAGE']} is gone\n".encode())
+    else:
+        _wait_for(dvc)
     os._exit(1)
 
 
-def _parents(started: psutil.Process) -> list[tuple[psutil.Process, int]]:
-    """Who must keep which parent, from the process that DVC started up to DVC."""
-    pairs = [(started, _parent_of(started))]
-    shell = psutil.Process(pairs[0][1])
-    return [*pairs, (shell, _parent_of(shell))] if shell.name() in _SHELLS else pairs
-
-
-def _parent_of(process: psutil.Process) -> int:
-    """Raises NoSuchProcess where it is gone.
-
-    Who adopts orphans is in another session, as a rule. In a container it may be in the same one: then it is the first
-    process, unless that is DVC itself.
-    """
-    parent: int = process.ppid()
-    adopted = parent == 1 and "dvc" not in " ".join(psutil.Process(1).cmdline())
-    if adopted or os.getsid(parent) != os.getsid(process.pid):
-        raise psutil.NoSuchProcess(parent)
-    return parent
+def _wait_for(dvc: psutil.Process) -> None:
+    """Return when it has ended, even if its own parent takes no notice of that."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(SECONDS_BETWEEN_LOOKS)

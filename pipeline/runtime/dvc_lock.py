@@ -1,0 +1,22 @@
+"""Which DVC is at work: DVC writes its process into a lock file for as long as it reads or writes a stage's files."""
+
+import json
+from pathlib import Path
+
+RWLOCK = Path(".dvc/tmp/rwlock")
+
+
+def lock_holders(lock: Path = RWLOCK) -> dict[int, str] | None:
+    """Processes that the lock file names, each once, and their commands.
+
+    None where it can't be read: it is damaged, or another DVC is just writing it.
+    """
+    try:
+        locks = json.loads(lock.read_text())
+        # One process per written path, several per read one: a `dvc repro` stands there once per file of its stage.
+        readers = [reader for of_path in locks.get("read", {}).values() for reader in of_path]
+        return {int(holder["pid"]): str(holder["cmd"]) for holder in [*locks.get("write", {}).values(), *readers]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None
