@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from harness.parameters import set_params
 from harness.root import ROOT
 from harness.stage_order import run_stage
 from harness.stage_repository import prepare, refusal
@@ -25,8 +28,8 @@ from pipeline.params import read_mapping
 from pipeline.progress import Progress
 from pipeline.store import artifacts
 from pipeline.tuning import loop
-from pipeline.tuning.kind import find_kind, with_places
-from pipeline.tuning.kinds import layerwise
+from pipeline.tuning.kind import find_kind, parts_of, with_places
+from pipeline.tuning.kinds import layerwise, lora
 from pipeline.tuning.loop import Schedule
 
 COUNTS = (2 * INFERENCE_BATCH + 100, 50, 0)  # of three batches, the last one short; of one batch; of none
@@ -35,9 +38,16 @@ ROUNDING = 1e-5
 # nothing to learn, Adam makes whole steps of what is rounded.
 CONSTANT = "blocks.0.norm1.key"
 KINDS = ["apt", "diff_pruning"]
+CHANGED = {"diff_pruning": {"on": "layernorms", "share": 0.5}}  # biases of keys have nothing to learn, either
 
 
-def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: bool) -> dict[str, torch.Tensor]:
+def tuned(
+    backbone: Backbone,
+    start: dict[str, torch.Tensor],
+    *,
+    penalty: Callable[[nn.Module], torch.Tensor] | None = None,
+    draw: Callable[[torch.Generator], dict[str, torch.Tensor]] = lambda _: {},
+) -> dict[str, torch.Tensor]:
     learned, head = loop.tune(
         backbone,
         start=start,
@@ -46,9 +56,14 @@ def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: b
         schedule=Schedule(batch_size=5, lr=0.002, epochs=2, min_crop=0.3, flip=True),
         generator=torch.Generator().manual_seed(5),
         progress=Progress("tuning", 0),
-        penalty=layerwise.penalty if is_layerwise else None,
+        penalty=penalty,
+        draw=draw,
     )
     return learned | {"head.weight": head.weight, "head.bias": head.bias}
+
+
+def lora_names(beside: Backbone) -> list[str]:
+    return [name for name, _ in beside.model.named_parameters() if "lora" in name]
 
 
 def compute(folder: str) -> None:
@@ -63,15 +78,18 @@ def compute(folder: str) -> None:
     rows = {name: tensor[None] for name, tensor in start.items()}
     keys = layerwise.initial_keys(norms, Images.of_pixels(random_images(30)), start)
     rows |= {name: key[None] for name, key in keys.items()}
+    beside = with_places(backbone, lora.KIND, lora.Options(rank=2, alpha=2.0, mlp=True))
+    thin = {name: torch.full_like(tensor, 0.1) for name, tensor in beside.pretrained(lora_names(beside)).items()}
     features = {}
     for count in COUNTS:
         images = Images.of_pixels(random_images(count, size=16))
         features[f"{count} features"] = backbone.encode(images, start)
+        features[f"{count} lora"] = beside.encode(images, thin)
         chosen = ChoosingEncoder(norms, rows, layerwise.KIND, Progress("test", 0)).encode(images)
         features |= {f"{count} layerwise {index}": tensor for index, tensor in enumerate(chosen)}
     artifacts.save_tensors(Path(folder, "features.safetensors"), features)
-    artifacts.save_tensors(Path(folder, "tuned.safetensors"), tuned(backbone, start, is_layerwise=False))
-    artifacts.save_tensors(Path(folder, "layerwise.safetensors"), tuned(norms, rows, is_layerwise=True))
+    artifacts.save_tensors(Path(folder, "tuned.safetensors"), tuned(backbone, start))
+    artifacts.save_tensors(Path(folder, "layerwise.safetensors"), tuned(norms, rows, penalty=layerwise.penalty))
 
 
 def compute_and_fail(folder: str) -> None:
@@ -104,11 +122,13 @@ def compute_kinds(folder: str) -> None:
     )
     for name in KINDS:
         kind = find_kind(name)
-        options = kind.options(**read_mapping(ROOT / "params.yaml")[name])
-        placed = with_places(backbone, kind, options)
-        images = Images.of_pixels(random_images(4))
-        start = kind.start(placed, options, {}, images, torch.Generator().manual_seed(1))
-        artifacts.save_tensors(Path(folder, name), tuned(placed, start, is_layerwise=False))
+        options = kind.options(**read_mapping(ROOT / "params.yaml")[name] | CHANGED.get(name, {}))
+        for number, part in enumerate(parts_of(kind)):
+            placed = with_places(backbone, part, options)
+            images = Images.of_pixels(random_images(4))
+            start = part.start(placed, options, {}, images, torch.Generator().manual_seed(1))
+            learned = tuned(placed, start, penalty=part.penalty, draw=part.draw)
+            artifacts.save_tensors(Path(folder, f"{name} {number}"), learned)
 
 
 def test_two_devices_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,18 +136,25 @@ def test_two_devices_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DEVICE", "cpu")
     monkeypatch.setenv("DEVICES", "2")
     on_all_devices(compute_kinds)(str(tmp_path / "two"))
-    for name in KINDS:
+    names = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert names == ["apt 0", "diff_pruning 0", "diff_pruning 1"]
+    for name in names:
         one, two = (artifacts.load_tensors(tmp_path / which / name) for which in ("one", "two"))
         assert one.keys() == two.keys()
         assert max(float((one[key] - two[key]).abs().max()) for key in one) < ROUNDING, name
 
 
 @pytest.mark.parametrize(
-    "command",
-    [["-m", "stages.stage_one"], ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "stages.stage_one"]],
+    ("tuning", "command"),
+    [
+        ("lora", ["-m", "stages.stage_one"]),  # which draws what it starts from
+        ("ia3", ["-m", "stages.stage_one"]),
+        ("layernorm", ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "stages.stage_one"]),
+    ],
 )
 @pytest.mark.usefixtures("tiny_repository")
-def test_a_stage_on_two_devices(command: list[str]) -> None:
+def test_a_stage_on_two_devices(tuning: str, command: list[str]) -> None:
+    set_params(Path("params.yaml"), tuning=tuning)
     prepare()
     run_stage("stage_one", "t1")
     alone = artifacts.load_tensors(artifacts.bank_file("t1"))

@@ -67,6 +67,8 @@ def run_of_tasks(*stages: str) -> None:
         ("layerwise", "query", "key"),
         ("layernorm", "latest", "key"),
         ("layernorm", "average", "key"),
+        ("ia3", "average", "key"),
+        ("lora", "average", "key"),
         *(("layernorm", "query", name) for name in names("selector")),
     ],
 )
@@ -108,6 +110,8 @@ def test_every_combination_predicts_what_the_evaluation_counted(
         {"tuning": "none", "selector": "entropy"},
         {"tuning": "none", "correction": "arc"},
         {"selection": "latest", "order": "joint", "correction": "arc_retention"},
+        {"tuning": "ia3", "correction": "rematch"},
+        {"tuning": "lora", "lora.mlp": True, "correction": "rematch", "selector": "entropy", "classifier_views": 2},
         {"training": "single_stage", "correction": "rematch"},
         {"layernorm.norms": "last_1", "layernorm.parameters": "bias", "correction": "rematch", "selector": "lda"},
     ],

@@ -91,6 +91,8 @@ def test_killed_at_any_steps_it_ends_the_same(
     [
         {},
         {"tuning": "layerwise", "layerwise.attention": True},
+        {"tuning": "ia3"},
+        {"tuning": "lora", "lora.mlp": True},
         {"selection": "latest", "tuning": "full"},
         {"tuning": "apt"},
         {"tuning": "diff_pruning", "diff_pruning.on": "layernorms"},

@@ -44,6 +44,9 @@ def run_variant(**changes: object) -> dict[str, float]:
         ({"tuning": "layerwise"}, NORMS * 3 * 16),
         ({"tuning": "layerwise", "layerwise.attention": True, "layerwise.norms": "last_1"}, 3 * 4 * 16),
         ({"tuning": "layerwise", "layerwise.parameters": "scale"}, NORMS * 2 * 16),
+        ({"tuning": "ia3"}, 2 * (2 * 16 + 32)),
+        ({"tuning": "lora"}, 2 * 4 * (16 + 48)),
+        ({"tuning": "lora", "lora.rank": 2, "lora.mlp": True}, 2 * 2 * (16 + 48 + 2 * (16 + 32))),
         ({"tuning": "none"}, 0),
     ],
 )
@@ -59,6 +62,7 @@ def test_a_task_stores_what_it_tunes(changes: dict[str, object], parameters: int
     [
         ({"selection": "oracle"}, 1, 1),
         ({"selection": "average"}, 1, 2),
+        ({"selection": "average", "tuning": "lora"}, 1, 2),
         ({"selection": "latest"}, 1, 2),  # every image anew at every step: (3 + 1) / 2
         ({"tuning": "layerwise"}, 1, 2),
         ({"tuning": "none"}, 1, 1),
@@ -298,6 +302,10 @@ def test_a_correction_changes_the_row_of_c_ln_only_and_is_named(correction: str)
         ({"classifier": "carried_gaussians"}, "this classifier needs one model for all: set selection: average"),
         ({"selection": "nearest"}, "selection: input should be 'query', 'oracle', 'latest' or 'average'"),
         ({"tuning": "layerwise", "layerwise.attention": 1}, "layerwise.attention: input should be a valid boolean"),
+        ({"tuning": "lora", "lora.rank": 0}, "lora.rank: input should be greater than or equal to 1, found 0"),
+        ({"tuning": "lora", "lora.alpha": 0}, "lora.alpha: input should be greater than 0, found 0"),
+        ({"tuning": "lora", "lora.mlp": "both"}, "lora.mlp: input should be a valid boolean"),
+        ({"tuning": "ia3", "ia3.rank": 4}, "ia3.rank: extra inputs are not permitted"),
         ({"tuning": "layer_norm"}, "tuning 'layer_norm' is unknown: did you mean layernorm?"),
         ({"selector": "nearest"}, "selector 'nearest' is unknown: choose one of class_prototypes, entropy"),
         ({"classifier": "svm"}, "classifier 'svm' is unknown: choose one of aligned_softmax"),

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.speed.ratios import Row, compared, over_pairs, row, seconds
+from harness.root import ROOT
 from pipeline.backbone.build import build_backbone
 from pipeline.backbone.pretrained import PRETRAINED, fetch_backbone
 from pipeline.backbone.timm_vit import create_model
-from pipeline.backbone.vit import INFERENCE_BATCH, Backbone
+from pipeline.backbone.vit import INFERENCE_BATCH, Backbone, Tuned
 from pipeline.data.images import Images
 from pipeline.machine.device import compute_device, synchronise
+from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.progress import Progress
+from pipeline.tuning.kind import find_kind, with_places
 from pipeline.tuning.loop import Schedule, tune
 from pipeline.tuning.norms import NormOptions, norm_parameters
 
@@ -69,12 +73,26 @@ def random_workload(
 
 
 def stage_one(work: Workload, names: list[str]) -> None:
-    """An epoch as the pipeline tunes, its input and augmentation included."""
+    """An epoch of tuning these parameters as the pipeline does, its input and augmentation included."""
+    epoch_of(work, work.backbone, work.backbone.pretrained(names))
+
+
+def stage_one_of_kind(work: Workload, tuning: str) -> Callable[[], None]:
+    """The same for a kind with the options of params.yaml; the model has its places before the first call."""
+    kind = find_kind(tuning)
+    options = kind.options(**read_mapping(ROOT / PARAMS_FILE)[tuning])
+    placed = with_places(work.backbone, kind, options)
+    images, generator = Images.of_pixels(work.pixels), torch.Generator().manual_seed(0)
+    return partial(epoch_of, work, placed, kind.start(placed, options, {}, images, generator))
+
+
+def epoch_of(work: Workload, backbone: Backbone, start: Tuned) -> None:
+    """An epoch of tuning from these tensors."""
     with redirect_stdout(io.StringIO()):
         generator = torch.Generator().manual_seed(0)
         tune(
-            work.backbone,
-            start=work.backbone.pretrained(names),
+            backbone,
+            start=start,
             images=Images.of_pixels(work.pixels),
             labels=work.labels,
             schedule=work.schedule,
@@ -135,6 +153,13 @@ def rows(name: str) -> Iterator[Row]:
         lambda: stage_one(work, work.names),
         lambda: bare_epoch(work, work.names),
     )
+    for tuning in ("ia3", "lora"):
+        yield compared(
+            f"stage one with tuning: {tuning} / with layernorm, {name}",
+            "<= 1.15",
+            stage_one_of_kind(work, tuning),
+            lambda: stage_one(work, work.names),
+        )
     yield compared(f"features / bare forward, {name}", "<= 1.05", lambda: features(work), lambda: bare_forward(work))
     yield compared(f"stage one / features, {name}", "", lambda: stage_one(work, work.names), lambda: features(work))
     last = norm_parameters(work.backbone.model, NormOptions(norms="last_2", parameters="both"))

@@ -6,8 +6,6 @@ and, optionally, `attention`, [T, D] each. Keys are trained together with the La
 images to its keys is raised while the cross-entropy is lowered.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,7 +13,7 @@ from torch.nn import functional
 from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.tuning.kind import AnyModel, Kind
+from pipeline.tuning.kind import AnyModel, Kind, shared_copy
 from pipeline.tuning.norms import NormOptions, norm_parameters
 
 
@@ -82,7 +80,7 @@ def places(model: AnyModel, options: Options) -> AnyModel:
     if getattr(model, "cls_token", None) is None:
         raise UserError("params.yaml: tuning: layerwise needs a backbone with a CLS token: set tuning: layernorm")
     names = norm_parameters(model, options)
-    model = copy.deepcopy(model)
+    model = shared_copy(model)
     for name in sorted({name.rpartition(".")[0] for name in names}):
         norm = model.get_submodule(name)
         if name.endswith((".q_norm", ".k_norm")) or name.startswith("patch_embed."):
