@@ -37,6 +37,10 @@ RIGHT: dict[str, list[object]] = {
     ],
     "ia3": [{}],
     "lora": [{"rank": rank, "alpha": alpha, "mlp": mlp} for rank, alpha, mlp in ((1, 1e-300, True), (4, 1000, False))],
+    "diff_pruning": [
+        {"on": on, "share": share, "penalty": penalty, "change_speed": 1.0, "gate_speed": 10.0}
+        for on, share, penalty in (("weights", 1e-300, 0.0), ("layernorms", 1.0, 1e6))
+    ],
     "apt": [{"slots": slots, "values": values} for slots, values in ((1, "plain"), (3, "scaled"))],
     "selector": [*names("selector")],
     "key_method": ["closed_form", "sgd"],
@@ -80,7 +84,7 @@ WRONG: dict[str, list[object]] = {
         ),
     ],
     "diff_pruning": [
-        {"on": on, "share": share, "penalty": 1.0, "gate_speed": speed}
+        {"on": on, "share": share, "penalty": 1.0, "change_speed": 1.0, "gate_speed": speed}
         for on, share, speed in (
             ("weights", 0.0, 1.0),
             ("norms", 0.1, 1.0),

@@ -1,10 +1,9 @@
 """Re-match predictions under the LayerNorms of the predicted class's task. Writes nothing for other corrections."""
 
-import torch
-
 from pipeline.backbone.build import Normalize, build_backbone
 from pipeline.data.images import Images
 from pipeline.evaluation.correction import Correction
+from pipeline.evaluation.predictions import class_tasks_of
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_selected
 from pipeline.inference.rematch import rematch
@@ -43,13 +42,13 @@ def main() -> None:
     bank = load_bank(artifacts.bank_file(last), params.num_tasks)
     tuned = bank.place(backbone)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
-    sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][: params.num_tasks]
+    after = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))
     test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
     with Progress("rematch", images=0) as progress:
         result = rematch(
             FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last))),
-            step_heads(part(heads, "tuned.head."), heads.get("tuned.projection")),
-            torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)),
+            after,
+            class_tasks_of([len(head.bias) for head in after]),
             lambda image, task: encode_selected(tuned, test[image], task, bank.tensors, progress),
             rounds=params.rematch_rounds,
         )

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from harness.parameters import set_params
 from harness.root import ROOT
@@ -26,7 +28,7 @@ from pipeline.params import read_mapping
 from pipeline.progress import Progress
 from pipeline.store import artifacts
 from pipeline.tuning import loop
-from pipeline.tuning.kind import find_kind, with_places
+from pipeline.tuning.kind import find_kind, parts_of, with_places
 from pipeline.tuning.kinds import layerwise, lora
 from pipeline.tuning.loop import Schedule
 
@@ -36,9 +38,16 @@ ROUNDING = 1e-5
 # nothing to learn, Adam makes whole steps of what is rounded.
 CONSTANT = "blocks.0.norm1.key"
 KINDS = ["apt", "diff_pruning"]
+CHANGED = {"diff_pruning": {"on": "layernorms", "share": 0.5}}  # biases of keys have nothing to learn, either
 
 
-def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: bool) -> dict[str, torch.Tensor]:
+def tuned(
+    backbone: Backbone,
+    start: dict[str, torch.Tensor],
+    *,
+    penalty: Callable[[nn.Module], torch.Tensor] | None = None,
+    draw: Callable[[torch.Generator], dict[str, torch.Tensor]] = lambda _: {},
+) -> dict[str, torch.Tensor]:
     learned, head = loop.tune(
         backbone,
         start=start,
@@ -47,7 +56,8 @@ def tuned(backbone: Backbone, start: dict[str, torch.Tensor], *, is_layerwise: b
         schedule=Schedule(batch_size=5, lr=0.002, epochs=2, min_crop=0.3, flip=True),
         generator=torch.Generator().manual_seed(5),
         progress=Progress("tuning", 0),
-        penalty=layerwise.penalty if is_layerwise else None,
+        penalty=penalty,
+        draw=draw,
     )
     return learned | {"head.weight": head.weight, "head.bias": head.bias}
 
@@ -78,8 +88,8 @@ def compute(folder: str) -> None:
         chosen = ChoosingEncoder(norms, rows, layerwise.KIND, Progress("test", 0)).encode(images)
         features |= {f"{count} layerwise {index}": tensor for index, tensor in enumerate(chosen)}
     artifacts.save_tensors(Path(folder, "features.safetensors"), features)
-    artifacts.save_tensors(Path(folder, "tuned.safetensors"), tuned(backbone, start, is_layerwise=False))
-    artifacts.save_tensors(Path(folder, "layerwise.safetensors"), tuned(norms, rows, is_layerwise=True))
+    artifacts.save_tensors(Path(folder, "tuned.safetensors"), tuned(backbone, start))
+    artifacts.save_tensors(Path(folder, "layerwise.safetensors"), tuned(norms, rows, penalty=layerwise.penalty))
 
 
 def compute_and_fail(folder: str) -> None:
@@ -112,11 +122,13 @@ def compute_kinds(folder: str) -> None:
     )
     for name in KINDS:
         kind = find_kind(name)
-        options = kind.options(**read_mapping(ROOT / "params.yaml")[name])
-        placed = with_places(backbone, kind, options)
-        images = Images.of_pixels(random_images(4))
-        start = kind.start(placed, options, {}, images, torch.Generator().manual_seed(1))
-        artifacts.save_tensors(Path(folder, name), tuned(placed, start, is_layerwise=False))
+        options = kind.options(**read_mapping(ROOT / "params.yaml")[name] | CHANGED.get(name, {}))
+        for number, part in enumerate(parts_of(kind)):
+            placed = with_places(backbone, part, options)
+            images = Images.of_pixels(random_images(4))
+            start = part.start(placed, options, {}, images, torch.Generator().manual_seed(1))
+            learned = tuned(placed, start, penalty=part.penalty, draw=part.draw)
+            artifacts.save_tensors(Path(folder, f"{name} {number}"), learned)
 
 
 def test_two_devices_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +136,9 @@ def test_two_devices_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DEVICE", "cpu")
     monkeypatch.setenv("DEVICES", "2")
     on_all_devices(compute_kinds)(str(tmp_path / "two"))
-    for name in KINDS:
+    names = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert names == ["apt 0", "diff_pruning 0", "diff_pruning 1"]
+    for name in names:
         one, two = (artifacts.load_tensors(tmp_path / which / name) for which in ("one", "two"))
         assert one.keys() == two.keys()
         assert max(float((one[key] - two[key]).abs().max()) for key in one) < ROUNDING, name

@@ -32,7 +32,9 @@ IMAGES = Images.of_pixels(random_images(4))
 
 
 def options(on: str = "weights", share: float = 0.1, penalty: float = 2.0) -> Options:
-    return Options.model_validate({"on": on, "share": share, "penalty": penalty, "gate_speed": 10.0})
+    return Options.model_validate(
+        {"on": on, "share": share, "penalty": penalty, "change_speed": 0.5, "gate_speed": 10.0}
+    )
 
 
 def started(backbone: Backbone, kind: Kind, of: Options, previous: Tuned | None = None) -> tuple[Backbone, Tuned]:
@@ -81,7 +83,7 @@ def test_values_and_gradients_under_gates_are_those_of_the_formulas(on: str, bac
     for number, (name, tensor) in enumerate(numbers.items()):
         rows = slice(at, at + tensor.numel())
         at += tensor.numel()
-        change = z[count + number] * z[rows] * tuned["change"][rows]
+        change = 0.5 * z[count + number] * z[rows] * tuned["change"][rows]
         weights[name] = (tensor + change.view_as(tensor)).requires_grad_()
     plain = functional_call(backbone.model, weights, (inputs,))
     plain.square().sum().backward()
@@ -91,8 +93,8 @@ def test_values_and_gradients_under_gates_are_those_of_the_formulas(on: str, bac
         at += tensor.numel()
         gradient = weights[name].grad
         assert gradient is not None
-        g, w, z_g = gradient.flatten(), tuned["change"][rows], z[count + number]
-        expected["change"][rows] = g * z[rows] * z_g
+        g, w, z_g = gradient.flatten(), 0.5 * tuned["change"][rows], z[count + number]
+        expected["change"][rows] = 0.5 * g * z[rows] * z_g
         expected["gates"][rows] = 10 * (g * w * z_g * slope[rows] + open_slope[rows])
         expected["groups"][number] = 10 * ((g * w * z[rows]).sum() * slope[count + number] + open_slope[count + number])
     torch.testing.assert_close(features, plain, atol=1e-5, rtol=1e-5)
@@ -123,6 +125,21 @@ def test_gates_begin_open_and_noise_is_new_for_every_batch(backbone: Backbone) -
     assert torch.equal(features[0], features[2])
 
 
+def test_a_task_searches_from_the_change_of_the_one_before(backbone: Backbone) -> None:
+    _, kept = started(
+        backbone, KIND, options(), gated(torch.Generator().manual_seed(1), numbers_of(backbone, "weights"))
+    )
+    _, start = started(backbone, GATES, options(), kept)
+    dense = 0.5 * start["change"]
+    assert torch.equal(dense[kept["indices"]], kept["values"])
+    assert int((dense != 0).sum()) == len(kept["values"])
+    assert all(bool((10 * start[name] == 5).all()) for name in ("gates", "groups"))
+    placed, again = started(backbone, KIND, options(), start)
+    assert torch.equal(again["indices"], kept["indices"])
+    inputs = backbone.prepare(random_images(4))
+    assert torch.equal(placed.forward(inputs, again), placed.forward(inputs, kept)), "gates begin open in expectation"
+
+
 @pytest.mark.parametrize("on", ON)
 def test_the_largest_changes_under_expected_gates_are_kept(on: str, backbone: Backbone) -> None:
     numbers = numbers_of(backbone, on)
@@ -133,7 +150,7 @@ def test_the_largest_changes_under_expected_gates_are_kept(on: str, backbone: Ba
     for number, tensor in enumerate(numbers.values()):
         z_g = min(max(3 / (1 + math.exp(-10 * float(learned["groups"][number]))) - 1.5, 0), 1)
         z = (3 * torch.sigmoid(10 * learned["gates"][at : at + tensor.numel()]) - 1.5).clamp(0, 1)
-        change.append(z_g * z * learned["change"][at : at + tensor.numel()])
+        change.append(0.5 * z_g * z * learned["change"][at : at + tensor.numel()])
         at += tensor.numel()
     dense = torch.cat(change)
     wanted = round(0.1 * len(dense))
@@ -272,7 +289,8 @@ def test_a_task_of_one_class_changes_nothing() -> None:
         ({"share": 0.0}, "diff_pruning.share: input should be greater than 0, found 0.0"),
         ({"share": 1.5}, "diff_pruning.share: input should be less than or equal to 1, found 1.5"),
         ({"penalty": -1.0}, "diff_pruning.penalty: input should be greater than or equal to 0, found -1.0"),
-        ({"gate_speed": 0.0}, "diff_pruning.gate_speed: input should be greater than 0, found 0.0"),
+        ({"gate_speed": 0.0}, "diff_pruning.gate_speed: input should be greater than or equal to 0.001, found 0.0"),
+        ({"change_speed": 0.0}, "diff_pruning.change_speed: input should be greater than or equal to 0.001, found 0.0"),
         ({"gate_sped": 1.0}, "diff_pruning.gate_sped: extra inputs are not permitted"),
     ],
 )

@@ -30,13 +30,17 @@ STRETCH, SHIFT = 3.0, -1.5  # of a sigmoid, to beyond 0 and 1
 NOISE = 1e-4  # u is this far from 0 and 1 at least
 
 
+Speed = Annotated[float, Field(ge=1e-3, le=1e6)]
+
+
 class Options(Record):
     """What may change, and how much of it."""
 
     on: Literal["layernorms", "weights"]  # scale and bias of all LayerNorms, or every parameter
     share: Annotated[float, Field(gt=0, le=1)]  # of these numbers, that a task changes
     penalty: Annotated[float, Field(ge=0, le=1e6)]  # of all gates open, beside the class loss
-    gate_speed: Annotated[float, Field(gt=0, le=1e6)]  # gates learn at so many times lr
+    change_speed: Speed  # in the first part, changes learn at so many times lr
+    gate_speed: Speed  # and gates
 
 
 def tensors_of(model: nn.Module, options: Options) -> dict[str, Tensor]:
@@ -89,7 +93,7 @@ class Gated(Changed):
     open: Tensor  # expected share of open gates at the batch just run, times the penalty
 
     def __init__(self, model: nn.Module, options: Options) -> None:
-        """Places for the change, for a divided by `gate_speed`, and for what the noise comes from."""
+        """Places for changes and gates, each divided by its speed, and for what the noise comes from."""
         super().__init__(model, options)
         self.change, self.gates = self.place(sum(self.sizes)), self.place(sum(self.sizes))
         self.groups = self.place(len(self.sizes))
@@ -97,11 +101,12 @@ class Gated(Changed):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, 3, S, S] to [B, D], under gates with noise."""
-        gates = self.options.gate_speed * torch.cat([self.gates, self.groups])  # Adam moves these by lr
+        # Adam moves what it sees by lr: a factor is a rate of one's own.
+        gates = self.options.gate_speed * torch.cat([self.gates, self.groups])
         self.open = self.options.penalty * gates.sigmoid().mean()
         random = torch.Generator(gates.device).manual_seed(int(self.get_buffer("seed")))
         noise = torch.rand(len(gates), generator=random, device=gates.device) * (1 - 2 * NOISE) + NOISE
-        change = self.change * by_number(hard(gates + noise.logit()), self.sizes)
+        change = self.options.change_speed * self.change * by_number(hard(gates + noise.logit()), self.sizes)
         return self.with_change(inputs, changed(tensors_of(self.model, self.options), change))
 
 
@@ -157,7 +162,8 @@ def start_gates(
     opened = {name: torch.full_like(places[name], OPEN / options.gate_speed) for name in ("gates", "groups")}
     if not previous:
         return {"change": places["change"], **opened}
-    return {"change": places["change"].index_add(0, previous["indices"], previous["values"]), **opened}
+    values = previous["values"] / options.change_speed
+    return {"change": places["change"].index_add(0, previous["indices"], values), **opened}
 
 
 def start(backbone: Backbone, options: Options, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:
@@ -168,7 +174,7 @@ def start(backbone: Backbone, options: Options, previous: Tuned, images: Images,
     if not previous:
         return {"indices": model.get_buffer("indices").cpu().clone()} | backbone.pretrained(["values"])
     gates = options.gate_speed * torch.cat([previous["gates"], previous["groups"]])
-    change = previous["change"] * by_number(hard(gates), model.sizes)
+    change = options.change_speed * previous["change"] * by_number(hard(gates), model.sizes)
     indices = change.abs().topk(len(model.values)).indices.sort().values
     return {"indices": indices.to(torch.int32), "values": change[indices]}
 
