@@ -5,7 +5,8 @@ from functools import partial
 
 from pydantic import Field
 
-from pipeline.backbone.build import Normalize, build_backbone
+from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vit import Normalize
 from pipeline.data.augment import augment
 from pipeline.data.images import Images
 from pipeline.errors import UserError

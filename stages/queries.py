@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from pipeline.backbone.build import Normalize, build_backbone
-from pipeline.backbone.vit import Backbone
+from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vit import Backbone, Normalize
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.machine.device import compute_device

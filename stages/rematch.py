@@ -1,6 +1,7 @@
 """Re-match predictions under the LayerNorms of the predicted class's task. Writes nothing for other corrections."""
 
-from pipeline.backbone.build import Normalize, build_backbone
+from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vit import Normalize
 from pipeline.data.images import Images
 from pipeline.evaluation.correction import Correction
 from pipeline.evaluation.predictions import class_tasks_of

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.backbone.build import Normalize, build_backbone
+from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vit import Normalize
 from pipeline.data.images import Images
 from pipeline.machine.device import compute_device
 from pipeline.machine.devices import on_all_devices

@@ -72,6 +72,14 @@ def test_python_itself_imports_no_other_module() -> None:
     assert imported & SOURCES.keys() <= modules(Path("stages/features.py"), SOURCES)
 
 
+def test_stages_without_a_pass_import_no_timm() -> None:
+    """It takes seconds."""
+    stages = ("method", "code", "split", "keys", "stage_two", "evaluate", "report")
+    show = f"import sys; [__import__(f'stages.{{name}}') for name in {stages}]; print('timm' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", show], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed == "False\n"
+
+
 def modules_after(starts: set[Path]) -> set[Path]:
     return set().union(*(modules(start, SOURCES) for start in starts))
 

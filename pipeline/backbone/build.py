@@ -1,17 +1,15 @@
 """Builds a frozen ViT from weights and their configuration. Imports timm, which takes seconds; few stages need it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.backbone.timm_vit import VisionTransformer, create_model
-from pipeline.backbone.vit import Backbone
+from pipeline.backbone.vit import Backbone, Normalize
 from pipeline.errors import UserError
 from pipeline.machine.device import compute_precision
-
-Normalize = Literal["pretrained", "none"]
 
 
 def build_backbone(

@@ -7,7 +7,7 @@ VisionTransformer works. This module does not import timm; pipeline.backbone.bui
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from pipeline.machine.devices import part_of_images, put_together
 if TYPE_CHECKING:
     from pipeline.backbone.timm_vit import VisionTransformer
 
+Normalize = Literal["pretrained", "none"]
 Tuned = dict[str, Tensor]  # name of the place in the model -> what one task has learned there
 INFERENCE_BATCH = 256
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.backbone.build import Normalize
+from pipeline.backbone.vit import Normalize
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import CorrectionParams
 from pipeline.params import Count, ImageSize, Record
