@@ -61,7 +61,7 @@ def test_explains_every_kind_selection_and_classifier(tuning: str, selection: Se
     text = " ".join(render(replace(RESULT, method=method, classifier=find_classifier(classifier))).split())
     for sentence in (method.kind.sentence, find_classifier(classifier).sentence):
         assert " ".join(sentence.split()) in text
-    asks = tuning not in ("layerwise", "none") and selection == "query"
+    asks = method.tunes and not method.kind.chosen and selection == "query"
     assert ("mixture of ten Gaussians" in text) == asks
     assert ("The right task is selected for 75.0 %" in text) == method.asks_selector
 
