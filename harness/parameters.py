@@ -44,7 +44,7 @@ PLAIN: dict[str, object] = {
     "layerwise": {"norms": "all", "parameters": "both", "attention": False, "detach": False},
     "ia3": {},
     "lora": {"rank": 4, "alpha": 4.0, "mlp": False},
-    "diff_pruning": {"on": "weights", "share": 0.005, "penalty": 10.0, "change_speed": 0.2, "gate_speed": 10.0},
+    "diff_pruning": {"on": "weights", "share": 0.005, "penalty": 10.0, "change_speed": 0.2, "gate_speed": 100.0},
     "apt": {"slots": 4, "values": "scaled"},
 }
 
