@@ -45,6 +45,8 @@ def finished(command: list[str], folder: Path, environment: dict[str, str]) -> s
         capture_output=True,
         text=True,
         start_new_session=True,
+        # Whoever runs the tests in the background ignores Ctrl-C, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
