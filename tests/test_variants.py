@@ -15,7 +15,6 @@ from harness.parameters import set_params
 from harness.stage_order import run_stage
 from harness.stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all
 from pipeline.__main__ import app
-from pipeline.errors import UserError
 from pipeline.evaluation.methods import ACCURACIES, METHODS
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.linear.gaussians import SHRINKAGE
@@ -289,39 +288,3 @@ def test_a_correction_changes_the_row_of_c_ln_only_and_is_named(correction: str)
     report = artifacts.REPORT.read_text()
     assert ("transductive" in report) == (correction == "arc_retention")
     assert ("re-matched" in report) == (correction == "rematch")
-
-
-@pytest.mark.usefixtures("tiny_repository")
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tuning": "full"}, "tuning: full keeps no model of earlier tasks: set selection: latest"),
-        ({"order": "joint"}, "order: joint leaves one model for all tasks: set selection: latest"),
-        ({"tuning": "layerwise", "selection": "oracle"}, "tuning: layerwise selects by itself: set selection: query"),
-        ({"correction": "rematch", "tuning": "none"}, "correction: rematch needs tensors of each task"),
-        ({"classifier": "carried_gaussians"}, "this classifier needs one model for all tasks: set selection: average"),
-        ({"selection": "nearest"}, "selection: input should be 'query', 'oracle', 'latest' or 'average'"),
-        ({"tuning": "layerwise", "layerwise.attention": 1}, "layerwise.attention: input should be a valid boolean"),
-        ({"tuning": "lora", "lora.rank": 0}, "lora.rank: input should be greater than or equal to 1, found 0"),
-        ({"tuning": "lora", "lora.alpha": 0}, "lora.alpha: input should be greater than 0, found 0"),
-        ({"tuning": "lora", "lora.mlp": "both"}, "lora.mlp: input should be a valid boolean"),
-        ({"tuning": "ia3", "ia3.rank": 4}, "ia3.rank: extra inputs are not permitted"),
-        ({"tuning": "layer_norm"}, "tuning 'layer_norm' is unknown: did you mean layernorm?"),
-        ({"selector": "nearest"}, "selector 'nearest' is unknown: choose one of class_prototypes, entropy"),
-        ({"classifier": "svm"}, "classifier 'svm' is unknown: choose one of aligned_softmax"),
-    ],
-)
-def test_parameters_that_contradict_one_another_end_early(changes: dict[str, object], message: str) -> None:
-    set_params(Path("params.yaml"), **changes)
-    with pytest.raises(UserError, match=message):
-        run_stage("method")
-    assert not Path("artifacts/code").exists()
-
-
-@pytest.mark.usefixtures("tiny_repository")
-def test_an_unknown_set_of_norms_is_one_line() -> None:
-    run_stage("split")
-    run_stage("queries")
-    set_params(Path("params.yaml"), **{"layernorm.norms": "first_2"})
-    with pytest.raises(UserError, match=r"layernorm\.norms: string should match pattern"):
-        run_stage("stage_one", "t1")

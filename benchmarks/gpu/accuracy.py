@@ -20,8 +20,9 @@ from pipeline.store import artifacts
 
 TITLE = "Whole pipelines"
 PAPER, BEST = "the paper's configuration", "presets/best"
+CONTROL = "the frozen backbone with a linear discriminant"
 
-Result = Mapping[str, float]  # accuracy in percent and seconds, of the paper's configuration and with the preset
+Result = Mapping[str, float]  # accuracy in percent and seconds, by configuration
 
 
 def measurements(setup: Setup) -> Iterator[Measurement]:
@@ -44,7 +45,7 @@ def accuracies(
     """Rows after each seed, over the seeds so far."""
     for seed in seeds:
         results[seed] = result_of_seed(benchmark, folder, device, seed)
-        for which in (PAPER, BEST):
+        for which in (PAPER, BEST, CONTROL):
             yield over_seeds(f"accuracy of {which}, {benchmark.title}", "%", {s: r[which] for s, r in results.items()})
         for which in (PAPER, BEST):
             took = {s: r[f"{which}, seconds"] for s, r in results.items()}
@@ -90,4 +91,5 @@ def result_of_seed(benchmark: Benchmark, folder: Path, device: str, seed: int) -
             result[f"{which}, seconds"] = seconds(partial(run_stages, benchmark.num_tasks, stages))
             evaluation = artifacts.load_json(artifacts.EVALUATION)
             result[which] = 100 * float(evaluation["metrics"]["average_accuracy"])
+        result[CONTROL] = 100 * float(evaluation["metrics"]["frozen_lda_accuracy"])  # of the same queries both times
     return result

@@ -29,7 +29,6 @@ OPEN = 5.0  # a at the start
 STRETCH, SHIFT = 3.0, -1.5  # of a sigmoid, to beyond 0 and 1
 NOISE = 1e-4  # u is this far from 0 and 1 at least
 
-
 Speed = Annotated[float, Field(ge=1e-3, le=1e6)]
 
 
