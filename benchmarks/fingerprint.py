@@ -83,6 +83,10 @@ VARIANTS: dict[str, dict[str, object]] = {
     "two views, average": AVERAGE | {"classifier_views": 2, "flip": True},
     "validation": {"evaluate_on": "validation"},
     "no normalisation": {"normalize": "none"},
+    "cls_patch": {"features": "cls_patch"},
+    "last_2, average, carried_gaussians": AVERAGE | {"classifier": "carried_gaussians", "features": "last_2"},
+    "last_2, layerwise, two views": {"tuning": "layerwise", "features": "last_2", "classifier_views": 2},
+    "last_2, entropy, rematch": {"features": "last_2", "selector": "entropy", "correction": "rematch"},
     **{f"selector {name}": {"selector": name} for name in names("selector")},
     **{f"classifier {name}": {"classifier": name} for name in names("classifier") if name != "carried_gaussians"},
 }

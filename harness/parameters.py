@@ -17,6 +17,7 @@ PLAIN: dict[str, object] = {
     "backbone_weights": "backbones/pretrained",
     "image_size": 32,
     "normalize": "pretrained",
+    "features": "cls",
     "batch_size": 64,
     "tuning": "layernorm",
     "tuning_init": "previous",

@@ -6,6 +6,7 @@ from functools import partial
 from pydantic import Field
 
 from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Normalize
 from pipeline.data.augment import augment
 from pipeline.data.images import Images
@@ -33,6 +34,7 @@ class Params(Record):
     seed: Seed
     image_size: ImageSize
     normalize: Normalize
+    features: FeaturesName
     selection: SelectionName
     selector: str
     classifier_views: int = Field(ge=0, le=1000)
@@ -46,7 +48,12 @@ def main(task: Task) -> None:
     index = task_index(task)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
-        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+        weights,
+        config,
+        image_size=params.image_size,
+        normalize=params.normalize,
+        device=compute_device(),
+        features=params.features,
     )
     train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
@@ -54,7 +61,7 @@ def main(task: Task) -> None:
     test_queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     seen = test["tasks"] <= index
     before = artifacts.load_tensors(artifacts.features_file(task_name(index - 1)))
-    table = FeatureTable.from_tensors(before) if before else FeatureTable.empty(backbone.model.num_features)
+    table = FeatureTable.from_tensors(before) if before else FeatureTable.empty(backbone.layout.size)
     random = generator(params.seed, "features", index)
     view = partial(augment, generator=random, min_crop=params.min_crop, flip=params.flip)
 
@@ -83,8 +90,8 @@ def main(task: Task) -> None:
         progress.finish()
     if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):
         raise UserError(f"features under the LayerNorms of {task} are not finite: lower lr")
-    cost = {"flops": str(encoder.flops())}  # of a tuned pass
-    artifacts.save_tensors(artifacts.features_file(task), features | asdict(table), cost)
+    described = {"flops": str(encoder.flops())} | backbone.layout.metadata()  # flops of a tuned pass
+    artifacts.save_tensors(artifacts.features_file(task), features | asdict(table), described)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Backbone, Normalize
 from pipeline.data.images import Images
 from pipeline.errors import UserError
@@ -19,6 +20,7 @@ class Params(Record):
 
     image_size: ImageSize
     normalize: Normalize
+    features: FeaturesName
 
 
 def main() -> None:
@@ -26,22 +28,31 @@ def main() -> None:
     params = read_params(Params)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
-        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+        weights,
+        config,
+        image_size=params.image_size,
+        normalize=params.normalize,
+        device=compute_device(),
+        features=params.features,
     )
+    layout = backbone.layout.metadata()
     names = list(artifacts.load_json(artifacts.TASKS))
     test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
     train = {name: Images.from_tensors(artifacts.load_tensors(artifacts.train_file(name))) for name in names}
 
     with Progress("queries", len(test) + sum(len(images) for images in train.values())) as progress:
         for name, images in train.items():
-            artifacts.save_tensors(artifacts.train_queries_file(name), {"queries": queries_of(backbone, images)})
+            artifacts.save_tensors(
+                artifacts.train_queries_file(name), {"queries": queries_of(backbone, images)}, layout
+            )
             progress.step(len(images))
-        artifacts.save_tensors(artifacts.TEST_QUERIES, {"queries": queries_of(backbone, test)})
+        artifacts.save_tensors(artifacts.TEST_QUERIES, {"queries": queries_of(backbone, test)}, layout)
         progress.step(len(test))
         progress.finish()
     facts = {
         "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
         "dim": backbone.model.num_features,
+        "vectors": backbone.layout.vectors,
         "flops_per_pass": backbone.flops({}),
     }
     artifacts.save_json(artifacts.BACKBONE_FACTS, facts)

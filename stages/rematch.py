@@ -1,6 +1,7 @@
 """Re-match predictions under the LayerNorms of the predicted class's task. Writes nothing for other corrections."""
 
 from pipeline.backbone.build import build_backbone
+from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Normalize
 from pipeline.data.images import Images
 from pipeline.evaluation.correction import Correction
@@ -25,6 +26,7 @@ class Params(Record):
     num_tasks: Count
     image_size: ImageSize
     normalize: Normalize
+    features: FeaturesName
     correction: Correction
     rematch_rounds: Count
 
@@ -38,7 +40,12 @@ def main() -> None:
     last = task_name(params.num_tasks - 1)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
-        weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
+        weights,
+        config,
+        image_size=params.image_size,
+        normalize=params.normalize,
+        device=compute_device(),
+        features=params.features,
     )
     bank = load_bank(artifacts.bank_file(last), params.num_tasks)
     tuned = bank.place(backbone)

@@ -30,6 +30,7 @@ class Params(Record):
     backbone: str
     image_size: int
     normalize: str
+    features: str
     tuning: str
     tuning_init: str
     lr: float

@@ -9,7 +9,7 @@ from pipeline.classification import lone
 from pipeline.classification.classifier import Learn, State, TaskFeatures, Training, find_classifier
 from pipeline.classification.classifiers import lda, ncm
 from pipeline.classification.rows import new_softmax
-from pipeline.linear.head import Head, task_heads
+from pipeline.linear.head import Head, task_heads, widened
 from pipeline.linear.steps import append_step
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.progress import Progress
@@ -42,7 +42,8 @@ def main(task: Task) -> None:
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
     # Without tuning, stage one trains no head. A head on the frozen backbone's features takes its place.
-    auxiliary = [None, *task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))][-1]
+    trained = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
+    auxiliary = widened(trained[-1], queries.shape[1]) if trained else None
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
     tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
     frozen = TaskFeatures(queries[None], queries, queries, labels)

@@ -22,7 +22,7 @@ from pipeline.tuning.kind import find_kind
 RESULT = Result(
     params=PLAIN | {"seed": 3, "epochs": 5},
     tasks={"t1": ["a", "b"], "t2": ["c", "d|<b>e</b>"]},
-    backbone={"parameters": 1000, "dim": 8, "flops_per_pass": 5_000_000},
+    backbone={"parameters": 1000, "dim": 8, "vectors": 2, "flops_per_pass": 5_000_000},
     metrics={
         "selection_accuracy": 0.75,
         "forgetting_clipped": 0.2,

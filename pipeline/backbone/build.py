@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.backbone.timm_vit import VisionTransformer, create_model
+from pipeline.backbone.vectors import layout_of
 from pipeline.backbone.vit import Backbone, Normalize
 from pipeline.errors import UserError
 from pipeline.machine.device import compute_precision
@@ -19,6 +20,7 @@ def build_backbone(
     image_size: int,
     normalize: Normalize,
     device: torch.device,
+    features: str = "cls",
 ) -> Backbone:
     """The ViT of `config` with `weights`, frozen, without head.
 
@@ -27,7 +29,7 @@ def build_backbone(
 
     normalize: with the mean and standard deviation that the weights expect, or not at all, as in the authors' release
     of arXiv 2308.09610. If `image_size` differs from the native one, the position embeddings are resampled. Raises
-    UserError if the weights do not fit or the patches do not tile the image.
+    UserError if the weights do not fit, the patches do not tile the image, or the model cannot give these `features`.
     """
     if "timm" in config:
         model = create_model(config["timm"], pretrained=False, num_classes=0, **config.get("arguments", {}))
@@ -49,4 +51,5 @@ def build_backbone(
     model.eval().requires_grad_(False).to(device)
     statistics = (config["mean"], config["std"]) if normalize == "pretrained" else ([0.0] * 3, [1.0] * 3)
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in statistics)
-    return Backbone(model, mean, std, image_size, compute_precision(device))
+    vectors = None if features == "cls" else layout_of(model, features)
+    return Backbone(model, mean, std, image_size, compute_precision(device), vectors=vectors)

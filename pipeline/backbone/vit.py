@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.backbone.vectors import Vectors
 from pipeline.data.images import Images
+from pipeline.layout import Layout
 from pipeline.machine.device import fetch, send
 from pipeline.machine.devices import part_of_images, put_together
 
@@ -47,11 +49,17 @@ class Backbone:
     image_size: int
     precision: torch.dtype = torch.float32  # of matrix products
     folding: Folding | None = None  # for inference, where a place costs each image more than its tensors cost a task
+    vectors: Layout | None = None  # what `features` reads; None: the model's own output
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.mean.device
+
+    @property
+    def layout(self) -> Layout:
+        """How a feature is divided into vectors."""
+        return self.vectors or Layout(self.model.num_features)
 
     def pretrained(self, names: Iterable[str]) -> Tuned:
         """A copy of the pretrained values of these parameters, on the CPU."""
@@ -66,10 +74,20 @@ class Backbone:
         return floats.sub_(self.mean).div_(self.std)
 
     def forward(self, inputs: Tensor, tuned: Mapping[str, Tensor]) -> Tensor:
-        """CLS output [B, D] of the model with these tensors in their places; {} leaves it pretrained."""
+        """The model's own output [B, D] with these tensors in their places; {} leaves it pretrained."""
+        return self._called(self.model, inputs, dict(tuned))
+
+    def features(self, inputs: Tensor, tuned: Mapping[str, Tensor]) -> Tensor:
+        """The feature [B, V D], of the same pass; its first D numbers are the model's own output."""
+        if self.vectors is None:
+            return self.forward(inputs, tuned)
+        reading = Vectors(self.model, self.vectors)
+        return self._called(reading, inputs, {f"model.{name}": tensor for name, tensor in tuned.items()})
+
+    def _called(self, model: nn.Module, inputs: Tensor, tensors: Tuned) -> Tensor:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             # No ViT ties weights: searching for tied weights took 0.3 ms per step.
-            output: Tensor = functional_call(self.model, dict(tuned), (inputs,), tie_weights=False)
+            output: Tensor = functional_call(model, tensors, (inputs,), tie_weights=False)
         return output.float()
 
     @torch.inference_mode()
@@ -82,18 +100,18 @@ class Backbone:
 
     @torch.inference_mode()
     def encode(self, images: Images, tuned: Mapping[str, Tensor]) -> Tensor:
-        """CLS outputs [N, D] of N images, on the CPU. Without tensors this is a query pass, else a tuned pass."""
+        """Features [N, V D] of N images, on the CPU. Without tensors this is a query pass, else a tuned pass."""
         part = part_of_images(len(images), INFERENCE_BATCH)
         outputs = fetch(self.outputs(images[part], tuned))
-        features = torch.cat(outputs) if outputs else torch.empty(0, self.model.num_features)
+        features = torch.cat(outputs) if outputs else torch.empty(0, self.layout.size)
         return put_together(features, len(images), INFERENCE_BATCH)
 
     def outputs(self, images: Images, tuned: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        """CLS outputs [B, D] on the device, batch by batch."""
+        """Features [B, V D] on the device, batch by batch."""
         backbone, tensors = self.at_inference(tuned)
         for inputs in self.inputs(images):
             with torch.inference_mode():
-                output = backbone.forward(inputs, tensors)
+                output = backbone.features(inputs, tensors)
             yield output
 
     def inputs(self, images: Images) -> Iterator[Tensor]:
@@ -107,5 +125,5 @@ class Backbone:
         image = torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)
         backbone, tensors = self.at_inference(tuned)
         with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            backbone.forward(image, tensors)
+            backbone.features(image, tensors)
         return int(counter.get_total_flops())

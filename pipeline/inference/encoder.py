@@ -99,7 +99,7 @@ class SelectingEncoder:
 
     def view_features(self, inputs: Tensor) -> Tensor:
         """Features of views. The query of a view is computed from the view."""
-        queries = self.frozen.forward(inputs, {}).cpu() if self._needs_query() else inputs
+        queries = self.frozen.features(inputs, {}).cpu() if self._needs_query() else inputs
         tasks = self.choice.tasks(queries, self._newest(len(inputs)))
         return encode_inputs(self.tuned, inputs, tasks, self.bank) if self.bank else queries
 
@@ -189,7 +189,10 @@ class JudgingEncoder:
 
     def _judge(self, features: Iterable[Tensor]) -> Tensor:
         assert self.selector.choose_by_outputs
-        logits = [head.logits(of_task) for head, of_task in zip(self.heads, features, strict=True)]
+        # These heads read the model's own output, which is the first vector of a feature.
+        logits = [
+            head.logits(of_task[:, : head.weight.shape[1]]) for head, of_task in zip(self.heads, features, strict=True)
+        ]
         return self.selector.choose_by_outputs(logits)
 
 
@@ -210,7 +213,7 @@ class ChoosingEncoder:
     def view_features(self, inputs: Tensor) -> Tensor:
         """Features of views under the tensors of all tasks."""
         bank = {name: send(tensor, inputs.device) for name, tensor in self.bank.items()}
-        return self.tuned.forward(inputs, bank)
+        return self.tuned.features(inputs, bank)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """Replace the table. A new task changes the choice inside the model, so every image is run again."""
@@ -242,6 +245,6 @@ class ChoosingEncoder:
                 chosen.append(self.kind.chosen(self.tuned.model))
                 yield output
 
-        features = torch.cat([torch.empty(0, self.tuned.model.num_features), *fetch(outputs())])
+        features = torch.cat([torch.empty(0, self.tuned.layout.size), *fetch(outputs())])
         tasks = torch.cat([torch.empty(0, dtype=torch.int64), *fetch(chosen)])
         return Encoded(*(put_together(tensor, len(images), INFERENCE_BATCH) for tensor in (features, tasks)))

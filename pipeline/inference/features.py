@@ -26,12 +26,12 @@ from pipeline.tasks import task_name
 def encode_selected(
     backbone: Backbone, images: Images, tasks: Tensor, bank: Mapping[str, Tensor], progress: Progress
 ) -> Tensor:
-    """CLS outputs [N, D] of N images, each under the LayerNorms of its task [N].
+    """Features [N, D] of N images, each under the LayerNorms of its task [N].
 
     Images of one task run together, so no parameters are gathered per image. Raises UserError if LayerNorms diverged in
     the very last step of stage one, which the loss does not show.
     """
-    features = torch.empty(len(images), backbone.model.num_features)
+    features = torch.empty(len(images), backbone.layout.size)
     for task in tasks.unique().tolist():
         rows = (tasks == task).nonzero().flatten()
         features[rows] = backbone.encode(images[rows], row(bank, task))
@@ -123,10 +123,10 @@ def encode_views(
 
 
 def encode_inputs(backbone: Backbone, inputs: Tensor, tasks: Tensor, bank: Mapping[str, Tensor]) -> Tensor:
-    """CLS outputs [B, D] of a prepared batch, each image under the LayerNorms of its task [B]."""
-    features = torch.empty(len(inputs), backbone.model.num_features, device=backbone.device)
+    """Features [B, D] of a prepared batch, each image under the LayerNorms of its task [B]."""
+    features = torch.empty(len(inputs), backbone.layout.size, device=backbone.device)
     for task in tasks.unique().tolist():
         rows = send((tasks == task).nonzero().flatten(), backbone.device)
         model, tensors = backbone.at_inference(row(bank, task))
-        features[rows] = model.forward(inputs[rows], tensors)
+        features[rows] = model.features(inputs[rows], tensors)
     return features.cpu()

@@ -77,7 +77,12 @@ def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
     last = task_name(settings.num_tasks - 1)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
-        weights, config, image_size=settings.image_size, normalize=settings.normalize, device=compute_device()
+        weights,
+        config,
+        image_size=settings.image_size,
+        normalize=settings.normalize,
+        device=compute_device(),
+        features=settings.features,
     )
     bank = load_bank(artifacts.bank_file(last), settings.num_tasks)
     auxiliary = artifacts.load_tensors(artifacts.auxiliary_heads_file(last))

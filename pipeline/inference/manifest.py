@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Normalize
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import CorrectionParams
@@ -24,6 +25,7 @@ class Settings(CorrectionParams):
     num_tasks: Count
     image_size: ImageSize
     normalize: Normalize
+    features: FeaturesName
     selection: SelectionName
     selector: str
     tuning: str

@@ -25,6 +25,11 @@ class Head(NamedTuple):
         return self._replace(weight=self.weight[start:end], bias=self.bias[start:end])
 
 
+def widened(head: Head, dim: int) -> Head:
+    """The head [C, D] for longer features that begin with the D numbers it knows: [C, dim]. It ignores the others."""
+    return head._replace(weight=functional.pad(head.weight, (0, dim - head.weight.shape[1])))
+
+
 def task_heads(rows: Mapping[str, Tensor]) -> list[Head]:
     """One head per task, from rows `weight` [R, D], `bias` [R] and their `task` [R]. No heads from no rows."""
     if not rows:  # nothing is tuned

@@ -20,7 +20,7 @@ class Result:
 
     params: Mapping[str, Any]
     tasks: Mapping[str, Sequence[str]]  # classes of each task
-    backbone: Mapping[str, int]  # parameters, dim, flops_per_pass
+    backbone: Mapping[str, int]  # parameters, vectors, dim, flops_per_pass
     metrics: Mapping[str, float]
     rows: Mapping[str, Row]
     test_images: int
@@ -166,6 +166,7 @@ def costs(result: Result) -> list[tuple[str, str]]:
     rows = [
         ("parameters of the frozen backbone", f"{backbone['parameters']:,}"),
         ("tuned parameters per task", f"{of_task:,} ({100 * of_task / backbone['parameters']:.2f} %)"),
+        ("numbers that describe an image", f"{backbone['vectors']} x {backbone['dim']}"),
         ("kept per task (tuned parameters, selector, classifier)", f"{metrics['bytes_per_task']:,.0f} bytes"),
         ("passes per image at inference", f"{passes:.4g}"),
         ("floating-point operations per image at inference", f"{metrics['gflop_at_inference']:.3g} GFLOP"),
