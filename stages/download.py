@@ -12,6 +12,7 @@ from pipeline.data.datasets import fetch_dataset, missing_files
 from pipeline.data.fetch import Missing, check_network
 from pipeline.data.packing import are_arrays, content_numbers, stored, value_ranges
 from pipeline.data.sets.image_folder import listing_digest
+from pipeline.data.split_lists import resplit
 from pipeline.errors import REFUSALS, UserError, visible
 from pipeline.params import Record, read_params
 from pipeline.runtime.command import run
@@ -23,6 +24,7 @@ class Params(Record):
 
     dataset: str
     data_dir: str
+    split: str
     backbone: str
     backbone_weights: str
 
@@ -60,6 +62,7 @@ def main() -> None:
     artifacts.save_weights(artifacts.BACKBONE, weights, config)
     with scratch_folder() as scratch:
         dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch)
+        dataset = resplit(dataset, params.split)
         arrays = are_arrays(dataset.train_images, dataset.test_images)
         ranges, notes = value_ranges(dataset.train_images, dataset.test_images)
         contents = content_numbers(dataset.train_images)  # they decide which images are held out for validation

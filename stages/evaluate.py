@@ -3,7 +3,7 @@
 It also records what it has evaluated, so that the learner that predicts is the one in the report.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -83,7 +83,8 @@ def main() -> None:
     # Selection is reported only if there was a choice, and keys only if they made it.
     selection = selection_matrix(test, table.selected[-1]) if method.chooses and test.num_tasks > 1 else None
     counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
-    values = accuracies(matrices, selection) | {
+    of_tasks = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
+    values = accuracies(matrices, selection, of_tasks) | {
         **pass_costs(method, table, rematched, last),
         "bytes_per_task": kept_bytes(method, bank, heads, last) / params.num_tasks,
         "task_parameters": sum(rows[0].numel() for rows in bank.tensors.values() if rows.is_floating_point()),
@@ -139,12 +140,18 @@ def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: st
     return stored + (size(artifacts.load_tensors(artifacts.selector_file(last))) if method.asks_selector else 0)
 
 
-def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None) -> dict[str, float]:
-    """Summary metrics of the accuracy matrices. A single task has neither forgetting nor selection accuracy."""
+def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None, images: Sequence[int]) -> dict[str, float]:
+    """Summary metrics of the accuracy matrices. A single task has neither forgetting nor selection accuracy.
+
+    images: test images of each task.
+    """
     c_ln = matrices["c_ln"]
+    over_images = metrics.accuracies_over_images(c_ln, images)
     values = {
         "average_accuracy": metrics.average_accuracy(c_ln),
         "average_incremental_accuracy": metrics.average_incremental_accuracy(c_ln),
+        "accuracy_over_images": over_images[-1],
+        "incremental_accuracy_over_images": sum(over_images) / len(over_images),
     }
     if len(c_ln) > 1:
         values["forgetting"] = metrics.forgetting(c_ln)

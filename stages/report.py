@@ -20,7 +20,10 @@ class Params(Record):
     """The parameters that the report mentions. The stages that use them have checked them."""
 
     dataset: str
+    split: str
     classes_per_task: int
+    first_task_classes: int
+    class_order: str
     task_classes: list[list[str]]
     task_order: str
     num_tasks: int

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.data.class_orders import ordered
 from pipeline.data.held_out import hold_out
 from pipeline.data.images import Images
 from pipeline.data.packing import rows_of
@@ -20,7 +21,6 @@ from pipeline.tasks import (
     check_chain,
     check_classes,
     check_named,
-    class_order,
     cut,
     named_tasks,
     shuffled_tasks,
@@ -35,6 +35,8 @@ class Params(Record):
 
     seed: Seed
     classes_per_task: Count
+    first_task_classes: int = Field(ge=0, le=1_000_000)
+    class_order: str
     task_classes: list[Annotated[list[str], Field(min_length=1)]]
     task_order: Literal["given", "random"]
     num_tasks: Count
@@ -88,8 +90,9 @@ def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> l
         tasks = named_tasks(wanted if params.task_order == "given" else shuffled_tasks(wanted, params.seed), classes)
         check_named(len(params.tasks), len(tasks))
         return tasks
-    check_classes(len(params.tasks), len(classes), params.classes_per_task)
-    return cut(class_order(classes, groups, params.seed), params.classes_per_task)
+    check_classes(len(params.tasks), len(classes), params.classes_per_task, params.first_task_classes)
+    order = ordered(params.class_order, classes, groups, params.seed)
+    return cut(order, params.classes_per_task, params.first_task_classes)
 
 
 def load_splits(params: Params) -> tuple[Split, Split]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pipeline.classification.classifier import Classifier
 from pipeline.inference.method import Method
 
+SEEDED = ("task_classes", "task_order", "class_order", "evaluate_on")  # what explain_seed asks for
+
 
 def introduce(method: Method, *, backbone: str, is_joint: bool) -> str:
     """Sentences on what is tuned, and whether the task of a test image is known."""
@@ -32,14 +34,15 @@ def explain(method: Method, classifier: Classifier | None) -> str:
     return _filled(" ".join(sentences))
 
 
-def explain_seed(*, task_classes: Sequence[Sequence[str]], task_order: str, evaluate_on: str) -> str:
+def explain_seed(*, task_classes: Sequence[Sequence[str]], task_order: str, class_order: str, evaluate_on: str) -> str:
     """One sentence in Markdown on what another seed changes, and what follows if it keeps the order of tasks."""
-    if not task_classes:
+    if not task_classes and class_order == "random":
         order = "which classes form which task, the order of the tasks, "
     else:
-        order = "the order of the tasks, " if task_order == "random" else ""
+        order = "the order of the tasks, " if task_classes and task_order == "random" else ""
     held_out = "the held-out images, " if evaluate_on == "validation" else ""
-    fixed = """. It does not change the order of the tasks, so seeds vary less than with `task_order: random`"""
+    varying = "task_order: random" if task_classes else "class_order: random"
+    fixed = f""". It does not change the order of the tasks, so seeds vary less than with `{varying}`"""
     return _filled(
         f"""`seed` decides {order}{held_out}the initial heads, and the order and crops of the training
         images{"" if order else fixed}."""

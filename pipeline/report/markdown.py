@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.classification.classifier import Classifier
 from pipeline.evaluation.methods import METHODS, verdict, worth_of_tuning
 from pipeline.inference.method import Method
-from pipeline.report.explanations import explain, explain_seed, introduce
+from pipeline.report.explanations import SEEDED, explain, explain_seed, introduce
 from pipeline.report.text import code, escape, percent, table
 
 Row = tuple[float, float, float | None]  # average accuracy, its mean over the steps, forgetting (None for one task)
@@ -67,7 +67,7 @@ Seed {params["seed"]}, lr {params["lr"]:g}, {params["epochs"]} epochs per task; 
 
 {explain(result.method, result.classifier)}
 
-{explain_seed(**{name: params[name] for name in ("task_classes", "task_order", "evaluate_on")})}
+{explain_seed(**{name: params[name] for name in SEEDED})}
 
 {definitions(result)}
 
@@ -118,9 +118,12 @@ def conclusion(result: Result) -> str:
 
 def definitions(result: Result) -> str:
     """What the columns and rows of the first table mean."""
+    over_images = [percent(result.metrics[f"{name}accuracy_over_images"]) for name in ("", "incremental_")]
     parts = [
         "Average accuracy: unweighted mean over the tasks after the last step; every image is classified among all"
         " classes.",
+        f"If every image has the same weight instead, C-LN's is {over_images[0]} % and, as the mean over the steps,"
+        f" {over_images[1]} %.",
         "Average incremental accuracy: the mean of the average accuracy over the steps.",
         "Linear discriminant: in place of the head, class Gaussians with one shrunk covariance, learned task by task"
         " from the same features.",

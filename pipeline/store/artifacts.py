@@ -30,6 +30,9 @@ from pipeline.store.seal import BLANK, KEY, check_seal, seal
 if TYPE_CHECKING:  # torch is imported only where tensors are read or written, so other commands start immediately
     from torch import Tensor
 
+ORDERS = Path("lists/orders")  # lists that a user puts there
+SPLITS = Path("lists/splits")
+
 RAW_CLASSES = Path("data/raw/classes.json")
 RAW_TRAIN = Path("data/raw/train.safetensors")
 RAW_TEST = Path("data/raw/test.safetensors")
