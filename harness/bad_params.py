@@ -12,6 +12,7 @@ from pipeline.parts import names
 
 # Values that are valid on their own. Together they may contradict each other, or fail in a later stage.
 RIGHT: dict[str, list[object]] = {
+    "setting": ["class", "task"],
     "classes_per_task": [1, 2],
     "first_task_classes": [0, 1, 3],
     "class_order": ["random", "natural", "pycil_1993"],
@@ -64,6 +65,7 @@ RIGHT: dict[str, list[object]] = {
 
 # Invalid values, most of them only slightly wrong.
 WRONG: dict[str, list[object]] = {
+    "setting": ["domain", "classes", True],
     "dataset": ["glyps", "../images", ""],
     "data_dir": ["nowhere", "/dev/null", "params.yaml", "a\0b", "\n"],
     "classes_per_task": [3, 10**9, 10**30, 0],

@@ -5,6 +5,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 PLAIN: dict[str, object] = {
+    "setting": "class",
     "dataset": "glyphs",
     "data_dir": "images",
     "split": "own",

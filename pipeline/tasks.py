@@ -114,16 +114,19 @@ def shuffled_tasks(tasks: Sequence[list[str]], seed: int) -> list[list[str]]:
 
 
 def named_tasks(wanted: Sequence[Sequence[str]], classes: Sequence[str]) -> list[list[int]]:
-    """The classes of each task, given by their names. Raises UserError for a name that is unknown or comes twice."""
+    """The classes of each task, given by their names. A class may come again in a later task.
+
+    Raises UserError for a name that is unknown or comes twice in a task.
+    """
     numbers = {name: index for index, name in enumerate(classes)}
-    names = [name for task in wanted for name in task]
-    for position, name in enumerate(names):
-        if name not in numbers:
-            close = difflib.get_close_matches(name, classes, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "data/raw/classes.json lists them"
-            raise UserError(f"params.yaml: task_classes: the data set has no class {name!r}: {hint}")
-        if name in names[:position]:
-            raise UserError(f"params.yaml: task_classes: class {name!r} is listed twice: a class belongs to one task")
+    for task in wanted:
+        for position, name in enumerate(task):
+            if name not in numbers:
+                close = difflib.get_close_matches(name, classes, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "data/raw/classes.json lists them"
+                raise UserError(f"params.yaml: task_classes: the data set has no class {name!r}: {hint}")
+            if name in task[:position]:
+                raise UserError(f"params.yaml: task_classes: class {name!r} is listed twice in one task")
     return [[numbers[name] for name in task] for task in wanted]
 
 

@@ -7,13 +7,14 @@ from pipeline.errors import UserError
 
 
 def listed_file(folder: Path, name: str, parameter: str, others: Sequence[str]) -> Path:
-    """The file of this name in a folder of lists. others: values that are no file. Raises UserError if there is none."""
+    """The file of this name in a folder of lists; others: values that are no file. Raises UserError if missing."""
     path = folder / name
     if path.parent != folder or not path.is_file():
         here = folder.iterdir() if folder.is_dir() else ()
         known = ", ".join((*others, *sorted(file.name for file in here if not file.name.startswith("."))))
         raise UserError(
-            f"params.yaml: {parameter} {name!r} is unknown: choose one of {known}, or put a file of this name into {folder}"
+            f"params.yaml: {parameter} {name!r} is unknown: choose one of {known}, or put a file of this name "
+            f"into {folder}"
         )
     return path
 

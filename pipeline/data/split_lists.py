@@ -40,6 +40,8 @@ def resplit(images: ImageSet, name: str) -> ImageSet:
     )
     left_out = len(files) - len(sides)
     notes = [f"{path}: left out {left_out} images that it does not name"] if left_out else []
+    domains = images.train_domains, images.test_domains
+    of_domains = None if domains[0] is None or domains[1] is None else torch.cat([domains[0], domains[1]])
     return replace(
         images,
         train_images=[files[index] for index in train.tolist()],
@@ -47,6 +49,8 @@ def resplit(images: ImageSet, name: str) -> ImageSet:
         test_images=[files[index] for index in test.tolist()],
         test_labels=labels[test],
         notes=[*images.notes, *notes],
+        train_domains=None if of_domains is None else of_domains[train],
+        test_domains=None if of_domains is None else of_domains[test],
     )
 
 

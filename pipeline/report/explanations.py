@@ -9,22 +9,27 @@ from pipeline.inference.method import Method
 SEEDED = ("task_classes", "task_order", "class_order", "evaluate_on")  # what explain_seed asks for
 
 
-def introduce(method: Method, *, backbone: str, is_joint: bool) -> str:
+def introduce(method: Method, *, backbone: str, is_joint: bool, is_given: bool = False) -> str:
     """Sentences on what is tuned, and whether the task of a test image is known."""
-    known = "unknown" if method.selection.is_real or not method.chooses else "given"
+    known = "unknown" if not is_given and (method.selection.is_real or not method.chooses) else "given"
     joint = " Each task comes with all images before it: this is joint training, not continual learning."
     told = f"The backbone is `{backbone}`. {method.kind.sentence} At test time the task of an image is {known}."
     return _filled(told + joint if is_joint else told)
 
 
-def explain(method: Method, classifier: Classifier | None) -> str:
+def explain(method: Method, classifier: Classifier | None, *, is_given: bool = False) -> str:
     """A paragraph in Markdown on how features and classes are computed.
 
-    classifier: None if the head is that of stage one.
+    classifier: None if the head is that of stage one; is_given: whether the setting gives the task of a test image.
     """
     sentences = []
     if not method.tunes:
         sentences.append("Every image runs through the frozen backbone, in one pass.")
+    elif is_given and method.chooses:
+        sentences.append(
+            """Each test image runs under the parameters tuned by its task, in one pass. The head has learned from
+            training images whose parameters were chosen as without a given task."""
+        )
     elif not method.kind.chosen:
         sentences.append(method.selection.sentence)
         if method.selection.needs_query:
