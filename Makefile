@@ -49,8 +49,8 @@ install: $(VENV)/installed  ## only make .venv with the pinned dependencies
 
 # Files are removed by the names that stages give them, never whole folders: a user's images or weights may lie there, too.
 OUTPUTS := data/raw/classes.json data/raw/train.safetensors data/raw/test.safetensors data/train/t[1-9]*.safetensors \
-	data/backbone.safetensors data/tasks.json data/image_counts.json data/test.safetensors artifacts/code/*.json \
-	artifacts/method.json artifacts/backbone.json artifacts/learner.json artifacts/evaluation.json artifacts/keys.safetensors artifacts/rematch.safetensors \
+	data/backbone.safetensors data/tasks.json data/image_counts.json data/domains.json data/test.safetensors artifacts/code/*.json \
+	artifacts/method.json artifacts/stream.json artifacts/backbone.json artifacts/learner.json artifacts/evaluation.json artifacts/keys.safetensors artifacts/rematch.safetensors \
 	artifacts/queries/test.safetensors artifacts/queries/train/t[1-9]*.safetensors \
 	$(foreach folder,banks auxiliary_heads features heads selectors,artifacts/$(folder)/t[0-9]*.safetensors)
 FOLDERS := data/raw data/train data artifacts/queries/train \

@@ -12,7 +12,10 @@ from pipeline.parts import names
 
 # Values that are valid on their own. Together they may contradict each other, or fail in a later stage.
 RIGHT: dict[str, list[object]] = {
+    "setting": ["class", "task"],
     "classes_per_task": [1, 2],
+    "first_task_classes": [0, 1, 3],
+    "class_order": ["random", "natural", "pycil_1993"],
     "task_classes": [[], [["class 0"], ["class 1", "class 2"]], [["class 0", "class 3"]]],
     "task_order": ["given", "random"],
     "num_tasks": [1, 2],
@@ -63,10 +66,14 @@ RIGHT: dict[str, list[object]] = {
 
 # Invalid values, most of them only slightly wrong.
 WRONG: dict[str, list[object]] = {
+    "setting": ["domain", "classes", True],
     "dataset": ["glyps", "../images", ""],
     "data_dir": ["nowhere", "/dev/null", "params.yaml", "a\0b", "\n"],
     "classes_per_task": [3, 10**9, 10**30, 0],
     "task_classes": [[["no such"]], [[]], [["class 0"] * 2], [["class 0"]], "class 0", [[1]]],
+    "first_task_classes": [-1, 10**9, True],
+    "class_order": ["sorted", "../README.md", "", "a\0b", 1],
+    "split": ["theirs", "../README.md", "a\0b"],
     "task_order": ["sorted", True],
     "num_tasks": [3, 0, 10**12],
     "seed": [2**64, -1, 0.5],

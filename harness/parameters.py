@@ -5,9 +5,13 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 PLAIN: dict[str, object] = {
+    "setting": "class",
     "dataset": "glyphs",
     "data_dir": "images",
+    "split": "own",
     "classes_per_task": 10,
+    "first_task_classes": 0,
+    "class_order": "random",
     "task_classes": [],
     "task_order": "given",
     "seed": 0,

@@ -48,8 +48,14 @@ def check_named(wanted: int, named: int) -> None:
         )
 
 
-def check_classes(wanted: int, classes: int, classes_per_task: int) -> None:
-    """Raises UserError unless the data set has classes for as many tasks as the chain has."""
+def check_classes(wanted: int, classes: int, classes_per_task: int, first: int = 0) -> None:
+    """Raises UserError unless the data set has classes for as many tasks as the chain has.
+
+    first: classes of the first task; 0: as many as the others have.
+    """
+    if first:
+        _check_with_first(wanted, classes, classes_per_task, first)
+        return
     available = _count(classes, classes_per_task)
     if wanted > available:
         raise UserError(
@@ -70,6 +76,16 @@ def _remedies(wanted: int, classes: int, classes_per_task: int) -> str:
     if available > 1 or not fewer:
         found.append(f"run `python -m pipeline plan {available}`")
     return ", or ".join([*found, "name the classes of each task in task_classes"])
+
+
+def _check_with_first(wanted: int, classes: int, classes_per_task: int, first: int) -> None:
+    available = 1 + _count(max(0, classes - first), classes_per_task)
+    if wanted > available:
+        raise UserError(
+            f"params.yaml: tasks has {wanted} tasks, but the data set has classes for only {available} ({classes} "
+            f"classes, first_task_classes: {first}, classes_per_task: {classes_per_task}): lower one of the two, or "
+            f"run `python -m pipeline plan {available}`"
+        )
 
 
 def _count(classes: int, classes_per_task: int) -> int:
@@ -98,19 +114,27 @@ def shuffled_tasks(tasks: Sequence[list[str]], seed: int) -> list[list[str]]:
 
 
 def named_tasks(wanted: Sequence[Sequence[str]], classes: Sequence[str]) -> list[list[int]]:
-    """The classes of each task, given by their names. Raises UserError for a name that is unknown or comes twice."""
+    """The classes of each task, given by their names. A class may come again in a later task.
+
+    Raises UserError for a name that is unknown or comes twice in a task.
+    """
     numbers = {name: index for index, name in enumerate(classes)}
-    names = [name for task in wanted for name in task]
-    for position, name in enumerate(names):
-        if name not in numbers:
-            close = difflib.get_close_matches(name, classes, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "data/raw/classes.json lists them"
-            raise UserError(f"params.yaml: task_classes: the data set has no class {name!r}: {hint}")
-        if name in names[:position]:
-            raise UserError(f"params.yaml: task_classes: class {name!r} is listed twice: a class belongs to one task")
+    for task in wanted:
+        for position, name in enumerate(task):
+            if name not in numbers:
+                close = difflib.get_close_matches(name, classes, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "data/raw/classes.json lists them"
+                raise UserError(f"params.yaml: task_classes: the data set has no class {name!r}: {hint}")
+            if name in task[:position]:
+                raise UserError(f"params.yaml: task_classes: class {name!r} is listed twice in one task")
     return [[numbers[name] for name in task] for task in wanted]
 
 
-def cut(order: Sequence[int], classes_per_task: int) -> list[list[int]]:
-    """The order, cut into pieces of `classes_per_task` classes. The last may be smaller."""
-    return [list(order[start : start + classes_per_task]) for start in range(0, len(order), classes_per_task)]
+def cut(order: Sequence[int], classes_per_task: int, first: int = 0) -> list[list[int]]:
+    """The order, cut into pieces of `classes_per_task` classes. The last may be smaller.
+
+    first: classes of the first piece, as in B50 Inc5 (a base of 50, increments of 5); 0: as many as the others have.
+    """
+    base = [list(order[:first])] if first else []
+    rest = range(first, len(order), classes_per_task)
+    return base + [list(order[start : start + classes_per_task]) for start in rest]

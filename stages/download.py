@@ -8,10 +8,11 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.backbone.pretrained import EMBEDDED, fetch_backbone, missing_weights
-from pipeline.data.datasets import fetch_dataset, missing_files
+from pipeline.data.datasets import check_domains, fetch_dataset, missing_files
 from pipeline.data.fetch import Missing, check_network
 from pipeline.data.packing import are_arrays, content_numbers, stored, value_ranges
 from pipeline.data.sets.image_folder import listing_digest
+from pipeline.data.split_lists import resplit
 from pipeline.errors import REFUSALS, UserError, visible
 from pipeline.params import Record, read_params
 from pipeline.runtime.command import run
@@ -23,6 +24,7 @@ class Params(Record):
 
     dataset: str
     data_dir: str
+    split: str
     backbone: str
     backbone_weights: str
 
@@ -55,20 +57,33 @@ def main() -> None:
     """Fetch the data set and the backbone's weights."""
     params = read_params(Params)
     weights_file = Path(params.backbone_weights)
+    are_domains = artifacts.load_json(artifacts.STREAM)["tasks_are"] == "domains"
+    if are_domains:
+        check_domains(params.dataset)
     announce([*missing_files(params.dataset), *missing_weights(params.backbone, weights_file)])
     weights, config = fetch_backbone(params.backbone, weights_file)
     artifacts.save_weights(artifacts.BACKBONE, weights, config)
     with scratch_folder() as scratch:
-        dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch)
+        dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch, domains=are_domains)
+        dataset = resplit(dataset, params.split)
         arrays = are_arrays(dataset.train_images, dataset.test_images)
         ranges, notes = value_ranges(dataset.train_images, dataset.test_images)
         contents = content_numbers(dataset.train_images)  # they decide which images are held out for validation
+        of_train, of_test = (
+            {} if of is None else {"domains": of} for of in (dataset.train_domains, dataset.test_domains)
+        )
         for file, images, fields in (
-            (artifacts.RAW_TRAIN, dataset.train_images, {"labels": dataset.train_labels, "contents": contents}),
-            (artifacts.RAW_TEST, dataset.test_images, {"labels": dataset.test_labels}),
+            (
+                artifacts.RAW_TRAIN,
+                dataset.train_images,
+                {"labels": dataset.train_labels, "contents": contents} | of_train,
+            ),
+            (artifacts.RAW_TEST, dataset.test_images, {"labels": dataset.test_labels} | of_test),
         ):
             artifacts.save_images(file, stored(images, arrays=arrays, ranges=ranges), fields)
     facts: dict[str, object] = {"classes": dataset.classes, "groups": dataset.groups}
+    if are_domains:
+        facts["domains"] = list(dataset.domains)  # each is a task
     if not isinstance(dataset.test_images, Tensor):
         facts["test_files"] = listing_digest(dataset.test_images)
     if ranges:

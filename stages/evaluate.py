@@ -3,7 +3,8 @@
 It also records what it has evaluated, so that the learner that predicts is the one in the report.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,9 +21,11 @@ from pipeline.evaluation.predictions import (
     selection_matrix,
     step_predictions,
 )
+from pipeline.evaluation.settings import SETTINGS, numbered, seen_classes
+from pipeline.inference.competition import Competition
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.manifest import Settings, write_manifest
-from pipeline.inference.method import Method
+from pipeline.inference.method import Method, Passes
 from pipeline.linear.head import Head
 from pipeline.linear.steps import step_heads
 from pipeline.params import read_params
@@ -42,10 +45,14 @@ class Params(Settings):
 
 def load_test_set(num_tasks: int) -> EvaluationSet:
     """The test images of the first tasks."""
-    sizes = [len(classes) for classes in artifacts.load_json(artifacts.TASKS).values()][:num_tasks]
     test = artifacts.load_tensors(artifacts.TEST)
     covered = test["tasks"] < num_tasks
-    return EvaluationSet(test["tasks"][covered], test["labels"][covered], torch.tensor(sizes).cumsum(0).tolist())
+    return EvaluationSet(test["tasks"][covered], test["labels"][covered], seen_classes(classes_of_tasks(num_tasks)))
+
+
+def classes_of_tasks(num_tasks: int) -> Tensor:
+    """Which classes each task has: bool [T, C]."""
+    return numbered(list(artifacts.load_json(artifacts.TASKS).values())[:num_tasks])[1]
 
 
 def main() -> None:
@@ -69,23 +76,30 @@ def main() -> None:
     }
     bank = load_bank(artifacts.bank_file(last), params.num_tasks)
     method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector))
+    setting = SETTINGS[params.setting]
+    if setting.gives_task and method.chooses:
+        features_of |= {
+            row: (head, features_of["oracle"][1]) for row, (head, _) in features_of.items() if row in CHOSEN
+        }
+    competition = Competition(setting, method, test, table, classes_of_tasks(params.num_tasks))
     matrices = {}
     rematched = artifacts.load_tensors(artifacts.REMATCH)
-    for row in methods_of(selects=method.chooses, tunes=method.tunes):
+    selects = method.chooses and not setting.gives_task
+    for row in methods_of(selects=selects, tunes=method.tunes):
         name, features_at = features_of[row]
         after = step_heads(part(heads, f"{name}.head."), heads.get(f"{name}.projection"))
-        if row == "c_ln":
+        predictions = step_predictions(test, after, features_at, competing=partial(competition.rows, row))
+        if row == "c_ln" and params.correction != "none":
             predictions = rematched.get("predictions", corrected_predictions(params, test, after, table))
-        else:
-            predictions = step_predictions(test, after, features_at)
         matrices[row] = accuracy_matrix(test, predictions)
 
     # Selection is reported only if there was a choice, and keys only if they made it.
-    selection = selection_matrix(test, table.selected[-1]) if method.chooses and test.num_tasks > 1 else None
+    selection = selection_matrix(test, table.selected[-1]) if selects and test.num_tasks > 1 else None
     counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
-    values = accuracies(matrices, selection) | {
-        **pass_costs(method, table, rematched, last),
-        "bytes_per_task": kept_bytes(method, bank, heads, last) / params.num_tasks,
+    of_tasks = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
+    values = accuracies(matrices, selection, of_tasks) | {
+        **pass_costs(method, table, rematched, last, is_given=setting.gives_task),
+        "bytes_per_task": kept_bytes(method, bank, heads, last, is_given=setting.gives_task) / params.num_tasks,
         "task_parameters": sum(rows[0].numel() for rows in bank.tensors.values() if rows.is_floating_point()),
         "training_images": sum(count["training"] for count in counts),
         "test_images": len(test.tasks),
@@ -99,8 +113,11 @@ def main() -> None:
             "metrics": rounded,
             "matrices": {name: triangle(matrix) for name, matrix in matrices.items()},
             "selection": None if selection is None else selection.tolist(),
-            "key_similarity": cosine(keys, keys).tolist() if method.asks_selector and method.selector.by_key else None,
+            "key_similarity": cosine(keys, keys).tolist()
+            if selects and method.asks_selector and method.selector.by_key
+            else None,
             "test_images": len(test.tasks),
+            "domains": list(artifacts.load_json(artifacts.DOMAINS).values())[: params.num_tasks],
             "tuned_passes": table.tuned_passes.tolist(),
             "tasks": dict(list(artifacts.load_json(artifacts.TASKS).items())[: params.num_tasks]),
             "backbone": artifacts.load_json(artifacts.BACKBONE_FACTS),
@@ -109,13 +126,21 @@ def main() -> None:
     write_manifest(params)
 
 
-def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tensor], last: str) -> dict[str, float]:
+CHOSEN = ("c_ln", "c_ln_lda", "single_stage")  # rows whose features are those of the chosen task
+
+
+def pass_costs(
+    method: Method, table: FeatureTable, rematched: Mapping[str, Tensor], last: str, *, is_given: bool
+) -> dict[str, float]:
     """Passes per image for the whole accuracy matrix and at inference, and the operations at inference.
 
+    is_given: whether the task of an image is given, so that one pass under its parameters serves every step.
     rematched: the passes that re-matching took, empty without it; last: the name of the last task.
     """
     images, passes = table.selected.shape[1], method.passes(len(table.selected))
     whole_matrix = passes.query + (int(table.tuned_passes.sum()) / images if passes.tuned else 0)
+    if is_given and method.chooses:
+        passes, whole_matrix = Passes(query=0, tuned=1), 1.0
     tuned = float(passes.tuned)
     if rematched:
         whole_matrix += int(rematched["passes"].sum()) / images
@@ -129,22 +154,30 @@ def pass_costs(method: Method, table: FeatureTable, rematched: Mapping[str, Tens
     }
 
 
-def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: str) -> int:
+def kept_bytes(method: Method, bank: Bank, heads: Mapping[str, Tensor], last: str, *, is_given: bool) -> int:
     """Bytes that the learner keeps after its last task: tuned parameters, classifier and selector."""
     models = method.models(bank.tensors)
     kept = {name: rows[-1:] for name, rows in models.items()} if method.selection.one_model else models
     stored = size(kept) + size(part(heads, "tuned.state."))
+    if is_given:
+        return stored
     if method.judges_outputs:
         return stored + size(part(heads, "auxiliary.state."))
     return stored + (size(artifacts.load_tensors(artifacts.selector_file(last))) if method.asks_selector else 0)
 
 
-def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None) -> dict[str, float]:
-    """Summary metrics of the accuracy matrices. A single task has neither forgetting nor selection accuracy."""
+def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None, images: Sequence[int]) -> dict[str, float]:
+    """Summary metrics of the accuracy matrices. A single task has neither forgetting nor selection accuracy.
+
+    images: test images of each task.
+    """
     c_ln = matrices["c_ln"]
+    over_images = metrics.accuracies_over_images(c_ln, images)
     values = {
         "average_accuracy": metrics.average_accuracy(c_ln),
         "average_incremental_accuracy": metrics.average_incremental_accuracy(c_ln),
+        "accuracy_over_images": over_images[-1],
+        "incremental_accuracy_over_images": sum(over_images) / len(over_images),
     }
     if len(c_ln) > 1:
         values["forgetting"] = metrics.forgetting(c_ln)

@@ -6,6 +6,7 @@ It writes down their names, which the stage `code` needs to find the code that e
 from typing import Literal
 
 from pipeline.classification.classifier import find_classifier
+from pipeline.evaluation.settings import SETTINGS, SettingName, check_setting
 from pipeline.inference.method import Method
 from pipeline.params import Record, read_block, read_params
 from pipeline.parts import PLACES
@@ -19,6 +20,9 @@ from pipeline.tuning.kind import find_kind
 class Params(Record):
     """The choices that must agree with each other."""
 
+    setting: SettingName
+    task_classes: list[list[str]]
+    first_task_classes: int
     tuning: str
     tuning_init: Literal["previous", "pretrained"]
     selection: SelectionName
@@ -41,6 +45,14 @@ def main() -> None:
         is_joint=params.order == "joint",
         rematches=params.correction == "rematch",
     )
+    check_setting(
+        params.setting,
+        task_classes=params.task_classes,
+        first_task_classes=params.first_task_classes,
+        correction=params.correction,
+    )
+    by_domain = SETTINGS[params.setting].by_domain
+    artifacts.save_json(artifacts.STREAM, {"tasks_are": "domains" if by_domain else "classes"})
     artifacts.save_json(artifacts.METHOD, {name: getattr(params, name) for name in PLACES})
 
 

@@ -12,20 +12,21 @@ from rich.table import Table
 from pipeline.data.image_files import read_image
 from pipeline.data.images import Images
 from pipeline.errors import visible
+from pipeline.evaluation.settings import numbered
 from pipeline.inference import learner
 from pipeline.inference.learner import Learner
 from pipeline.inference.manifest import Settings, read_manifest
 from pipeline.params import read_values
 from pipeline.runtime.command import run
 from pipeline.store import artifacts
-from pipeline.tasks import task_name
+from pipeline.tasks import task_index, task_name
 
 Params = Settings
 
 
 def load_learner(settings: Settings) -> Learner:
     """The learner with these settings, from the files in the working folder."""
-    return learner.load_learner(settings, [len(classes) for classes in read_manifest().tasks])
+    return learner.load_learner(settings, read_manifest().tasks)
 
 
 def changes_since(settings: Settings) -> str:
@@ -41,6 +42,7 @@ def changes_since(settings: Settings) -> str:
 
 def main(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    task: Annotated[str, typer.Option(help="The task of the images (t1, t2, ...), for setting: task.")] = "",
     top: Annotated[int, typer.Option(min=1, help="How many classes to list per image.")] = 3,
 ) -> None:
     """Print the most probable classes of each IMAGE and the task whose LayerNorms were selected."""
@@ -50,19 +52,21 @@ def main(
         print(f"note: {note}", file=sys.stderr)
     ranges = artifacts.load_json(artifacts.RAW_CLASSES).get("ranges") if artifacts.RAW_CLASSES.exists() else None
     pixels = torch.stack([read_image(path, settings.image_size, ranges) for path in images])
-    tasks, logits = load_learner(settings).predict(Images.of_pixels(pixels))
+    tasks, logits = load_learner(settings).predict(Images.of_pixels(pixels), task_index(task) if task else None)
     if settings.correction == "arc_retention":
         print(
             "note: arc_retention is transductive: the evaluation's test images have moved the head; the images given "
             "here do not move it",
             file=sys.stderr,
         )
-    classes = [visible(name) for names in manifest.tasks for name in names]
+    classes = [visible(name) for name in numbered(manifest.tasks)[0]]
+    print(f"setting: {settings.setting}", file=sys.stderr)
     table = Table("image", "task", "classes")
-    for path, task, row in zip(images, tasks.tolist(), logits, strict=True):
-        shares, best = row.softmax(0), row.topk(min(top, len(row))).indices
+    for path, of_task, row in zip(images, tasks.tolist(), logits, strict=True):
+        shares, best = row.softmax(0), row.topk(min(top, int(row.isfinite().sum()))).indices
         named = [f"{classes[c]} {shares[c]:.0%}" for c in best.tolist()]
-        table.add_row(visible(str(path)), task_name(task), ", ".join(named))
+        domain = f" ({visible(manifest.domains[of_task])})" if manifest.domains else ""
+        table.add_row(visible(str(path)), task_name(of_task) + domain, ", ".join(named))
     Console(highlight=False, markup=False).print(table)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from pipeline.classification.classifier import find_classifier
 from pipeline.evaluation import metrics
 from pipeline.evaluation.methods import METHODS
+from pipeline.evaluation.settings import SettingName
 from pipeline.inference.method import Method
 from pipeline.params import Record, read_block, read_params
 from pipeline.report.figures import curves, heat_map
@@ -20,7 +21,11 @@ class Params(Record):
     """The parameters that the report mentions. The stages that use them have checked them."""
 
     dataset: str
+    setting: SettingName
+    split: str
     classes_per_task: int
+    first_task_classes: int
+    class_order: str
     task_classes: list[list[str]]
     task_order: str
     num_tasks: int
@@ -65,6 +70,8 @@ def main() -> None:
         metrics=evaluation["metrics"],
         rows={name: summary(matrix) for name, matrix in matrices.items()},
         test_images=evaluation["test_images"],
+        domains=evaluation["domains"],
+        matrix=evaluation["matrices"]["c_ln"],
         keys_choose=evaluation["key_similarity"] is not None,
         method=Method(kind, SELECTIONS[params.selection], find_selector(params.selector)),
         classifier=find_classifier(params.classifier) if params.training == "two_stage" else None,

@@ -1,4 +1,4 @@
-"""Cut the classes into tasks: one packed file of training images per task, and one of all test images."""
+"""Cut the images into tasks: one packed file of training images per task, and one of all test images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -8,9 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.data.class_orders import ordered
 from pipeline.data.held_out import hold_out
 from pipeline.data.images import Images
 from pipeline.data.packing import rows_of
+from pipeline.data.stream import Labelled, Stream, class_stream, domain_stream
 from pipeline.errors import UserError
 from pipeline.params import Count, Record, Seed, read_params
 from pipeline.runtime.command import run
@@ -20,14 +22,11 @@ from pipeline.tasks import (
     check_chain,
     check_classes,
     check_named,
-    class_order,
     cut,
     named_tasks,
     shuffled_tasks,
     task_name,
 )
-
-Split = tuple[Images, Tensor]  # N images and their labels, int64 [N]
 
 
 class Params(Record):
@@ -35,6 +34,8 @@ class Params(Record):
 
     seed: Seed
     classes_per_task: Count
+    first_task_classes: int = Field(ge=0, le=1_000_000)
+    class_order: str
     task_classes: list[Annotated[list[str], Field(min_length=1)]]
     task_order: Literal["given", "random"]
     num_tasks: Count
@@ -52,63 +53,89 @@ def main() -> None:
     """Cut the data set into tasks."""
     params = read_params(Params)
     info = artifacts.load_json(artifacts.RAW_CLASSES)
-    tasks = tasks_of(params, info["classes"], info["groups"])
+    check_chain(params.tasks, params.num_tasks)
     train, test = load_splits(params)
-    counts = {
-        kind: torch.bincount(labels, minlength=len(info["classes"]))
-        for kind, (_, labels) in (("training", train), (params.evaluate_on, test))
-    }
-    for c in (c for classes in tasks for c in classes):
-        check_counts(info["classes"][c], {kind: int(of_class[c]) for kind, of_class in counts.items()})
+    if domains := info.get("domains"):
+        stream = domain_stream(
+            train, test, domains, len(params.tasks), params.seed if params.task_order == "random" else None
+        )
+    else:
+        stream = class_stream(train, test, tasks_of(params, info["classes"], info["groups"]))
+    for kinds in stream.counts(train, test, params.evaluate_on):
+        for (task, c), counts in kinds.items():
+            check_counts(info["classes"][c], counts, task_name(task) if stream.repeats else "")
 
-    names = [[info["classes"][c] for c in classes] for classes in tasks]
+    names = [[info["classes"][c] for c in classes] for classes in stream.tasks]
     artifacts.save_json(artifacts.TASKS, {task_name(t): classes for t, classes in enumerate(names)})
-    of_tasks = {
-        task_name(t): {kind: int(of_class[classes].sum()) for kind, of_class in counts.items()}
-        for t, classes in enumerate(tasks)
+    artifacts.save_json(artifacts.DOMAINS, {task_name(t): domain for t, domain in enumerate(stream.domains)})
+    counts_of_tasks = {
+        task_name(t): {"training": int((stream.train == t).sum()), params.evaluate_on: int((stream.test == t).sum())}
+        for t in range(len(stream.tasks))
     }
-    artifacts.save_json(artifacts.IMAGE_COUNTS, of_tasks)
-    for task, classes in enumerate(tasks):
-        learned = [c for earlier in tasks[: task + 1] for c in earlier] if params.order == "joint" else classes
-        rows, labels = rows_of(train[1], learned)
-        artifacts.save_images(artifacts.train_file(task_name(task)), train[0][rows].contents(), {"labels": labels})
-    rows, labels = rows_of(test[1], [c for classes in tasks for c in classes])
-    of_class = torch.arange(len(tasks)).repeat_interleave(torch.tensor([len(classes) for classes in tasks]))
-    fields = {"labels": labels, "tasks": of_class[labels]}
-    artifacts.save_images(artifacts.TEST, test[0][rows].contents(), fields)
-    sizes = ", ".join(str(len(classes)) for classes in tasks)
-    print(f"{len(tasks)} tasks of {sizes} classes, evaluated on {params.evaluate_on} images")
+    artifacts.save_json(artifacts.IMAGE_COUNTS, counts_of_tasks)
+    save_tasks(stream, train, test, is_joint=params.order == "joint")
+    sizes = ", ".join(str(len(classes)) for classes in stream.tasks)
+    print(f"{len(stream.tasks)} tasks of {sizes} classes, evaluated on {params.evaluate_on} images")
+
+
+def save_tasks(stream: Stream, train: Labelled, test: Labelled, *, is_joint: bool) -> None:
+    """Write the training images of each task, and the test images of all tasks.
+
+    `labels` of training images count from 0 within the task, and `classes` are their numbers among all classes.
+    """
+    numbers = stream.numbers()
+    for task, classes in enumerate(stream.tasks):
+        learned = list(dict.fromkeys(c for t in stream.tasks[: task + 1] for c in t)) if is_joint else classes
+        mine = stream.train <= task if is_joint else stream.train == task
+        rows, labels = rows_of(train.labels.where(mine & (stream.train >= 0), -1), learned)
+        of_all = torch.tensor([numbers[c] for c in learned])[labels]
+        fields = {"labels": labels, "classes": of_all}
+        artifacts.save_images(artifacts.train_file(task_name(task)), train.images[rows].contents(), fields)
+    parts = []
+    for task, classes in enumerate(stream.tasks):
+        rows, labels = rows_of(test.labels.where(stream.test == task, -1), classes)
+        parts.append((rows, torch.tensor([numbers[c] for c in classes])[labels], torch.full_like(rows, task)))
+    rows, labels, tasks = (torch.cat(column) for column in zip(*parts, strict=True))
+    artifacts.save_images(artifacts.TEST, test.images[rows].contents(), {"labels": labels, "tasks": tasks})
 
 
 def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> list[list[int]]:
     """The classes of each task, by number. Raises UserError if there are not enough for the chain."""
-    check_chain(params.tasks, params.num_tasks)
     if params.task_classes:
         wanted = _as_known(params.task_classes, classes)
         tasks = named_tasks(wanted if params.task_order == "given" else shuffled_tasks(wanted, params.seed), classes)
         check_named(len(params.tasks), len(tasks))
         return tasks
-    check_classes(len(params.tasks), len(classes), params.classes_per_task)
-    return cut(class_order(classes, groups, params.seed), params.classes_per_task)
+    check_classes(len(params.tasks), len(classes), params.classes_per_task, params.first_task_classes)
+    order = ordered(params.class_order, classes, groups, params.seed)
+    return cut(order, params.classes_per_task, params.first_task_classes)
 
 
-def load_splits(params: Params) -> tuple[Split, Split]:
-    """Images and labels for training, and those for evaluation."""
-    train = artifacts.load_tensors(artifacts.RAW_TRAIN)
-    images, labels = Images.from_tensors(train), train["labels"]
+def load_splits(params: Params) -> tuple[Labelled, Labelled]:
+    """Images for training, and those for evaluation."""
+    raw = artifacts.load_tensors(artifacts.RAW_TRAIN)
+    train = _labelled(raw)
     if params.evaluate_on == "validation":
-        rest, held_out = hold_out(labels, train["contents"], params.seed)
-        return (images[rest], labels[rest]), (images[held_out], labels[held_out])
-    test = artifacts.load_tensors(artifacts.RAW_TEST)
-    return (images, labels), (Images.from_tensors(test), test["labels"])
+        of_cells = train.labels if train.domains is None else train.labels * (1 + train.domains.max()) + train.domains
+        rest, held_out = hold_out(of_cells, raw["contents"], params.seed)
+        return train.some(rest), train.some(held_out)
+    return train, _labelled(artifacts.load_tensors(artifacts.RAW_TEST))
 
 
-def check_counts(name: str, counts: Mapping[str, int]) -> None:
-    """Raises UserError for a class without training images or without images to evaluate on."""
+def _labelled(raw: Mapping[str, Tensor]) -> Labelled:
+    return Labelled(Images.from_tensors(raw), raw["labels"], raw.get("domains"))
+
+
+def check_counts(name: str, counts: Mapping[str, int], task: str = "") -> None:
+    """Raises UserError for a class without training images or without images to evaluate on.
+
+    task: the one that lacks images, if the class comes in several.
+    """
     for kind, count in counts.items():
         if not count:
             others = ", ".join(f"{number} {other}" for other, number in counts.items() if other != kind)
-            raise UserError(f"class {name!r} has no {kind} image (but {others}): add some, or drop the class")
+            where = f" in {task}" if task else ""
+            raise UserError(f"class {name!r} has no {kind} image{where} (but {others}): add some, or drop the class")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pipeline.classification import lone
@@ -38,23 +39,26 @@ def main(task: Task) -> None:
     params = read_params(Params)
     index = task_index(task)
     classifier = find_classifier(params.classifier)
-    labels = artifacts.load_tensors(artifacts.train_file(task))["labels"]
+    train = artifacts.load_tensors(artifacts.train_file(task))
+    labels, classes = train["labels"], class_numbers(train["labels"], train["classes"])
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
     # Without tuning, stage one trains no head. A head on the frozen backbone's features takes its place.
     trained = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
     auxiliary = widened(trained[-1], queries.shape[1]) if trained else None
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
-    tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
-    frozen = TaskFeatures(queries[None], queries, queries, labels)
+    tuned = TaskFeatures(
+        stored["train_features"], stored["own_features"], stored.get("previous_features"), labels, classes, index
+    )
+    frozen = TaskFeatures(queries[None], queries, queries, labels, classes, index)
 
     if int(labels.max()) == 0 and (classifier.needs_classes or params.training == "single_stage"):
         print(f"stage two, {task}: a softmax over one class learns nothing: the row comes from the class's mean")
 
     def keep_auxiliary(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
         """Add the head that stage one trained. A class alone in its task: pipeline.classification.lone."""
-        train = partial(new_softmax, features.views, features.labels, training)
-        return lone.add_task(state, *features.samples(), (lambda: auxiliary) if auxiliary else train)
+        fresh = partial(new_softmax, features.views, features.labels, training)
+        return lone.learn(state, features, (lambda: auxiliary) if auxiliary else fresh)
 
     rows: dict[str, tuple[TaskFeatures, Learn]] = {
         "auxiliary": (tuned, keep_auxiliary),
@@ -81,6 +85,11 @@ def main(task: Task) -> None:
         if head.projection is not None:
             new[f"{name}.projection"] = head.projection.clone()
     artifacts.save_tensors(artifacts.heads_file(task), new)
+
+
+def class_numbers(labels: Tensor, classes: Tensor) -> Tensor:
+    """The number among all classes of each of the task's [K], from both for every image [N]."""
+    return torch.zeros(int(labels.max()) + 1, dtype=torch.int64).index_copy_(0, labels, classes)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,13 @@ def test_by_hand() -> None:
     assert metrics.forgetting_over_steps(MATRIX) == pytest.approx([0, 0.3, 0.05])
 
 
+def test_over_images_every_image_has_the_same_weight() -> None:
+    assert metrics.accuracies_over_images(MATRIX, [10, 20, 70]) == pytest.approx(
+        [0.9, (6 + 16) / 30, (7 + 18 + 35) / 100]
+    )
+    assert metrics.accuracies_over_images(MATRIX, [5, 5, 5]) == pytest.approx(metrics.average_accuracies(MATRIX))
+
+
 def test_one_task_forgets_nothing() -> None:
     assert metrics.forgetting(np.array([[0.4]])) == 0
     assert metrics.forgetting(np.array([[0.4]]), clipped=True) == 0

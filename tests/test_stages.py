@@ -26,6 +26,8 @@ def test_metrics_are_the_promised_ones_and_consistent() -> None:
     assert list(metrics) == [
         "average_accuracy",
         "average_incremental_accuracy",
+        "accuracy_over_images",
+        "incremental_accuracy_over_images",
         "forgetting",
         "forgetting_clipped",
         "selection_accuracy",

@@ -25,6 +25,8 @@ class TaskFeatures:
     own: Tensor  # [N, D] under the parameters tuned by this task
     before: Tensor | None  # [N, D] under those tuned by the task before; None unless one model serves all tasks
     labels: Tensor  # [N] from 0 within the task
+    classes: Tensor | None = None  # [K] number of each of the task's classes among all; None: all are new
+    task: int = 0  # zero-based
 
     def samples(self) -> tuple[Tensor, Tensor]:
         """All views as separate images: [V N, D], and their labels."""

@@ -15,7 +15,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.classification.classifier import State, TaskFeatures
+from pipeline.linear.classes import numbers
 from pipeline.linear.head import Head
+
+_OWNERS = ("classes", "tasks")
+
+
+def learn(state: State, features: TaskFeatures, train: Callable[[], Head]) -> tuple[dict[str, Tensor], Head]:
+    """State and head with one more task, whose rows `train` makes. A class that comes again gets one row more.
+
+    The state also has the class and the task of each row: `classes` and `tasks` [C].
+    """
+    before = {name: tensor for name, tensor in state.items() if name not in _OWNERS}
+    after, head = add_task(before, *features.samples(), train)
+    known = state["classes"] if state else torch.empty(0, dtype=torch.int64)
+    new = len(head.bias) - len(known)
+    classes = torch.cat([known, numbers(features.classes, _count(known), new)])
+    tasks = torch.cat([state["tasks"] if state else known, torch.full((new,), features.task)])
+    return after | {"classes": classes, "tasks": tasks}, head._replace(classes=classes.clone(), tasks=tasks.clone())
+
+
+def _count(classes: Tensor) -> int:
+    return int(classes.max()) + 1 if len(classes) else 0
 
 
 def add_task(

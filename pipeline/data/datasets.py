@@ -9,7 +9,8 @@ from pipeline.data.fetch import Missing, missing
 from pipeline.data.image_set import ImageSet
 from pipeline.data.sets import archive_sets
 from pipeline.data.sets.archive_sets import load_cub200, load_imagenet_r, load_tiny_imagenet
-from pipeline.data.sets.glyph_images import draw_glyphs
+from pipeline.data.sets.domain_folder import load_domain_folder
+from pipeline.data.sets.glyph_images import draw_glyph_domains, draw_glyphs
 from pipeline.data.sets.image_folder import load_image_folder
 from pipeline.errors import UserError
 
@@ -31,6 +32,7 @@ DATASETS: dict[str, Callable[[Path], ImageSet]] = {
     **{name: partial(_torchvision, name) for name in _OF_TORCHVISION},
 }
 IMAGE_FOLDER = "image_folder"
+WITH_DOMAINS = ("glyphs", IMAGE_FOLDER)
 
 
 def missing_files(name: str) -> list[Missing]:
@@ -43,15 +45,28 @@ def missing_files(name: str) -> list[Missing]:
     return missing(archive_sets.REMOTES.get(name, []), name)
 
 
-def fetch_dataset(name: str, *, data_dir: Path, scratch: Path) -> ImageSet:
-    """The images of a data set, or of the folder `data_dir`. Raises UserError for an unknown name."""
+def check_domains(name: str) -> None:
+    """Raises UserError for a data set without domains."""
+    _check_known(name)
+    if name not in WITH_DOMAINS:
+        raise UserError(
+            f"params.yaml: setting: domain needs a data set with domains, and {name} has none: choose one of "
+            f"{', '.join(WITH_DOMAINS)}, or set setting: class"
+        )
+
+
+def fetch_dataset(name: str, *, data_dir: Path, scratch: Path, domains: bool = False) -> ImageSet:
+    """The images of a data set, or of the folder `data_dir`. Raises UserError for an unknown name.
+
+    domains: whether tasks will be domains. A data set that has domains anyway is the same for both.
+    """
     if name == IMAGE_FOLDER:
         check_apart_from_outputs(data_dir)
-        images = load_image_folder(data_dir)
+        images = load_domain_folder(data_dir) if domains else load_image_folder(data_dir)
         check_noticed(data_dir, [*images.train_images, *images.test_images])
         return images
     _check_known(name)
-    return DATASETS[name](scratch)
+    return draw_glyph_domains() if domains and name == "glyphs" else DATASETS[name](scratch)
 
 
 def _check_known(name: str) -> None:

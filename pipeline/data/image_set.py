@@ -24,16 +24,21 @@ class ImageSet:
     test_images: Tensor | Sequence[Path]
     test_labels: Tensor
     notes: Sequence[str] = ()  # one line each on how it was read, for the user
+    domains: Sequence[str] = ()  # names of the domains that images come from, if the data set has them
+    train_domains: Tensor | None = None  # int64 [N], indices into domains
+    test_domains: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError if the fields do not fit together."""
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise UserError(f"the data set has two classes named {twice[0]!r}: rename one")
-        for kind, images, labels in (
-            ("training", self.train_images, self.train_labels),
-            ("test", self.test_images, self.test_labels),
+        for kind, images, labels, domains in (
+            ("training", self.train_images, self.train_labels, self.train_domains),
+            ("test", self.test_images, self.test_labels, self.test_domains),
         ):
+            if self.domains and (domains is None or len(domains) != len(labels)):
+                raise UserError(f"the data set has domains, but not one for each of its {len(labels)} {kind} images")
             if len(images) != len(labels):
                 raise UserError(f"the data set has {len(images)} {kind} images, but {len(labels)} labels for them")
             outside = labels[(labels < 0) | (labels >= len(self.classes))].tolist()

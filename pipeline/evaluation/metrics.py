@@ -27,6 +27,18 @@ def average_accuracies(matrix: Matrix) -> list[float]:
     return [float(matrix[step, : step + 1].mean()) for step in range(len(matrix))]
 
 
+def accuracies_over_images(matrix: Matrix, images: Sequence[int]) -> list[float]:
+    """The accuracy after each step, with the same weight for every image of the tasks seen by then.
+
+    images: test images of each task [T]. It is what the PyCIL line reports; `average_accuracies` weights tasks alike.
+    """
+    counts = np.array(images, dtype=np.float64)
+    return [
+        float((matrix[step, : step + 1] * counts[: step + 1]).sum() / counts[: step + 1].sum())
+        for step in range(len(matrix))
+    ]
+
+
 def average_incremental_accuracy(matrix: Matrix) -> float:
     """Mean over steps of the average accuracy (Rebuffi et al., iCaRL, arXiv 1611.07725)."""
     return float(np.mean(average_accuracies(matrix)))

@@ -36,21 +36,27 @@ def highest(logits: Tensor) -> Tensor:
     return logits.argmax(1)
 
 
+def all_rows(head: Head, step: int, image: Tensor) -> None:
+    """All rows of the head count for all images."""
+    del head, step, image
+
+
 def step_predictions(
     test: EvaluationSet,
     heads: Sequence[Head],
     features_at: Callable[[int, Tensor], Tensor],
     decide: Callable[[Tensor], Tensor] = highest,
+    competing: Callable[[Head, int, Tensor], Tensor | None] = all_rows,
 ) -> Tensor:
     """Predicted class of every image after every step, among the classes seen by then: [T, M], -1 for future images.
 
     heads: one per step. features_at(step, image) returns the features [B, D] of images [B] after a step. decide turns
-    logits [B, C] into classes [B].
+    scores [B, C] into classes [B]. competing(head, step, image) says which rows of the head count: [B, R].
     """
     predictions = torch.full((test.num_tasks, len(test.tasks)), -1)
     for step, head in enumerate(heads):
         image = test.images_until(step)
-        predictions[step, image] = decide(head.logits(features_at(step, image)))
+        predictions[step, image] = decide(head.scores(features_at(step, image), competing(head, step, image)))
     return predictions
 
 

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 from pipeline.health.storage import md5_of
 from pipeline.runtime.git import git
+from pipeline.store import artifacts
 
 _NAMES = ("data_dir", "backbone_weights")
+_LISTS = {"class_order": artifacts.ORDERS, "split": artifacts.SPLITS}  # values that name a file of a folder
 
 
 class OwnInputs(NamedTuple):
@@ -30,7 +32,8 @@ def own_inputs(params: Mapping[str, Any]) -> OwnInputs:
     if params.get("dataset") != "image_folder":
         used.pop("data_dir", None)
     listed = {name: _files(path) for name, path in used.items()}
-    content = md5_of(file for files in listed.values() for file in files)
+    lists = [folder / str(params.get(name)) for name, folder in _LISTS.items()]
+    content = md5_of([*(file for files in listed.values() for file in files), *filter(Path.is_file, lists)])
     known = sorted((file.as_posix(), digest) for file, digest in content.items())
     return OwnInputs(
         digest=hashlib.sha256(repr(known).encode()).hexdigest(),

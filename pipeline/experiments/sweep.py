@@ -14,7 +14,7 @@ from pipeline.experiments import queue as experiments
 from pipeline.experiments.queue import Cell, Sweep
 from pipeline.machine.device import compute_device
 from pipeline.params import PARAMS_FILE, read_mapping
-from pipeline.report.explanations import explain_seed
+from pipeline.report.explanations import SEEDED, explain_seed
 from pipeline.report.figures import bands, scatter
 from pipeline.runtime import stage_server
 from pipeline.runtime.work_log import work_by_experiment
@@ -133,7 +133,7 @@ def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
         "seeds": sweep.seeds,
         "params": {name: params[name] for name in _SHOWN_PARAMS},
         "published": read_mapping(PUBLISHED),
-        "seed_moves": explain_seed(**{name: params[name] for name in ("task_classes", "task_order", "evaluate_on")}),
+        "seed_moves": explain_seed(**{name: params[name] for name in SEEDED}),
     }
     artifacts.save_plain_json(artifacts.COMPARISON_JSON, content)
     drawn = {row["name"]: row for row in rows}

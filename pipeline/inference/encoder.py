@@ -64,6 +64,9 @@ class Encoder(Protocol):
     def encode(self, images: Images) -> Encoded:
         """Features of any images, as at inference."""
 
+    def encode_under(self, images: Images, tasks: Tensor) -> Tensor:
+        """Features [N, D] of any images under the parameters of their tasks [N], which are given."""
+
     def flops(self) -> int:
         """Floating-point operations of one tuned pass of one image."""
 
@@ -118,6 +121,10 @@ class SelectingEncoder:
         queries = self.frozen.encode(images, {}) if self._needs_query() else unknown
         tasks = self.choice.tasks(queries, unknown)
         return Encoded(self._encode(images, queries, tasks), tasks)
+
+    def encode_under(self, images: Images, tasks: Tensor) -> Tensor:
+        """One pass per image."""
+        return encode_selected(self.tuned, images, tasks, self.bank, self.progress)
 
     def flops(self) -> int:
         """Of a pass under the newest task's tensors."""
@@ -178,6 +185,10 @@ class JudgingEncoder:
         tasks = self._judge(features)
         return Encoded(features[tasks, torch.arange(len(images))], tasks)
 
+    def encode_under(self, images: Images, tasks: Tensor) -> Tensor:
+        """One pass per image."""
+        return encode_selected(self.tuned, images, tasks, self.bank, self.progress)
+
     def flops(self) -> int:
         """Of a pass under the newest task's tensors."""
         return self.tuned.flops({name: rows[-1] for name, rows in self.bank.items()})
@@ -227,6 +238,15 @@ class ChoosingEncoder:
         encoded = self._pass(images, self.bank)
         self.progress.step(len(images))
         return encoded
+
+    def encode_under(self, images: Images, tasks: Tensor) -> Tensor:
+        """One pass per image, in which the model sees the tensors of its task alone."""
+        features = torch.empty(len(images), self.tuned.model.num_features)
+        for task in tasks.unique().tolist():
+            rows = (tasks == task).nonzero().flatten()
+            alone = {name: tensor[task : task + 1] for name, tensor in self.bank.items()}
+            features[rows] = self._pass(images[rows], alone).features
+        return features
 
     def flops(self) -> int:
         """Of a pass under the tensors of all tasks."""

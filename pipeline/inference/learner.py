@@ -1,5 +1,6 @@
 """A finished learner: the encoder, classifier and correction with which to predict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,9 @@ from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import reconsidered_logits, retained
 from pipeline.evaluation.predictions import class_tasks_of
-from pipeline.inference.encoder import Encoder
+from pipeline.evaluation.settings import SETTINGS, numbered, seen_classes
+from pipeline.inference.competition import follows_task
+from pipeline.inference.encoder import Encoded, Encoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_selected
 from pipeline.inference.manifest import Settings
@@ -42,14 +45,20 @@ class Learner:
     """All that inference needs."""
 
     settings: Settings
+    method: Method
     encoder: Encoder
     head: Head  # of C classes
-    class_tasks: Tensor  # [C] task of each class
+    class_tasks: Tensor  # [C] task in which each class came first
+    classes_of: Tensor  # bool [T, C] the classes of each task
     progress: Progress
 
-    def predict(self, images: Images) -> Prediction:
-        """Predict the classes of B images: passes of the backbone, then the classifier, then the correction."""
-        features, tasks = self.encoder.encode(images)
+    def predict(self, images: Images, given: int | None = None) -> Prediction:
+        """Predict the classes of B images: passes of the backbone, then the classifier, then the correction.
+
+        given: their zero-based task, in a setting that gives it. Raises UserError if it is missing or not asked for.
+        """
+        check_given(self.settings, given)
+        features, tasks = self.encoder.encode(images) if given is None else self._encode_given(images, given)
         if self.settings.correction == "rematch":
             encoder = self.encoder
             features, tasks, _ = ask_again(
@@ -60,16 +69,25 @@ class Learner:
                 lambda image, task: encode_selected(encoder.tuned, images[image], task, encoder.bank, self.progress),
                 rounds=self.settings.rematch_rounds,
             )
-        return Prediction(tasks, reconsidered_logits(self.head.logits(features), self.class_tasks, self.settings))
+        is_known = given is not None or follows_task(self.method)
+        competing = SETTINGS[self.settings.setting].competing(self.head, tasks if is_known else None, self.classes_of)
+        scores = self.head.scores(features, competing)
+        return Prediction(tasks, reconsidered_logits(scores, self.class_tasks, self.settings))
+
+    def _encode_given(self, images: Images, task: int) -> Encoded:
+        tasks = torch.full((len(images),), task)
+        if not self.method.chooses:
+            return self.encoder.encode(images)._replace(tasks=tasks)
+        return Encoded(self.encoder.encode_under(images, tasks), tasks)
 
 
-def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
-    """The learner after the last task, from its files. class_counts: classes per task.
+def load_learner(settings: Settings, tasks: Sequence[Sequence[str]]) -> Learner:
+    """The learner after the last task, from its files. tasks: the classes of each.
 
     Raises UserError if the learner needs the true task of an image.
     """
     selection = SELECTIONS[settings.selection]
-    if not selection.is_real:
+    if not selection.is_real and not SETTINGS[settings.setting].gives_task:
         raise UserError(
             f"the learner was made with selection: {settings.selection}, which needs the true task of an image: "
             "set selection: query in params.yaml, then `dvc repro`"
@@ -90,8 +108,24 @@ def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
     progress = Progress("predict", images=0)
     method = Method(bank.kind, selection, find_selector(settings.selector))
     encoder = make_encoder(backbone, bank, method, state, heads=task_heads(auxiliary), progress=progress)
-    class_tasks = class_tasks_of(torch.tensor(class_counts).cumsum(0).tolist())
-    return Learner(settings, encoder, final_head(settings, class_tasks), class_tasks, progress)
+    _, classes_of = numbered(tasks)
+    class_tasks = class_tasks_of(seen_classes(classes_of))
+    return Learner(settings, method, encoder, final_head(settings, class_tasks), class_tasks, classes_of, progress)
+
+
+def check_given(settings: Settings, task: int | None) -> None:
+    """Raises UserError unless the task of the images is given exactly in the setting that gives it, and exists."""
+    if SETTINGS[settings.setting].gives_task:
+        if task is None:
+            raise UserError(
+                "this learner was made with setting: task: say which task the images are of, as in `--task t2`"
+            )
+        if task >= settings.num_tasks:
+            raise UserError(f"this learner has {settings.num_tasks} tasks: {task_name(task)} is not one of them")
+    elif task is not None:
+        raise UserError(
+            f"this learner was made with setting: {settings.setting}, which gives no task: leave out --task"
+        )
 
 
 def final_head(settings: Settings, class_tasks: Tensor) -> Head:

@@ -12,6 +12,7 @@ from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Normalize
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import CorrectionParams
+from pipeline.evaluation.settings import SettingName
 from pipeline.params import Count, ImageSize, Record
 from pipeline.selection.choose import SelectionName
 from pipeline.store import artifacts
@@ -21,6 +22,7 @@ from pipeline.tasks import task_name
 class Settings(CorrectionParams):
     """The parameters that inference depends on."""
 
+    setting: SettingName
     rematch_rounds: Count
     num_tasks: Count
     image_size: ImageSize
@@ -36,6 +38,7 @@ class Manifest(Record):
 
     settings: Settings
     tasks: list[list[str]]  # the classes of each task
+    domains: list[str]  # the domain of each task; empty if tasks are sets of classes
     files: dict[str, str]  # path -> seal
 
 
@@ -55,8 +58,11 @@ def files_of(num_tasks: int) -> list[Path]:
 def write_manifest(settings: Settings) -> None:
     """Record the learner in the working folder."""
     tasks = list(artifacts.load_json(artifacts.TASKS).values())[: settings.num_tasks]
+    domains = list(artifacts.load_json(artifacts.DOMAINS).values())[: settings.num_tasks]
     files = {path.as_posix(): artifacts.read_seal(path, is_checked=True) for path in files_of(settings.num_tasks)}
-    artifacts.save_json(artifacts.LEARNER, Manifest(settings=settings, tasks=tasks, files=files).model_dump())
+    artifacts.save_json(
+        artifacts.LEARNER, Manifest(settings=settings, tasks=tasks, domains=domains, files=files).model_dump()
+    )
 
 
 def read_manifest() -> Manifest:

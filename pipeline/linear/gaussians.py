@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.linear.classes import numbers
 from pipeline.linear.head import Head
 
 SHRINKAGE = 0.1  # of the covariance, for every linear discriminant
@@ -33,17 +34,31 @@ def gaussians_of(state: Mapping[str, Tensor], dim: int) -> Gaussians:
     return Gaussians(state["counts"], state["means"], state["scatter"]) if state else no_gaussians(dim)
 
 
-def add_classes(gaussians: Gaussians, features: Tensor, labels: Tensor) -> Gaussians:
-    """Add the classes of one more task. features: [N, D]; labels: [N], from 0 within the task."""
+def add_classes(gaussians: Gaussians, features: Tensor, labels: Tensor, classes: Tensor | None = None) -> Gaussians:
+    """Add the classes of one more task. features: [N, D]; labels: [N], from 0 within the task.
+
+    classes: the number of each label [K] among all classes; None: all are new. The statistics of a class that comes
+    again become those of all its samples.
+    """
     features, one_hot = features.double(), torch.nn.functional.one_hot(labels).double()
     counts = one_hot.sum(0)
     means = (one_hot.T @ features) / counts[:, None]
     deviations = features - means[labels]
-    return Gaussians(
-        torch.cat([gaussians.counts, counts]),
-        torch.cat([gaussians.means, means]),
-        gaussians.scatter + deviations.T @ deviations,
-    )
+    new = Gaussians(counts, means, deviations.T @ deviations)
+    return _merged(gaussians, new, numbers(classes, len(gaussians.counts), len(counts)))
+
+
+def _merged(old: Gaussians, new: Gaussians, classes: Tensor) -> Gaussians:
+    """Statistics of the samples of both, where `new` has the classes [K] (Chan, Golub, LeVeque 1979, eq. 2.1)."""
+    counts, means, scatter = old.counts.clone(), old.means.clone(), old.scatter + new.scatter
+    again = classes < len(counts)
+    if bool(again.any()):
+        rows, more = classes[again], new.counts[again]
+        moved, share = new.means[again] - means[rows], more / (counts[rows] + more)
+        scatter = scatter + (moved * (counts[rows] * share)[:, None]).T @ moved
+        means[rows] += share[:, None] * moved
+        counts[rows] += more
+    return Gaussians(torch.cat([counts, new.counts[~again]]), torch.cat([means, new.means[~again]]), scatter)
 
 
 def covariance(gaussians: Gaussians, shrinkage: float) -> Tensor:

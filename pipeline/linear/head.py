@@ -9,20 +9,33 @@ from torch.nn import functional
 
 
 class Head(NamedTuple):
-    """A linear classifier."""
+    """A linear classifier. A class may have several rows, one per task that it came in; the best counts."""
 
-    weight: Tensor  # [C, D], or [C, M] behind a projection
-    bias: Tensor  # [C]
+    weight: Tensor  # [R, D], or [R, M] behind a projection
+    bias: Tensor  # [R]
     projection: Tensor | None = None  # [D + 1, M]
+    classes: Tensor | None = None  # [R] class of each row; None: row c is that of class c
+    tasks: Tensor | None = None  # [R] task that each row was learned in; None: a row belongs to all tasks
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits of features: [B, D] -> [B, C]."""
+        """Logits of features: [B, D] -> [B, R]."""
         inputs = features if self.projection is None else random_features(features, self.projection)
         return functional.linear(inputs, self.weight, self.bias)
 
+    def scores(self, features: Tensor, competing: Tensor | None = None) -> Tensor:
+        """The score of each class: [B, D] -> [B, C]. competing: [B, R] which rows count; -inf for classes without."""
+        logits = self.logits(features)
+        if competing is not None:
+            logits = logits.masked_fill(~competing, -torch.inf)
+        if self.classes is None:
+            return logits
+        best = torch.full((len(logits), int(self.classes.max()) + 1), -torch.inf, dtype=logits.dtype)
+        return best.scatter_reduce(1, self.classes.expand(len(logits), -1), logits, "amax")
+
     def rows(self, start: int, end: int) -> "Head":
         """The head with some of the rows."""
-        return self._replace(weight=self.weight[start:end], bias=self.bias[start:end])
+        classes, tasks = (None if of_rows is None else of_rows[start:end] for of_rows in (self.classes, self.tasks))
+        return Head(self.weight[start:end], self.bias[start:end], self.projection, classes, tasks)
 
 
 def widened(head: Head, dim: int) -> Head:

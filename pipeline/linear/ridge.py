@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.linear.classes import add_columns, numbers
 from pipeline.linear.head import Head
 
 
@@ -31,11 +32,15 @@ def ridge_of(state: Mapping[str, Tensor], dim: int) -> Ridge:
     return Ridge(state["gram"], state["targets"]) if state else no_ridge(dim)
 
 
-def add_task(ridge: Ridge, features: Tensor, labels: Tensor) -> Ridge:
-    """Add the classes of one more task. features: [N, M]; labels: [N], from 0 within the task."""
+def add_task(ridge: Ridge, features: Tensor, labels: Tensor, classes: Tensor | None = None) -> Ridge:
+    """Add the classes of one more task. features: [N, M]; labels: [N], from 0 within the task.
+
+    classes: the number of each label [K] among all classes; None: all are new.
+    """
     inputs = functional.pad(features.double(), (0, 1), value=1.0)
     one_hot = functional.one_hot(labels).double()
-    return Ridge(ridge.gram + inputs.T @ inputs, torch.cat([ridge.targets, inputs.T @ one_hot], dim=1))
+    of_classes = numbers(classes, ridge.targets.shape[1], one_hot.shape[1])
+    return Ridge(ridge.gram + inputs.T @ inputs, add_columns(ridge.targets, inputs.T @ one_hot, of_classes))
 
 
 def solve(ridge: Ridge, penalty: float) -> Head:

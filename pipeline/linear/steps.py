@@ -26,7 +26,11 @@ def append_step(before: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
         new = head.rows(len(old.bias), len(head.bias))
     else:
         start = end  # the step begins behind all that is stored
-    rows = Head(torch.cat([rows.weight, new.weight]), torch.cat([rows.bias, new.bias]))
+    classes, tasks = (
+        None if of_old is None or of_new is None else torch.cat([of_old, of_new])
+        for of_old, of_new in ((rows.classes, new.classes), (rows.tasks, new.tasks))
+    )
+    rows = Head(torch.cat([rows.weight, new.weight]), torch.cat([rows.bias, new.bias]), None, classes, tasks)
     end = torch.tensor([len(rows.bias)])
     return _stored(rows, torch.cat([before["starts"], start]), torch.cat([before["ends"], end]))
 
@@ -41,8 +45,10 @@ def step_heads(stored: Mapping[str, Tensor], projection: Tensor | None = None) -
 
 
 def _rows(stored: Mapping[str, Tensor]) -> Head:
-    return Head(stored["weight"], stored["bias"])
+    return Head(stored["weight"], stored["bias"], None, stored.get("classes"), stored.get("tasks"))
 
 
 def _stored(rows: Head, starts: Tensor, ends: Tensor) -> dict[str, Tensor]:
-    return {"weight": rows.weight, "bias": rows.bias, "starts": starts, "ends": ends}
+    owners = {"classes": rows.classes, "tasks": rows.tasks}  # of heads whose rows belong to tasks
+    kept = {name: of_rows for name, of_rows in owners.items() if of_rows is not None}
+    return {"weight": rows.weight, "bias": rows.bias, "starts": starts, "ends": ends} | kept

@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.classification.classifier import Classifier
 from pipeline.evaluation.methods import METHODS, verdict, worth_of_tuning
+from pipeline.evaluation.settings import SETTINGS
 from pipeline.inference.method import Method
-from pipeline.report.explanations import explain, explain_seed, introduce
+from pipeline.report.explanations import SEEDED, explain, explain_seed, introduce
 from pipeline.report.text import code, escape, percent, table
 
 Row = tuple[float, float, float | None]  # average accuracy, its mean over the steps, forgetting (None for one task)
@@ -27,6 +28,8 @@ class Result:
     keys_choose: bool  # whether the paper's key chooses the task of an image
     method: Method
     classifier: Classifier | None  # None: the head is that of stage one
+    domains: Sequence[str] = ()  # of each task; empty if tasks are sets of classes
+    matrix: Sequence[Sequence[float]] = ()  # accuracy of C-LN on each task after each step, up to the diagonal
 
 
 def headline(rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
@@ -50,14 +53,15 @@ HEADLINE = ("method", "average accuracy (%)", "average incremental accuracy (%)"
 def render(result: Result) -> str:
     """The whole report, in Markdown."""
     params, tasks = result.params, result.tasks
+    is_given = SETTINGS[params["setting"]].gives_task
     images = "test images" if params["evaluate_on"] == "test" else "held-out training images (validation)"
     shown = {name: value for name, value in params.items() if name != "task_classes"}  # they are in the table of tasks
     classes = [(name, ", ".join(map(escape, names))) for name, names in tasks.items()]
     return f"""\
 # Continual LayerNorm tuning on {params["dataset"]}
 
-{sum(map(len, tasks.values()))} classes arrive in {len(tasks)} tasks.
-{introduce(result.method, backbone=params["backbone"], is_joint=params["order"] == "joint")}
+{arrival(result)}
+{introduce(result.method, backbone=params["backbone"], is_joint=params["order"] == "joint", is_given=is_given)}
 Seed {params["seed"]}, lr {params["lr"]:g}, {params["epochs"]} epochs per task; measured on
 {result.test_images:,} {images}.
 
@@ -65,13 +69,13 @@ Seed {params["seed"]}, lr {params["lr"]:g}, {params["epochs"]} epochs per task; 
 
 {conclusion(result)}
 
-{explain(result.method, result.classifier)}
+{explain(result.method, result.classifier, is_given=is_given)}
 
-{explain_seed(**{name: params[name] for name in ("task_classes", "task_order", "evaluate_on")})}
+{explain_seed(**{name: params[name] for name in SEEDED})}
 
 {definitions(result)}
 
-## Over the tasks
+{domains_section(result)}## Over the tasks
 
 ![Average accuracy and forgetting over the tasks](figures/over_tasks.png)
 
@@ -105,7 +109,7 @@ def conclusion(result: Result) -> str:
         sentences.append(worth_of_tuning(accuracies))
     else:
         sentences.append("Nothing is tuned here: C-LN's row is the frozen backbone.")
-    if result.method.chooses and not result.method.selection.is_real:
+    if result.method.chooses and not result.method.selection.is_real and not SETTINGS[params["setting"]].gives_task:
         sentences.append("C-LN is told the task of each image; the baselines are not.")
     if "selection_accuracy" in result.metrics:
         right = percent(result.metrics["selection_accuracy"])
@@ -118,9 +122,13 @@ def conclusion(result: Result) -> str:
 
 def definitions(result: Result) -> str:
     """What the columns and rows of the first table mean."""
+    setting = SETTINGS[result.params["setting"]]
+    over_images = [percent(result.metrics[f"{name}accuracy_over_images"]) for name in ("", "incremental_")]
     parts = [
-        "Average accuracy: unweighted mean over the tasks after the last step; every image is classified among all"
-        " classes.",
+        "Average accuracy: unweighted mean over the tasks after the last step; every image is classified among"
+        f" {setting.among}.",
+        f"If every image has the same weight instead, C-LN's is {over_images[0]} % and, as the mean over the steps,"
+        f" {over_images[1]} %.",
         "Average incremental accuracy: the mean of the average accuracy over the steps.",
         "Linear discriminant: in place of the head, class Gaussians with one shrunk covariance, learned task by task"
         " from the same features.",
@@ -141,6 +149,27 @@ def definitions(result: Result) -> str:
             " classes."
         )
     return textwrap.fill(" ".join(parts), 120)
+
+
+def arrival(result: Result) -> str:
+    """What arrives in how many tasks, and the setting."""
+    classes = len({name for names in result.tasks.values() for name in names})
+    sentence = " ".join(SETTINGS[result.params["setting"]].sentence.split())
+    what = f"{classes} classes arrive in {len(result.tasks)} tasks."
+    if result.domains:
+        what = f"{classes} classes arrive in {len(result.domains)} domains, one per task."
+    return f"{what} {sentence}"
+
+
+def domains_section(result: Result) -> str:
+    """The accuracy of C-LN on each domain; empty if tasks are sets of classes."""
+    if not result.domains:
+        return ""
+    rows = [
+        (f"{task} ({escape(domain)})", percent(result.matrix[step][step]), percent(result.matrix[-1][step]))
+        for step, (task, domain) in enumerate(zip(result.tasks, result.domains, strict=True))
+    ]
+    return f"## Domains\n\n{table(('domain', 'accuracy when learned (%)', 'after the last step (%)'), rows)}\n\n"
 
 
 def selection_section(result: Result) -> str:

@@ -30,15 +30,20 @@ from pipeline.store.seal import BLANK, KEY, check_seal, seal
 if TYPE_CHECKING:  # torch is imported only where tensors are read or written, so other commands start immediately
     from torch import Tensor
 
+ORDERS = Path("lists/orders")  # lists that a user puts there
+SPLITS = Path("lists/splits")
+
 RAW_CLASSES = Path("data/raw/classes.json")
 RAW_TRAIN = Path("data/raw/train.safetensors")
 RAW_TEST = Path("data/raw/test.safetensors")
 BACKBONE = Path("data/backbone.safetensors")
 TASKS = Path("data/tasks.json")
+DOMAINS = Path("data/domains.json")  # the domain of each task; empty if tasks are sets of classes
 IMAGE_COUNTS = Path("data/image_counts.json")  # per task, for training and for testing
 TEST = Path("data/test.safetensors")  # images in the order of the tasks
 
 METHOD = Path("artifacts/method.json")  # the chosen parts
+STREAM = Path("artifacts/stream.json")  # whether tasks are sets of classes or domains
 BACKBONE_FACTS = Path("artifacts/backbone.json")
 KEYS = Path("artifacts/keys.safetensors")
 TEST_QUERIES = Path("artifacts/queries/test.safetensors")

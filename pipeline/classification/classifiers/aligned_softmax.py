@@ -15,7 +15,9 @@ PSEUDO_FEATURES = 64  # per class; chosen on held-out images (docs/decisions.md)
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
     """Add the statistics of the task's classes, and retrain all rows."""
-    after = gaussians.add_classes(gaussians_of(state, features.own.shape[1]), features.own, features.labels)
+    after = gaussians.add_classes(
+        gaussians_of(state, features.own.shape[1]), features.own, features.labels, features.classes
+    )
     drawn, labels = gaussians.sample(after, PSEUDO_FEATURES, gaussians.SHRINKAGE, training.generator)
     return after._asdict(), new_softmax(drawn[None], labels, replace(training, start=None))
 

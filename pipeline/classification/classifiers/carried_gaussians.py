@@ -22,7 +22,7 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
     before = gaussians_of(state, features.own.shape[1])
     if state:
         before = gaussians.carry(before, features.before, features.own, PENALTY)
-    after = gaussians.add_classes(before, features.own, features.labels)
+    after = gaussians.add_classes(before, features.own, features.labels, features.classes)
     return after._asdict(), gaussians.linear_discriminant(after, gaussians.SHRINKAGE)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.classification.classifier import Classifier, State, TaskFeatures, Training
+from pipeline.linear.classes import numbers
 from pipeline.linear.head import Head, random_features
 
 UNITS = 900
@@ -26,7 +27,7 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
     layer = hidden_layer(features.own.shape[1], training.generator)
     projection = state["projection"] if state else layer
     known = {name: state[name] for name in ("weights", "anchor", "pull")} if state else {}
-    after = add_task(known, random_features(features.own, projection), features.labels)
+    after = add_task(known, random_features(features.own, projection), features.labels, features.classes)
     weight = after["weights"].T.float().contiguous()
     return after | {"projection": projection}, Head(weight, torch.zeros(len(weight)), projection)
 
@@ -36,13 +37,13 @@ def hidden_layer(dim: int, generator: torch.Generator) -> Tensor:
     return 2 * torch.rand(dim + 1, UNITS, generator=generator) - 1
 
 
-def add_task(state: State, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def add_task(state: State, inputs: Tensor, labels: Tensor, classes: Tensor | None = None) -> dict[str, Tensor]:
     """The state after one more task: `weights` B [M, C], `anchor` sum lam F [M, C], `pull` sum lam F * B* [M, C].
 
-    inputs: H [N, M]; labels: [N], from 0 within the task. Classes of other tasks have y = 0 in it.
+    inputs: H [N, M]; labels: [N], from 0 within the task. Classes of other tasks have y = 0 in it. classes: the number
+    of each label [K] among all classes; None: all are new.
     """
     units = inputs.double()
-    new = int(labels.max()) + 1
     one_hot = functional.one_hot(labels).double()
     gram, size = units.T @ units, units.shape[1]
     if not state:
@@ -50,8 +51,10 @@ def add_task(state: State, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         anchor = STRENGTH * _fisher(units, one_hot, optimum)
         return {"weights": optimum, "anchor": anchor, "pull": anchor * optimum}
     old = state["weights"].shape[1]
+    of_classes = numbers(classes, old, one_hot.shape[1])
+    new = int((of_classes >= old).sum())
     padded = {name: functional.pad(tensor, (0, new)) for name, tensor in state.items()}
-    one_hot = functional.pad(one_hot, (old, 0))
+    one_hot = torch.zeros(len(one_hot), old + new, dtype=one_hot.dtype).index_copy_(1, of_classes, one_hot)
     right = units.T @ one_hot + padded["pull"] + padded["weights"]
     identity = torch.eye(size, dtype=torch.float64)
     columns = [

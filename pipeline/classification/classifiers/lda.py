@@ -11,7 +11,9 @@ from pipeline.linear.head import Head
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
     """Add the statistics of the task's classes, from features under the parameters tuned by this task."""
     del training
-    after = gaussians.add_classes(gaussians_of(state, features.own.shape[1]), features.own, features.labels)
+    after = gaussians.add_classes(
+        gaussians_of(state, features.own.shape[1]), features.own, features.labels, features.classes
+    )
     return after._asdict(), gaussians.linear_discriminant(after, gaussians.SHRINKAGE)
 
 

@@ -5,17 +5,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.classification.classifier import Classifier, State, TaskFeatures, Training
-from pipeline.classification.rows import add_rows
+from pipeline.linear.classes import add_columns, numbers
 from pipeline.linear.head import Head
 
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
-    """Add one row per class: the normalised mean of its normalised features."""
+    """Add the sum of the normalised features of each class; a row is the direction of its sum."""
     del training
     samples, labels = features.samples()
     directions = functional.normalize(samples, dim=1)
     sums = torch.zeros(int(labels.max()) + 1, directions.shape[1]).index_add_(0, labels, directions)
-    return add_rows(state, Head(functional.normalize(sums, dim=1), torch.zeros(len(sums))))
+    before = state["sums"] if state else sums[:0]
+    after = add_columns(before.T, sums.T, numbers(features.classes, len(before), len(sums))).T.contiguous()
+    return {"sums": after}, Head(functional.normalize(after, dim=1), torch.zeros(len(after)))
 
 
 CLASSIFIER = Classifier(

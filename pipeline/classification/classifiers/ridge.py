@@ -13,7 +13,7 @@ PENALTY = 0.01  # chosen on held-out images (docs/decisions.md)
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
     """Add the task's sums, and solve again."""
     del training
-    after = ridge.add_task(ridge_of(state, features.own.shape[1]), features.own, features.labels)
+    after = ridge.add_task(ridge_of(state, features.own.shape[1]), features.own, features.labels, features.classes)
     return after._asdict(), ridge.solve(after, PENALTY)
 
 

@@ -19,7 +19,7 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
     layer = torch.randn(features.own.shape[1], UNITS, generator=training.generator)
     projection = state["projection"] if state else functional.pad(layer, (0, 0, 0, 1))
     inputs = random_features(features.own, projection)
-    after = ridge.add_task(ridge_of(state, UNITS), inputs, features.labels)
+    after = ridge.add_task(ridge_of(state, UNITS), inputs, features.labels, features.classes)
     head = ridge.solve(after, PENALTY)._replace(projection=projection)
     return after._asdict() | {"projection": projection}, head
 

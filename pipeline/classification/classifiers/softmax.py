@@ -10,7 +10,7 @@ from pipeline.linear.head import Head
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
     """Train rows for the task's classes by cross-entropy over these classes. A single class: lone.py."""
-    return lone.add_task(state, *features.samples(), lambda: new_softmax(features.views, features.labels, training))
+    return lone.learn(state, features, lambda: new_softmax(features.views, features.labels, training))
 
 
 CLASSIFIER = Classifier(

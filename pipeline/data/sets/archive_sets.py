@@ -30,7 +30,7 @@ def load_imagenet_r(scratch: Path) -> ImageSet:
     root = scratch / "imagenet-r"
     readme = _lines(root / "README.txt") if (root / "README.txt").exists() else []
     names = dict(line.split(" ", 1) for line in readme if re.match(r"n\d{8} ", line))
-    return image_set(*(_renamed(split, names) for split in stratified_split(class_files(root))))
+    return image_set(*(_renamed(split, names) for split in stratified_split(class_files(root))), as_given=True)
 
 
 def load_cub200(scratch: Path) -> ImageSet:
@@ -43,7 +43,7 @@ def load_cub200(scratch: Path) -> ImageSet:
         number, path = line.split()
         species = path.split("/")[0].partition(".")[2].replace("_", " ")
         splits[is_training[number]].setdefault(species, []).append(root / "images" / path)
-    return image_set(splits["1"], splits["0"])
+    return image_set(splits["1"], splits["0"], as_given=True)
 
 
 def load_tiny_imagenet(scratch: Path) -> ImageSet:
@@ -51,13 +51,13 @@ def load_tiny_imagenet(scratch: Path) -> ImageSet:
     unpack(fetch(TINY_IMAGENET, "tiny_imagenet"), scratch)
     root = scratch / "tiny-imagenet-200"
     words = dict(line.split("\t", 1) for line in _lines(root / "words.txt"))
-    names = {wnid: words.get(wnid, wnid).split(",")[0] for wnid in _lines(root / "wnids.txt")}
+    names = {wnid: words.get(wnid, wnid).split(",")[0] for wnid in sorted(_lines(root / "wnids.txt"))}
     train = {wnid: sorted((root / "train" / wnid / "images").iterdir()) for wnid in names}
     test: Files = {wnid: [] for wnid in names}
     for line in _lines(root / "val/val_annotations.txt"):
         file, wnid = line.split("\t")[:2]
         test[wnid].append(root / "val/images" / file)
-    return image_set(_renamed(train, names), _renamed(test, names))
+    return image_set(_renamed(train, names), _renamed(test, names), as_given=True)
 
 
 def _renamed(files: Files, names: dict[str, str]) -> Files:

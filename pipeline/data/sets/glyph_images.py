@@ -163,6 +163,35 @@ def draw_glyphs() -> ImageSet:
     )
 
 
+DOMAIN_CHARACTERS = [own[0] for own in CHARACTERS]
+
+
+def draw_glyph_domains() -> ImageSet:
+    """Draw the domain form: ten characters, each in every rendition. A rendition is a domain."""
+    count = len(DOMAIN_CHARACTERS)
+    images: dict[str, list[Tensor]] = {"train": [], "test": []}
+    sizes = {"train": TRAIN_PER_CLASS, "test": TEST_PER_CLASS}
+    for index, rendition in enumerate(RENDITIONS):
+        for split, faces in (("train", TRAIN_FACES), ("test", TEST_FACES)):
+            random = generator(SEED, split, "domain", index)
+            images[split].append(_render(rendition, bitmaps(DOMAIN_CHARACTERS, faces), sizes[split], random))
+    labels = {
+        split: torch.arange(count).repeat_interleave(size).repeat(len(RENDITIONS)) for split, size in sizes.items()
+    }
+    domains = {split: torch.arange(len(RENDITIONS)).repeat_interleave(count * size) for split, size in sizes.items()}
+    return ImageSet(
+        classes=list(DOMAIN_CHARACTERS),
+        groups=[""] * count,
+        train_images=torch.cat(images["train"]),
+        train_labels=labels["train"],
+        test_images=torch.cat(images["test"]),
+        test_labels=labels["test"],
+        domains=[rendition.__name__ for rendition in RENDITIONS],
+        train_domains=domains["train"],
+        test_domains=domains["test"],
+    )
+
+
 def _render(rendition: Rendition, glyphs: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """`count` images of each character of [C, F, CANVAS, CANVAS], in random faces: uint8 [C * count, SIZE, SIZE, 3]."""
     character = torch.arange(len(glyphs)).repeat_interleave(count)

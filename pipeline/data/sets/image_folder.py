@@ -143,10 +143,17 @@ def listing_digest(paths: Sequence[Path]) -> str:
 
 
 def image_set(
-    train: Mapping[str, Sequence[Path]], test: Mapping[str, Sequence[Path]], *, notes: Sequence[str] = ()
+    train: Mapping[str, Sequence[Path]],
+    test: Mapping[str, Sequence[Path]],
+    *,
+    notes: Sequence[str] = (),
+    as_given: bool = False,
 ) -> ImageSet:
-    """A data set of files, without groups. A class that only one split has is listed in both."""
-    classes = sorted(train.keys() | test.keys())
+    """A data set of files, without groups. A class that only one split has is listed in both.
+
+    as_given: the classes keep their order, which published numbers and orders mean; otherwise they come by name.
+    """
+    classes = list(dict.fromkeys([*train, *test])) if as_given else sorted(train.keys() | test.keys())
 
     def listed(split: Mapping[str, Sequence[Path]]) -> tuple[list[Path], Tensor]:
         of_class = [split.get(name, ()) for name in classes]
