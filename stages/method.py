@@ -21,9 +21,11 @@ class Params(Record):
 
     tuning: str
     tuning_init: Literal["previous", "pretrained"]
+    tuned_tasks: Literal["all", "first"]
     selection: SelectionName
     selector: str
     classifier: str
+    training: Literal["two_stage", "single_stage"]
     order: Literal["sequential", "joint"]
     correction: str
 
@@ -40,6 +42,9 @@ def main() -> None:
         is_chain=params.tuning_init == "previous",
         is_joint=params.order == "joint",
         rematches=params.correction == "rematch",
+    )
+    method.check_tasks(
+        classifier, only_first=params.tuned_tasks == "first", is_single_stage=params.training == "single_stage"
     )
     artifacts.save_json(artifacts.METHOD, {name: getattr(params, name) for name in PLACES})
 
