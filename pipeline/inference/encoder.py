@@ -86,7 +86,7 @@ class SelectingEncoder:
         tasks = self.choice.tasks(queries, newest)
         selected = self._encode(images, queries, tasks)
         if self.choice.selection.is_fixed:
-            return TrainFeatures(selected, selected, None)
+            return TrainFeatures(selected, selected.clone(), None)
         others, own = tasks != newest, selected.clone()
         own[others] = self._encode(images[others], queries[others], newest[others])
         follows = self.choice.selection.one_model and self.kind.keeps == "each"
