@@ -58,7 +58,9 @@ def main(task: Task) -> None:
         artifacts.save_tensors(artifacts.auxiliary_heads_file(task), {})
         return
     if params.weight_decay and kind.grows(options):
-        raise UserError(f"params.yaml: weight_decay would shrink what earlier tasks keep in {params.tuning}: set it to 0.0")
+        raise UserError(
+            f"params.yaml: weight_decay would shrink what earlier tasks keep in {params.tuning}: set it to 0.0"
+        )
     index = task_index(task)
     bank = artifacts.load_tensors(artifacts.bank_file(task_name(index - 1)))  # [T, ...] each
     heads = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))

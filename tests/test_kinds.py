@@ -42,7 +42,9 @@ def as_seen(kind: Kind, tuned: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     return {name: tensor[None] if kind.chosen else tensor for name, tensor in tuned.items()}
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if not find_kind(name).asks_frozen])  # prompts are seen at once
+@pytest.mark.parametrize(
+    "name", [name for name in KINDS if not find_kind(name).asks_frozen]
+)  # prompts are seen at once
 def test_with_the_start_values_the_model_is_the_pretrained_one_bit_for_bit(name: str, backbone: Backbone) -> None:
     kind, options = kind_of(name)
     placed = with_places(backbone, kind, options)

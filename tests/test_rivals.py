@@ -1,4 +1,4 @@
-"""The methods that C-LN is compared with: their presets run, and cost what they should; closed forms against references."""
+"""The methods that C-LN is compared with: presets run and cost what they should; closed forms against references."""
 
 from pathlib import Path
 
@@ -69,9 +69,10 @@ def test_the_sweep_has_the_recipes_of_the_presets() -> None:
     found = {name.replace("-", "").lower(): values for name, values in variants.items() if "C-LN" not in name}
     assert found.keys() == of_files.keys()
     for name, preset in of_files.items():
-        flat = {}
+        flat: dict[str, object] = {}
         for key, value in preset.items():
-            flat |= {f"{key}.{option}": one for option, one in value.items()} if isinstance(value, dict) else {key: value}
+            options = value if isinstance(value, dict) else {}
+            flat |= {f"{key}.{option}": one for option, one in options.items()} if options else {key: value}
         assert found[name] == flat
 
 
@@ -124,7 +125,8 @@ def test_ranpac_s_rows_are_those_of_scikit_learn_s_ridge_on_all_tasks_at_once() 
     last = (inputs[30:][rows], targets[30:, 3:][rows])
     errors = {}
     for strength in ranpac.STRENGTHS:
-        fitted = Ridge(alpha=strength, fit_intercept=False, solver="svd").fit(last[0][:24].numpy(), last[1][:24].numpy())
+        fitted = Ridge(alpha=strength, fit_intercept=False, solver="svd")
+        fitted.fit(last[0][:24].numpy(), last[1][:24].numpy())
         errors[strength] = ((fitted.predict(last[0][24:].numpy()) - last[1][24:].numpy()) ** 2).mean()
     best = min(errors, key=lambda strength: errors[strength])
     assert ranpac.best_strength(*last) == best
@@ -136,7 +138,7 @@ def test_ranpac_s_rows_are_those_of_scikit_learn_s_ridge_on_all_tasks_at_once() 
 
 def test_ease_s_prototypes_and_scores_are_those_written_out() -> None:
     first, second = features_of(0, dim=4), features_of(1, dim=4)
-    seen_before = functional.normalize(features_of(2, dim=4).own, dim=1)  # the second task's images under the first model
+    seen_before = functional.normalize(features_of(2, dim=4).own, dim=1)  # the second task under the first model
     unit = functional.normalize
     start = TaskFeatures(unit(first.own, dim=1)[None], first.own, None, first.labels)
     state, _ = ease.learn({}, start, training())

@@ -8,8 +8,9 @@ from torch import Tensor
 from pipeline.backbone.vit import Backbone
 from pipeline.classification.classifier import Classifier
 from pipeline.errors import UserError
-from pipeline.inference.encoder import ChoosingEncoder, Encoder, JudgingEncoder, SelectingEncoder, SideBySideEncoder
+from pipeline.inference.encoder import ChoosingEncoder, Encoder, JudgingEncoder, SelectingEncoder
 from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.side_by_side import SideBySideEncoder
 from pipeline.linear.head import Head
 from pipeline.progress import Progress
 from pipeline.selection.choose import SELECTIONS, Choice, Selection
@@ -55,7 +56,7 @@ class Method(NamedTuple):
 
     @property
     def needs_query(self) -> bool:
-        """Whether the frozen backbone runs for an image: for the choice, for prompts, or as a feature or a part of it."""
+        """Whether the frozen backbone runs for an image: for the choice, for prompts, or as a part of the feature."""
         asked = (self.asks_selector and not self.judges_outputs) or self.kind.asks_frozen or self.selection.with_frozen
         return not self.tunes or asked
 

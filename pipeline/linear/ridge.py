@@ -50,6 +50,6 @@ def solve(ridge: Ridge, penalty: float) -> Head:
 
 def solve_at(ridge: Ridge, strength: float) -> Tensor:
     """argmin_B ||X B - Y||^2 + strength ||B||^2, float64, one row per feature."""
-    return torch.linalg.solve(
-        ridge.gram + strength * torch.eye(len(ridge.gram), dtype=torch.float64), ridge.targets
-    )
+    penalised = ridge.gram + strength * torch.eye(len(ridge.gram), dtype=torch.float64)
+    solution: Tensor = torch.linalg.solve(penalised, ridge.targets)
+    return solution

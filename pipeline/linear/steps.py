@@ -16,8 +16,8 @@ from pipeline.linear.head import Head
 def append_step(before: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
     """Add the head [C, D] of one more step to those stored so far (empty before the first).
 
-    Where features get longer, the heads of earlier steps get zeros for what is new. The result holds rows, `weight` [R, D] and `bias` [R]; and int64 [T], where in them the head of each step begins and
-    ends: `starts` and `ends`.
+    Where features get longer, the heads of earlier steps get zeros for what is new. The result holds rows, `weight` [R,
+    D] and `bias` [R]; and int64 [T], where in them the head of each step begins and ends: `starts` and `ends`.
     """
     if not before:
         return _stored(head, torch.tensor([0]), torch.tensor([len(head.bias)]))

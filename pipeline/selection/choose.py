@@ -97,7 +97,8 @@ SELECTIONS: Mapping[SelectionName, Selection] = {
     ),
     "first_and_frozen": Selection(
         _first,
-        """Every image runs through the frozen backbone and under the parameters tuned by the first task; the two outputs
+        """Every image runs through the frozen backbone and under the parameters tuned by the first task; the two
+        outputs
         side by side are its feature. Later tasks tune nothing, so no feature ever changes.""",
         one_model=True,
         is_fixed=True,

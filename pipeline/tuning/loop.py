@@ -104,9 +104,9 @@ def tune(  # noqa: PLR0913
     model gets besides, anew for each batch. head: to start from, instead of a new one. epochs: the epochs to run, in
     order; an iterator may restore the state saved after an earlier epoch.
 
-    The loss is the cross-entropy over the task's classes. The optimiser starts afresh for every task. The auxiliary head
-    learns in double precision: its gradient is a sum over a batch's images, which then rounds the same for any number of
-    devices. Nothing is fetched from the device within an epoch.
+    The loss is the cross-entropy over the task's classes. The optimiser starts afresh for every task. The auxiliary
+    head learns in double precision: its gradient is a sum over a batch's images, which then rounds the same for any
+    number of devices. Nothing is fetched from the device within an epoch.
     """
     device = backbone.device
     tensors = {name: tensor.to(device, copy=True) for name, tensor in start.items()}

@@ -51,7 +51,7 @@ class PrefixAttention(nn.Module):
             self.add_module(name, module)
         self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
 
-    def forward(self, inputs: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+    def forward(self, inputs: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
         """[B, N, D] to the same; blocks pass neither mask nor order."""
         assert attn_mask is None
         assert not is_causal
@@ -99,4 +99,5 @@ def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def similarity(query: Tensor, keys: Tensor) -> Tensor:
     """Cosine of queries [B, D] to keys [P, D]: [B, P]."""
-    return functional.normalize(query, dim=1) @ functional.normalize(keys, dim=1).T
+    cosines: Tensor = functional.normalize(query, dim=1) @ functional.normalize(keys, dim=1).T
+    return cosines

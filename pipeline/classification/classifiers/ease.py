@@ -30,7 +30,9 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
         for subspace in range(old.shape[1], subspaces):
             old = torch.cat([old, mixtures(old, of_old, new, subspace)[:, None]], 1)
         new, own = torch.cat([old, new]), torch.cat([of_old, own])
-    weights = functional.normalize(new, dim=2) * torch.full(new.shape[:2], OTHERS).scatter_(1, own[:, None], 1.0)[..., None]
+    weights = (
+        functional.normalize(new, dim=2) * torch.full(new.shape[:2], OTHERS).scatter_(1, own[:, None], 1.0)[..., None]
+    )
     return {"prototypes": new, "own": own}, Head(weights.flatten(1), torch.zeros(len(weights)))
 
 
@@ -48,6 +50,7 @@ def mixtures(old: Tensor, own: Tensor, new: Tensor, subspace: int) -> Tensor:
 CLASSIFIER = Classifier(
     learn,
     """Each class has a prototype under the model of every task. Those of old classes under newer models are mixtures of
-        the new classes' prototypes, as similar as the classes are. The cosine under the own task's model counts most.""",
+        the new classes' prototypes, as similar as the classes are. The cosine under the own task's model counts
+        most.""",
     side_by_side=True,
 )

@@ -4,9 +4,9 @@ What enters the second half of a block, x, also goes through an adapter, whose o
 
     x <- x + MLP(norm2(x)) + scale (W2 relu(W1 x + b1) + b2),   W1 [width, D], W2 [D, width].
 
-W2 and both biases start at 0, W1 uniform within 1 / sqrt(D), as the authors' code draws it. Their dropout of 0.1 is left
-out: the model runs as at inference. RanPAC and APER tune one adapter with the first task (`tuned_tasks: first`), EASE one
-per task (`tuning_init: pretrained`, `selection: all`).
+W2 and both biases start at 0, W1 uniform within 1 / sqrt(D), as the authors' code draws it. Their dropout of 0.1 is
+left out: the model runs as at inference. RanPAC and APER tune one adapter with the first task (`tuned_tasks: first`),
+EASE one per task (`tuning_init: pretrained`, `selection: all`).
 """
 
 from typing import Annotated, Any

@@ -1,9 +1,9 @@
 """`tuning: coda_prompt`: prompts that are sums of components, weighted for each image (CODA-Prompt, arXiv 2211.13218).
 
-In each of the first blocks, component m has a prompt P_m [length, D], a key K_m and an attention A_m. An image with query
-q gets sum_m cos(q * A_m, K_m) P_m: the first half of it are keys, the second half values, before those of the tokens. A
-task adds components and trains them alone; those of earlier tasks take part, without gradient. New components start
-orthogonal to all others, each of length 1, as far as the width has room. `orthogonality` weighs the penalty
+In each of the first blocks, component m has a prompt P_m [length, D], a key K_m and an attention A_m. An image with
+query q gets sum_m cos(q * A_m, K_m) P_m: the first half of it are keys, the second half values, before those of the
+tokens. A task adds components and trains them alone; those of earlier tasks take part, without gradient. New components
+start orthogonal to all others, each of length 1, as far as the width has room. `orthogonality` weighs the penalty
 
     sum over blocks and over K, A, P of mean((T T' - I)^2),
 
@@ -39,6 +39,7 @@ class Components(nn.Module):
     """M components in each of some blocks; the weights [B, M, blocks] of the last batch."""
 
     weights: Tensor
+    penalty: Tensor  # of this batch: the tensors are not in their places afterwards
     attentions: tuple[Any, ...] = ()  # a tuple, so that their parameters are not this module's
 
     def __init__(self, options: Options, like: Tensor) -> None:
@@ -56,6 +57,9 @@ class Components(nn.Module):
     def choose(self, query: Tensor) -> None:
         """Sum the components of each image."""
         prompts, keys, attention = self.trained()
+        self.penalty = query.new_zeros(())
+        if self.orthogonality:
+            self.penalty = self.orthogonality * sum(map(distance, (prompts, keys, attention)), self.penalty)
         attended = functional.normalize(query[:, None, None] * attention, dim=3)  # [B, M, blocks, D]
         self.weights = (attended * functional.normalize(keys, dim=2)).sum(3)
         sums = torch.einsum("bmk,mkld->kbld", self.weights, prompts)
@@ -104,22 +108,24 @@ def orthogonal(old: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return functional.normalize(new, dim=1).float()
 
 
+def distance(components: Tensor) -> Tensor:
+    """How far components [M, blocks, ...] are from orthogonal ones of length 1, summed over the blocks."""
+    rows = components.flatten(2).transpose(0, 1)
+    identity = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    return (rows @ rows.mT - identity).square().mean((1, 2)).sum()
+
+
 def penalty(model: nn.Module) -> Tensor:
     """The weighted distance from orthogonality, of the components of all tasks."""
     components: Any = model.get_submodule("prompts")
-    distance = components.weights.new_zeros(())
-    if components.orthogonality:
-        for tensor in components.trained():
-            rows = tensor.flatten(2).transpose(0, 1)  # [blocks, M, *]
-            identity = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
-            distance = distance + (rows @ rows.mT - identity).square().mean((1, 2)).sum()
-    return components.orthogonality * distance  # type: ignore[no-any-return]
+    return components.penalty  # type: ignore[no-any-return]
 
 
 KIND = Kind(
     options=Options,
     start=start,
-    sentence="""Each task adds components of prompts and tunes them. The frozen backbone's output weighs the components of
+    sentence="""Each task adds components of prompts and tunes them. The frozen backbone's output weighs the components
+    of
         all tasks for each image; their sums are keys and values in the first blocks.""",
     places=places,
     means=None,

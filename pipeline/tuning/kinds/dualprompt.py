@@ -1,9 +1,9 @@
 """`tuning: dualprompt`: a prompt for all tasks, and one for each task, chosen by its key (arXiv 2204.04799).
 
 Prompts are keys and values before those of the tokens. The first blocks share the general prompt, which every task
-trains on; the next ones have the expert prompt of a task. In training, an image gets its own task's expert; at inference
-that of the key most similar to its query. A task's expert starts as the one before. The loss is the cross-entropy over
-the task's classes minus `pull` times the cosine between an image's query and its task's key.
+trains on; the next ones have the expert prompt of a task. In training, an image gets its own task's expert; at
+inference that of the key most similar to its query. A task's expert starts as the one before. The loss is the
+cross-entropy over the task's classes minus `pull` times the cosine between an image's query and its task's key.
 """
 
 from typing import Annotated, Any
@@ -41,7 +41,7 @@ class DualPrompts(nn.Module):
         self.pull, dim = options.pull, like.shape[-1]
         for name, shape in _shapes(options, dim).items():
             self.register_parameter(name, nn.Parameter(like.new_zeros(shape), requires_grad=False))
-        self.register_buffer("in_training", torch.tensor(False), persistent=False)  # noqa: FBT003
+        self.register_buffer("in_training", torch.tensor(False), persistent=False)
 
     def choose(self, query: Tensor) -> None:
         """Take the newest task's expert in training, else that of the most similar key."""
@@ -101,7 +101,7 @@ def penalty(model: nn.Module) -> Tensor:
 def draw(generator: torch.Generator) -> Tuned:
     """The mark of training."""
     del generator
-    return {"prompts.in_training": torch.tensor(True)}  # noqa: FBT003
+    return {"prompts.in_training": torch.tensor(True)}
 
 
 KIND = Kind(

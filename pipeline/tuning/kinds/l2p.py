@@ -1,8 +1,8 @@
 """`tuning: l2p`: a pool of prompts, of which each image gets the few with the most similar keys (arXiv 2112.08654).
 
 The chosen prompts are tokens behind the CLS token. As in the authors' code, they get the CLS token's position, and the
-mean of their outputs is the feature. The loss is the cross-entropy over the task's classes minus `pull` times the sum of
-the cosines between an image's query and its prompts' keys. One pool serves all tasks, and every task trains it.
+mean of their outputs is the feature. The loss is the cross-entropy over the task's classes minus `pull` times the sum
+of the cosines between an image's query and its prompts' keys. One pool serves all tasks, and every task trains it.
 
 The authors choose the prompts of a whole batch together, also at inference. Here, every image chooses for itself.
 """
@@ -69,6 +69,7 @@ def places(model: AnyModel, options: Options) -> AnyModel:
         return (torch.cat([before, (tokens + position).to(before.dtype), behind], 1),)
 
     def average(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        del inputs
         return output[:, 1 : 1 + pool.tokens.shape[1]].mean(1, keepdim=True)
 
     prompted.norm_pre.register_forward_pre_hook(insert)
@@ -95,7 +96,8 @@ def penalty(model: nn.Module) -> Tensor:
 KIND = Kind(
     options=Options,
     start=start,
-    sentence="""Each task tunes a pool of prompts. The frozen backbone's output chooses a few of them for each image; they
+    sentence="""Each task tunes a pool of prompts. The frozen backbone's output chooses a few of them for each image;
+    they
         join its tokens.""",
     places=places,
     means=None,
