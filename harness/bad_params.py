@@ -33,7 +33,12 @@ RIGHT: dict[str, list[object]] = {
     "epochs": [1, 2],
     "min_crop": [1.0, 0.5, 1e-300],
     "flip": [True, False],
-    "selection": ["query", "oracle", "latest", "average"],
+    "optimiser": ["adam", "sgd"],
+    "lr_schedule": ["constant", "cosine", "drop"],
+    "weight_decay": [0.0, 1e-300, 1.0],
+    "head_speed": [1.0, 100.0],
+    "tuned_tasks": ["all", "first"],
+    "selection": ["query", "oracle", "latest", "average", "first", "first_and_frozen", "all"],
     "layernorm": [{"norms": norms, "parameters": "both"} for norms in ("all", "attention", "mlp", "final", "last_6")],
     "layerwise": [
         {"norms": "all", "parameters": parameters, "attention": attention, "detach": not attention}
@@ -46,6 +51,16 @@ RIGHT: dict[str, list[object]] = {
         for on, share, penalty in (("weights", 1e-300, 0.0), ("layernorms", 1.0, 1e6))
     ],
     "apt": [{"slots": slots, "values": values} for slots, values in ((1, "plain"), (3, "scaled"))],
+    "adapter": [{"width": width, "scale": scale} for width, scale in ((1, 1e-300), (8, 1000.0))],
+    "l2p": [{"pool": 3, "length": 1, "top": top, "pull": pull} for top, pull in ((1, 0.0), (3, 1000.0))],
+    "dualprompt": [
+        {"general_blocks": 1, "expert_blocks": blocks, "length": length, "pull": 1.0}
+        for blocks, length in ((1, 1), (2, 3))
+    ],
+    "coda_prompt": [
+        {"blocks": blocks, "components": components, "length": 2, "orthogonality": 1.0}
+        for blocks, components in ((1, 1), (2, 40))
+    ],
     "selector": [*names("selector")],
     "key_method": ["closed_form", "sgd"],
     "key_lr": [0.0025, 1000.0, 1e-40],
@@ -107,6 +122,15 @@ WRONG: dict[str, list[object]] = {
         {"slots": 10**30, "values": "plain"},
         {"slots": 4, "values": "all"},
     ],
+    "adapter": [{}, {"width": 0, "scale": 0.1}, {"width": 4, "scale": 0.0}, {"width": 10**30, "scale": 1.0}],
+    "l2p": [{"pool": 3, "length": 1, "top": 4, "pull": 0.1}, {"pool": 0, "length": 1, "top": 1, "pull": 0.1}],
+    "dualprompt": [{"general_blocks": 1, "expert_blocks": 10**6, "length": 1, "pull": 1.0}],
+    "coda_prompt": [{"blocks": 1, "components": 1, "length": 3, "orthogonality": 0.0}],
+    "optimiser": ["adamw", True],
+    "lr_schedule": ["step"],
+    "weight_decay": [-1, 2.0],
+    "head_speed": [0, 1e300],
+    "tuned_tasks": ["last", 1],
     "evaluate_on": ["train"],
     "backbone": ["vit_tiny_patch16_224.no_such_tag", "resnet18", "hf-hub:a/b", "glyph_vit "],
     "backbone_weights": ["nowhere.pth", "params.yaml", "images", "a\0b"],

@@ -25,9 +25,14 @@ PLAIN: dict[str, object] = {
     "batch_size": 64,
     "tuning": "layernorm",
     "tuning_init": "previous",
+    "tuned_tasks": "all",
     "lr": 0.01,
     "min_crop": 1.0,
     "flip": False,
+    "optimiser": "adam",
+    "lr_schedule": "constant",
+    "weight_decay": 0.0,
+    "head_speed": 1.0,
     "selection": "query",
     "selector": "key",
     "key_method": "closed_form",
@@ -51,6 +56,10 @@ PLAIN: dict[str, object] = {
     "lora": {"rank": 4, "alpha": 4.0, "mlp": False},
     "diff_pruning": {"on": "weights", "share": 0.005, "penalty": 10.0, "change_speed": 0.2, "gate_speed": 100.0},
     "apt": {"slots": 4, "values": "scaled"},
+    "adapter": {"width": 4, "scale": 0.1},
+    "l2p": {"pool": 4, "length": 2, "top": 2, "pull": 0.1},
+    "dualprompt": {"general_blocks": 1, "expert_blocks": 1, "length": 2, "pull": 1.0},
+    "coda_prompt": {"blocks": 2, "components": 2, "length": 4, "orthogonality": 0.0},
 }
 
 

@@ -47,11 +47,12 @@ def plan(num_tasks: Annotated[int, typer.Argument(min=1, max=MOST_TASKS, help="H
 
 @app.command()
 def preset(
-    name: Annotated[str, typer.Argument(help="Name of a file in presets/, without .yaml.")],
+    name: Annotated[str, typer.Argument(help="Name of a file in presets/, without .yaml: best, methods/l2p.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply without asking.")] = False,
 ) -> None:
     """Show what a preset changes in params.yaml and apply it once confirmed. The seed is kept."""
-    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    files = (path.relative_to(PRESETS).with_suffix("").as_posix() for path in PRESETS.rglob("*.yaml"))
+    names = sorted(files, key=lambda file: ("/" in file, file))
     if name not in names:
         raise UserError(f"preset {name!r} is unknown: choose one of {', '.join(names)}")
     new = changed_params(**read_mapping(PRESETS / f"{name}.yaml"))

@@ -3,7 +3,7 @@
 It also records what it has evaluated, so that the learner that predicts is the one in the report.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -65,8 +65,11 @@ def main() -> None:
     queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
 
+    bank = load_bank(artifacts.bank_file(last), params.num_tasks)
+    method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector))
+    features_after = method.features(table)
     features_of = {  # row -> name of its head, and a function (step, images) -> their features
-        "c_ln": ("tuned", table.after),
+        "c_ln": ("tuned", features_after),
         "c_ln_lda": ("tuned_lda", table.after),
         "single_stage": ("auxiliary", table.after),
         "oracle": ("tuned", lambda _, image: table.of_own_task(image)),
@@ -74,8 +77,6 @@ def main() -> None:
         "frozen_ncm": ("frozen_ncm", lambda _, image: queries[image]),
         "frozen_lda": ("frozen_lda", lambda _, image: queries[image]),
     }
-    bank = load_bank(artifacts.bank_file(last), params.num_tasks)
-    method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector))
     setting = SETTINGS[params.setting]
     if setting.gives_task and method.chooses:
         features_of |= {
@@ -85,12 +86,13 @@ def main() -> None:
     matrices = {}
     rematched = artifacts.load_tensors(artifacts.REMATCH)
     selects = method.chooses and not setting.gives_task
-    for row in methods_of(selects=selects, tunes=method.tunes):
+    side_by_side = method.tunes and method.selection.side_by_side
+    for row in methods_of(selects=selects, tunes=method.tunes, side_by_side=side_by_side):
         name, features_at = features_of[row]
         after = step_heads(part(heads, f"{name}.head."), heads.get(f"{name}.projection"))
         predictions = step_predictions(test, after, features_at, competing=partial(competition.rows, row))
         if row == "c_ln" and params.correction != "none":
-            predictions = rematched.get("predictions", corrected_predictions(params, test, after, table))
+            predictions = rematched.get("predictions", corrected_predictions(params, test, after, features_after))
         matrices[row] = accuracy_matrix(test, predictions)
 
     # Selection is reported only if there was a choice, and keys only if they made it.
@@ -100,7 +102,7 @@ def main() -> None:
     values = accuracies(matrices, selection, of_tasks) | {
         **pass_costs(method, table, rematched, last, is_given=setting.gives_task),
         "bytes_per_task": kept_bytes(method, bank, heads, last, is_given=setting.gives_task) / params.num_tasks,
-        "task_parameters": sum(rows[0].numel() for rows in bank.tensors.values() if rows.is_floating_point()),
+        "task_parameters": bank.trained,
         "training_images": sum(count["training"] for count in counts),
         "test_images": len(test.tasks),
     }
@@ -145,12 +147,13 @@ def pass_costs(
     if rematched:
         whole_matrix += int(rematched["passes"].sum()) / images
         tuned += int(rematched["asked"][-1]) / images
+    queries = 0 if method.kind.asks_frozen else passes.query  # else part of the tuned pass, and counted in it
     frozen_flops = artifacts.load_json(artifacts.BACKBONE_FACTS)["flops_per_pass"]
     tuned_flops = int(artifacts.load_metadata(artifacts.features_file(last))["flops"])
     return {
         "passes_per_image": whole_matrix,
         "passes_at_inference": passes.query + tuned,
-        "gflop_at_inference": (passes.query * frozen_flops + tuned * tuned_flops) / 1e9,
+        "gflop_at_inference": (queries * frozen_flops + tuned * tuned_flops) / 1e9,
     }
 
 
@@ -187,18 +190,20 @@ def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None, images:
     return values | {ACCURACIES[row]: metrics.average_accuracy(matrix) for row, matrix in matrices.items()}
 
 
-def corrected_predictions(params: Params, test: EvaluationSet, heads: list[Head], table: FeatureTable) -> Tensor:
+def corrected_predictions(
+    params: Params, test: EvaluationSet, heads: list[Head], features_after: Callable[[int, Tensor], Tensor]
+) -> Tensor:
     """C-LN's predictions after every step [T, M], with the correction that params.yaml asks for."""
     class_tasks = class_tasks_of(test.seen_classes)
     after = [
-        retained(head, table.after(step, test.images_until(step)), class_tasks[: len(head.bias)], params, step)
+        retained(head, features_after(step, test.images_until(step)), class_tasks[: len(head.bias)], params, step)
         for step, head in enumerate(heads)
     ]
 
     def decide(logits: Tensor) -> Tensor:
         return highest(reconsidered_logits(logits, class_tasks[: logits.shape[1]], params))
 
-    return step_predictions(test, after, table.after, decide)
+    return step_predictions(test, after, features_after, decide)
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:

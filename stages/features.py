@@ -61,7 +61,6 @@ def main(task: Task) -> None:
     test_queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     seen = test["tasks"] <= index
     before = artifacts.load_tensors(artifacts.features_file(task_name(index - 1)))
-    table = FeatureTable.from_tensors(before) if before else FeatureTable.empty(backbone.layout.size)
     random = generator(params.seed, "features", index)
     view = partial(augment, generator=random, min_crop=params.min_crop, flip=params.flip)
 
@@ -86,6 +85,8 @@ def main(task: Task) -> None:
             )
         if of_train.previous is not None:
             features["previous_features"] = of_train.previous
+        width = of_train.own.shape[1]
+        table = FeatureTable.from_tensors(before) if before else FeatureTable.empty(width)
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
         progress.finish()
     if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):

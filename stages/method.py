@@ -25,9 +25,11 @@ class Params(Record):
     first_task_classes: int
     tuning: str
     tuning_init: Literal["previous", "pretrained"]
+    tuned_tasks: Literal["all", "first"]
     selection: SelectionName
     selector: str
     classifier: str
+    training: Literal["two_stage", "single_stage"]
     order: Literal["sequential", "joint"]
     correction: str
 
@@ -53,6 +55,9 @@ def main() -> None:
     )
     by_domain = SETTINGS[params.setting].by_domain
     artifacts.save_json(artifacts.STREAM, {"tasks_are": "domains" if by_domain else "classes"})
+    method.check_tasks(
+        classifier, only_first=params.tuned_tasks == "first", is_single_stage=params.training == "single_stage"
+    )
     artifacts.save_json(artifacts.METHOD, {name: getattr(params, name) for name in PLACES})
 
 

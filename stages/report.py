@@ -38,11 +38,16 @@ class Params(Record):
     features: str
     tuning: str
     tuning_init: str
+    tuned_tasks: str
     lr: float
     batch_size: int
     epochs: int
     min_crop: float
     flip: bool
+    optimiser: str
+    lr_schedule: str
+    weight_decay: float
+    head_speed: float
     selection: SelectionName
     selector: str
     key_method: str

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.backbone.build import build_backbone
 from pipeline.backbone.vit import Normalize
 from pipeline.data.images import Images
+from pipeline.errors import UserError
 from pipeline.machine.device import compute_device
 from pipeline.machine.devices import on_all_devices
 from pipeline.params import Count, ImageSize, Rate, Record, Seed, read_block, read_params
@@ -37,6 +38,11 @@ class Params(Record):
     epochs: Count
     min_crop: float = Field(gt=0, le=1)
     flip: bool
+    optimiser: Literal["adam", "sgd"]
+    lr_schedule: Literal["constant", "cosine", "drop"]
+    weight_decay: float = Field(ge=0, le=1)
+    head_speed: float = Field(ge=1e-3, le=1e6)
+    tuned_tasks: Literal["all", "first"]
     tuning: str
     tuning_init: Literal["previous", "pretrained"]
 
@@ -51,15 +57,24 @@ def main(task: Task) -> None:
         save_bank(artifacts.bank_file(task), Bank(params.tuning, kind, options, {}))
         artifacts.save_tensors(artifacts.auxiliary_heads_file(task), {})
         return
+    if params.weight_decay and kind.grows(options):
+        raise UserError(
+            f"params.yaml: weight_decay would shrink what earlier tasks keep in {params.tuning}: set it to 0.0"
+        )
     index = task_index(task)
+    bank = artifacts.load_tensors(artifacts.bank_file(task_name(index - 1)))  # [T, ...] each
+    heads = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
+    if index and params.tuned_tasks == "first":
+        print(f"stage one, {task}: nothing to learn (tuned_tasks: first)")
+        save_bank(artifacts.bank_file(task), Bank(params.tuning, kind, options, bank))
+        artifacts.save_tensors(artifacts.auxiliary_heads_file(task), heads)
+        return
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
         weights, config, image_size=params.image_size, normalize=params.normalize, device=compute_device()
     )
     train = artifacts.load_tensors(artifacts.train_file(task))
     images = Images.from_tensors(train)
-    bank = artifacts.load_tensors(artifacts.bank_file(task_name(index - 1)))  # [T, ...] each
-    heads = artifacts.load_tensors(artifacts.auxiliary_heads_file(task_name(index - 1)))
 
     schedule = schedule_of(task, params, kind, train["labels"])
     learned, head = row(bank, -1) if params.tuning_init == "previous" else {}, None

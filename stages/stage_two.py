@@ -1,10 +1,12 @@
 """Stage two: learn a task's classes from features computed as at inference, for C-LN and for the baselines."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.classification import lone
 from pipeline.classification.classifier import Learn, State, TaskFeatures, Training, find_classifier
@@ -44,13 +46,20 @@ def main(task: Task) -> None:
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
     # Without tuning, stage one trains no head. A head on the frozen backbone's features takes its place.
-    trained = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
-    auxiliary = widened(trained[-1], queries.shape[1]) if trained else None
+    of_tasks = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
+    auxiliary = of_tasks[index] if index < len(of_tasks) else None
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
     tuned = TaskFeatures(
         stored["train_features"], stored["own_features"], stored.get("previous_features"), labels, classes, index
     )
     frozen = TaskFeatures(queries[None], queries, queries, labels, classes, index)
+    if (
+        auxiliary
+    ):  # it knows the first numbers of the tuned output; where the frozen output stands before, that is skipped
+        skipped, dim = tuned.own.shape[1] - queries.shape[1], queries.shape[1]
+        auxiliary = auxiliary._replace(weight=functional.pad(widened(auxiliary, dim).weight, (skipped, 0)))
+    # Features of all tasks side by side are for one classifier alone: no other gets along with ever longer ones.
+    of_own = tuned if tuned.views.shape[2] == tuned.own.shape[1] else replace(tuned, views=tuned.own[None])
 
     if int(labels.max()) == 0 and (classifier.needs_classes or params.training == "single_stage"):
         print(f"stage two, {task}: a softmax over one class learns nothing: the row comes from the class's mean")
@@ -61,11 +70,11 @@ def main(task: Task) -> None:
         return lone.learn(state, features, (lambda: auxiliary) if auxiliary else fresh)
 
     rows: dict[str, tuple[TaskFeatures, Learn]] = {
-        "auxiliary": (tuned, keep_auxiliary),
+        "auxiliary": (of_own, keep_auxiliary),
         "frozen_ncm": (frozen, ncm.learn),
         "frozen_lda": (frozen, lda.learn),
         "frozen": (frozen, classifier.learn),
-        "tuned_lda": (tuned, lda.learn),
+        "tuned_lda": (of_own, lda.learn),
         "tuned": (tuned, keep_auxiliary if params.training == "single_stage" else classifier.learn),
     }
     new: dict[str, Tensor] = {}

@@ -56,6 +56,7 @@ class Classifier:
     learn: Learn
     sentence: str  # for the report: what it is, and whether and why its scores are comparable between tasks
     needs_classes: bool = False  # whether it learns nothing from a task of one class, whose row then comes from lone.py
+    side_by_side: bool = False  # whether it takes views that get longer with every task, [V, N, T D] (`selection: all`)
     needs_one_model: bool = False  # whether it tracks how features of old classes move, which needs one model for all
 
 

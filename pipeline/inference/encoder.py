@@ -1,8 +1,9 @@
 """Computes features as at inference, after one task: of its training images, their views and all test images so far.
 
-There are three ways, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model with
-that task's tuned parameters. `JudgingEncoder` runs the models of all tasks, then chooses. In `ChoosingEncoder` the
-model itself chooses, in one pass.
+There are four ways, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model with
+that task's tuned parameters. `JudgingEncoder` runs the models of all tasks, then chooses. `SideBySideEncoder`
+(pipeline.inference.side_by_side) runs them and does not choose. In `ChoosingEncoder` the model itself chooses, in one
+pass.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -87,6 +88,8 @@ class SelectingEncoder:
         newest = self._newest(len(queries))
         tasks = self.choice.tasks(queries, newest)
         selected = self._encode(images, queries, tasks)
+        if self.choice.selection.is_fixed:
+            return TrainFeatures(selected, selected.clone(), None)
         others, own = tasks != newest, selected.clone()
         own[others] = self._encode(images[others], queries[others], newest[others])
         follows = self.choice.selection.one_model and self.kind.keeps == "each"
@@ -104,7 +107,7 @@ class SelectingEncoder:
         """Features of views. The query of a view is computed from the view."""
         queries = self.frozen.features(inputs, {}).cpu() if self._needs_query() else inputs
         tasks = self.choice.tasks(queries, self._newest(len(inputs)))
-        return encode_inputs(self.tuned, inputs, tasks, self.bank) if self.bank else queries
+        return self._with(queries, encode_inputs(self.tuned, inputs, tasks, self.bank)) if self.bank else queries
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """Extend the table. Only images that get a task they have not had before are run."""
@@ -112,6 +115,7 @@ class SelectingEncoder:
             table,
             self.choice.tasks(queries, own_tasks),
             lambda image, task: self._encode(images[image], queries[image], task),
+            is_one_model=self.choice.selection.is_fixed,
         )
 
     def encode(self, images: Images) -> Encoded:
@@ -131,10 +135,15 @@ class SelectingEncoder:
         return self.tuned.flops({name: rows[-1] for name, rows in self.bank.items()})
 
     def _needs_query(self) -> bool:
-        return self.choice.selection.needs_query or not self.bank
+        return self.choice.selection.needs_query or self.choice.selection.with_frozen or not self.bank
 
     def _encode(self, images: Images, queries: Tensor, tasks: Tensor) -> Tensor:
-        return encode_selected(self.tuned, images, tasks, self.bank, self.progress) if self.bank else queries
+        if not self.bank:
+            return queries
+        return self._with(queries, encode_selected(self.tuned, images, tasks, self.bank, self.progress))
+
+    def _with(self, queries: Tensor, features: Tensor) -> Tensor:
+        return torch.cat([queries, features], 1) if self.choice.selection.with_frozen else features
 
     def _newest(self, count: int) -> Tensor:
         return torch.full((count,), num_tasks(self.choice.state) - 1)

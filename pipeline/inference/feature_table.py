@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _TASKS = 2**20  # more tasks than there will ever be, so that an (image, task) pair fits into one integer
 
@@ -45,6 +46,12 @@ class FeatureTable:
     def after(self, step: int, image: Tensor) -> Tensor:
         """Features [B, D] of these images after a step, under the LayerNorms selected at that step."""
         return self.features[self.rows[step, image]]
+
+    def side_by_side(self, image: Tensor) -> Tensor:
+        """Features [B, T D] of these images under each task, one after another and each of length 1."""
+        tasks = range(len(self.selected))
+        rows = [self.find(image, torch.full_like(image, task)) for task in tasks]
+        return torch.cat([functional.normalize(self.features[of_task], dim=1) for of_task in rows], 1)
 
     def of_own_task(self, image: Tensor) -> Tensor:
         """Features [B, D] of these images under the LayerNorms of their own tasks."""

@@ -57,17 +57,25 @@ def with_pairs(table: FeatureTable, image: Tensor, task: Tensor, encode: Encode)
     )
 
 
-def extend_table(table: FeatureTable, selected: Tensor, encode: Encode, *, passes: int | None = None) -> FeatureTable:
+def extend_table(
+    table: FeatureTable,
+    selected: Tensor,
+    encode: Encode,
+    *,
+    passes: int | None = None,
+    is_one_model: bool = False,
+) -> FeatureTable:
     """The table after one more task.
 
     selected: [M], the task chosen at this step, first for images of the table's tasks, then for those of the new one.
-    passes: forward passes that this step took; None counts the (image, task) pairs that are new.
+    passes: forward passes that this step took; None counts the (image, task) pairs that are new. is_one_model: whether
+    the own task of an image has no model besides the one selected.
     """
     task, known, count = len(table.selected), table.selected.shape[1], len(selected)
     history = functional.pad(table.selected, (0, count - known), value=-1)  # [t, M]
     image, own = torch.arange(count), torch.arange(known, count)
     is_new_pair = ~(history == selected).any(0)
-    own_task = torch.full_like(own, task)
+    own_task = selected[known:] if is_one_model else torch.full_like(own, task)
     longer = with_pairs(
         table, torch.cat([image[is_new_pair], own]), torch.cat([selected[is_new_pair], own_task]), encode
     )

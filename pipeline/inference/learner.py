@@ -133,6 +133,10 @@ def final_head(settings: Settings, class_tasks: Tensor) -> Head:
     last = task_name(settings.num_tasks - 1)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     head = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))[-1]
+    if settings.correction != "arc_retention":
+        return head
     table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
     step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
-    return retained(head, table.after(step, image), class_tasks, settings, step)
+    kind = load_bank(artifacts.bank_file(last), settings.num_tasks).kind
+    method = Method(kind, SELECTIONS[settings.selection], find_selector(settings.selector))
+    return retained(head, method.features(table)(step, image), class_tasks, settings, step)

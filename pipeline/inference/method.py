@@ -1,17 +1,21 @@
 """The chosen parts together: the check that they fit each other, and the encoder that they make."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from torch import Tensor
 
 from pipeline.backbone.vit import Backbone
 from pipeline.classification.classifier import Classifier
 from pipeline.errors import UserError
 from pipeline.inference.encoder import ChoosingEncoder, Encoder, JudgingEncoder, SelectingEncoder
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.side_by_side import SideBySideEncoder
 from pipeline.linear.head import Head
 from pipeline.progress import Progress
 from pipeline.selection.choose import SELECTIONS, Choice, Selection
 from pipeline.selection.selector import Selector
-from pipeline.selection.state import State
+from pipeline.selection.state import State, num_tasks
 from pipeline.tuning.bank import Bank
 from pipeline.tuning.kind import Kind, Rows
 
@@ -38,7 +42,7 @@ class Method(NamedTuple):
     @property
     def chooses(self) -> bool:
         """Whether images of one step run under the parameters of different tasks, not under one model for all."""
-        return self.kind.keeps == "each" and not self.selection.one_model
+        return self.kind.keeps == "each" and not (self.selection.one_model or self.selection.side_by_side)
 
     @property
     def asks_selector(self) -> bool:
@@ -52,12 +56,20 @@ class Method(NamedTuple):
 
     @property
     def needs_query(self) -> bool:
-        """Whether the frozen backbone runs for an image, either for the choice or because its output is the feature."""
-        return not self.tunes or (self.asks_selector and not self.judges_outputs)
+        """Whether the frozen backbone runs for an image: for the choice, for prompts, or as a part of the feature."""
+        asked = (self.asks_selector and not self.judges_outputs) or self.kind.asks_frozen or self.selection.with_frozen
+        return not self.tunes or asked
 
     def passes(self, num_tasks: int) -> Passes:
         """Passes at inference after `num_tasks` tasks."""
-        return Passes(int(self.needs_query), num_tasks if self.judges_outputs else int(self.tunes))
+        of_every_task = self.judges_outputs or (self.tunes and self.selection.side_by_side)
+        return Passes(int(self.needs_query), num_tasks if of_every_task else int(self.tunes))
+
+    def features(self, table: FeatureTable) -> Callable[[int, Tensor], Tensor]:
+        """(step, images [B]) -> their features after that step, as the classifier gets them."""
+        if self.tunes and self.selection.side_by_side:
+            return lambda _, image: table.side_by_side(image)  # a head gives later tasks no weight
+        return table.after
 
     def models(self, bank: Rows) -> Rows:
         """The tensors of each step, from those of the tasks."""
@@ -69,7 +81,7 @@ class Method(NamedTuple):
         tuning: the name of the kind; is_chain: whether each task starts from the one before.
         """
         latest, query = SELECTIONS["latest"], SELECTIONS["query"]
-        if self.kind.keeps == "newest" and self.selection is not latest:
+        if self.kind.keeps == "newest" and self.selection is not latest and not self.selection.is_fixed:
             raise UserError(f"params.yaml: tuning: {tuning} keeps no model of earlier tasks: set selection: latest")
         if self.kind.means is None and self.selection.averages:
             raise UserError(f"params.yaml: the mean of what tuning: {tuning} tunes means nothing: set selection: query")
@@ -78,6 +90,8 @@ class Method(NamedTuple):
                 f"params.yaml: a mean of what tuning: {tuning} tunes needs tasks that start from one another: set "
                 "tuning_init: previous"
             )
+        if self.kind.asks_frozen and not is_chain:
+            raise UserError(f"params.yaml: tuning: {tuning} goes on with earlier prompts: set tuning_init: previous")
         if is_joint and self.selection is not latest:
             raise UserError("params.yaml: order: joint leaves one model for all tasks: set selection: latest")
         if self.kind.chosen and self.selection is not query:
@@ -88,10 +102,23 @@ class Method(NamedTuple):
                 "tuning: layernorm"
             )
         one_model = self.kind.keeps == "each" and not self.kind.chosen and self.selection.one_model
+        one_model = one_model and not self.selection.is_fixed  # then no class moves
         if classifier.needs_one_model and not one_model:
             raise UserError(
                 "params.yaml: this classifier needs one model for all tasks: set selection: average and tuning: "
                 "layernorm"
+            )
+
+    def check_tasks(self, classifier: Classifier, *, only_first: bool, is_single_stage: bool) -> None:
+        """Raises UserError if what is tuned, for the first task or for all, is not what images run under."""
+        if only_first and not self.selection.is_fixed:
+            raise UserError("params.yaml: tuned_tasks: first leaves one model for all tasks: set selection: first")
+        if self.selection.is_fixed and not only_first:
+            raise UserError("params.yaml: this selection uses what the first task tunes alone: set tuned_tasks: first")
+        if self.selection.side_by_side and (not classifier.side_by_side or is_single_stage):
+            raise UserError(
+                "params.yaml: selection: all makes features longer with every task: set classifier: ease and training: "
+                "two_stage"
             )
 
 
@@ -105,6 +132,8 @@ def make_encoder(
     tuned, tensors = bank.place(backbone), method.models(bank.tensors)
     if method.kind.chosen:
         return ChoosingEncoder(tuned, tensors, method.kind, progress)
+    if method.tunes and method.selection.side_by_side:
+        return SideBySideEncoder(tuned, tensors, num_tasks(state), progress)
     if method.judges_outputs:
         return JudgingEncoder(tuned, tensors, method.selector, heads, progress)
     choice = Choice(method.selection, method.selector, state)

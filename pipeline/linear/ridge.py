@@ -49,7 +49,12 @@ def solve(ridge: Ridge, penalty: float) -> Head:
     The penalty is relative to the mean diagonal of the Gram matrix, so it has the same meaning for any number and scale
     of features.
     """
-    size = len(ridge.gram)
-    strength = penalty * ridge.gram.trace() / size
-    solution = torch.linalg.solve(ridge.gram + strength * torch.eye(size, dtype=torch.float64), ridge.targets)
+    solution = solve_at(ridge, float(penalty * ridge.gram.trace() / len(ridge.gram)))
     return Head(solution[:-1].T.float().contiguous(), solution[-1].float())
+
+
+def solve_at(ridge: Ridge, strength: float) -> Tensor:
+    """argmin_B ||X B - Y||^2 + strength ||B||^2, float64, one row per feature."""
+    penalised = ridge.gram + strength * torch.eye(len(ridge.gram), dtype=torch.float64)
+    solution: Tensor = torch.linalg.solve(penalised, ridge.targets)
+    return solution

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.linear.head import Head
 
@@ -15,11 +16,13 @@ from pipeline.linear.head import Head
 def append_step(before: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
     """Add the head [C, D] of one more step to those stored so far (empty before the first).
 
-    The result holds rows, `weight` [R, D] and `bias` [R]; and int64 [T], where in them the head of each step begins and
-    ends: `starts` and `ends`.
+    Where features get longer, the heads of earlier steps get zeros for what is new. The result holds rows, `weight` [R,
+    D] and `bias` [R]; and int64 [T], where in them the head of each step begins and ends: `starts` and `ends`.
     """
     if not before:
         return _stored(head, torch.tensor([0]), torch.tensor([len(head.bias)]))
+    longer = head.weight.shape[1] - before["weight"].shape[1]  # for features that a later task has made longer
+    before = dict(before) | {"weight": functional.pad(before["weight"], (0, longer))}
     rows, start, end = _rows(before), before["starts"][-1:], before["ends"][-1:]
     old, new = rows.rows(int(start), int(end)), head
     if torch.equal(head.weight[: len(old.bias)], old.weight) and torch.equal(head.bias[: len(old.bias)], old.bias):

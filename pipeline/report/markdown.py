@@ -117,7 +117,7 @@ def conclusion(result: Result) -> str:
             sentences.append(f"The right task is selected for {right} % of the images.")
         if result.method.kind.chosen:
             sentences.append(f"Most parts of the model choose the right task for {right} % of the images.")
-    return "\n".join(sentences) + _CORRECTIONS[params["correction"]]
+    return "\n".join(filter(None, sentences)) + _CORRECTIONS[params["correction"]]
 
 
 def definitions(result: Result) -> str:

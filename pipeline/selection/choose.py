@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.selection.selector import Selector
 from pipeline.selection.state import State, num_tasks
 
-SelectionName = Literal["query", "oracle", "latest", "average"]
+SelectionName = Literal["query", "oracle", "latest", "average", "first", "first_and_frozen", "all"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class Selection:
     one_model: bool = False  # whether all images run under the same tensors, so that only one set is kept
     is_real: bool = True  # whether it uses only information available at inference
     averages: bool = False  # whether a step runs under the mean of the tensors of all tasks so far
+    is_fixed: bool = False  # whether later tasks change nothing
+    with_frozen: bool = False  # whether the frozen backbone's output stands before the tuned one in a feature
+    side_by_side: bool = False  # whether a feature holds the outputs under the tensors of every task
 
 
 def _by_query(selector: Selector, state: State, queries: Tensor, own_tasks: Tensor) -> Tensor:
@@ -39,6 +42,11 @@ def _own(selector: Selector, state: State, queries: Tensor, own_tasks: Tensor) -
 def _newest(selector: Selector, state: State, queries: Tensor, own_tasks: Tensor) -> Tensor:
     del selector, queries
     return torch.full_like(own_tasks, num_tasks(state) - 1)
+
+
+def _first(selector: Selector, state: State, queries: Tensor, own_tasks: Tensor) -> Tensor:
+    del selector, state, queries
+    return torch.zeros_like(own_tasks)
 
 
 class Choice(NamedTuple):
@@ -79,5 +87,27 @@ SELECTIONS: Mapping[SelectionName, Selection] = {
         features of old classes drift less and less.""",
         one_model=True,
         averages=True,
+    ),
+    "first": Selection(
+        _first,
+        """Every image runs under the parameters tuned by the first task, in one pass. Later tasks tune nothing, so no
+        feature ever changes.""",
+        one_model=True,
+        is_fixed=True,
+    ),
+    "first_and_frozen": Selection(
+        _first,
+        """Every image runs through the frozen backbone and under the parameters tuned by the first task; the two
+        outputs
+        side by side are its feature. Later tasks tune nothing, so no feature ever changes.""",
+        one_model=True,
+        is_fixed=True,
+        with_frozen=True,
+    ),
+    "all": Selection(
+        _newest,
+        """Every image runs under the parameters of every task, in one pass per task. The outputs, each of length 1 and
+        side by side, are its feature. Nothing is selected.""",
+        side_by_side=True,
     ),
 }

@@ -23,6 +23,13 @@ class Bank:
     options: Record
     tensors: Mapping[str, Tensor]
 
+    @property
+    def trained(self) -> int:
+        """How many numbers the newest task has trained."""
+        grows = self.kind.grows(self.options)
+        newest = {name: rows[-1][-grows[name] :] if name in grows else rows[-1] for name, rows in self.tensors.items()}
+        return sum(tensor.numel() for tensor in newest.values() if tensor.is_floating_point())
+
     def place(self, backbone: Backbone) -> Backbone:
         """The backbone with places for the tensors."""
         return with_places(backbone, self.kind, self.options)
@@ -34,9 +41,13 @@ def save_bank(path: Path, bank: Bank) -> None:
 
 
 def load_bank(path: Path, num_tasks: int) -> Bank:
-    """The bank after `num_tasks` tasks. If one set of tensors serves all tasks, every row is a view of it."""
+    """The bank after `num_tasks` tasks. If one set of tensors serves all tasks, every row is a view of it.
+
+    One set serves them if only the newest is kept, or if only the first task was tuned.
+    """
     tensors, described = artifacts.load_tensors(path), artifacts.load_metadata(path)
     kind = find_kind(described["tuning"])
     options = kind.options(**json.loads(described["options"]))
-    rows = newest_repeated(tensors, num_tasks) if kind.keeps == "newest" else tensors
+    is_one = all(len(rows) == 1 for rows in tensors.values())
+    rows = newest_repeated(tensors, num_tasks) if is_one else tensors
     return Bank(described["tuning"], kind, options, rows)

@@ -1,8 +1,9 @@
 """What a task tunes: the contract that every file in `pipeline/tuning/kinds` fulfils.
 
 A kind makes places for its tensors in the unmodified timm model and gives their start values. With these values the
-model is exactly the pretrained one. Everything else is the same for all kinds: `functional_call` puts a task's tensors
-into their places, the loop (pipeline.tuning.loop) trains them, and one file per task stores them.
+model is exactly the pretrained one, but for prompts, which every token sees from the start. Everything else is the same
+for all kinds: `functional_call` puts a task's tensors into their places, the loop (pipeline.tuning.loop) trains them,
+and one file per task stores them.
 
 A place is a parameter of the model, or a new one. A new one is registered in a module of a `shared_copy` of the model
 and used by a hook of that module, or it belongs to a module that replaces another.
@@ -70,6 +71,10 @@ class Kind:
     # For a kind that sees the tensors of all tasks in one pass, [T, ...] each, and chooses a task itself: the task
     # chosen for each image of the batch just run, [B]. None: `selection` decides which task's tensors an image gets.
     chosen: Callable[[nn.Module], Tensor] | None = None
+    # Whether the model with places runs the frozen one first, for each image: prompts are chosen by its output.
+    asks_frozen: bool = False
+    # Tensors with rows of which a task trains the last few alone: name -> how many. Each task adds as many.
+    grows: Callable[[Any], Mapping[str, int]] = lambda _: {}
     size: float = 1.0  # typical start value of a tuned parameter; 1.0 is that of a LayerNorm's scale
     keeps: Literal["each", "newest", "nothing"] = "each"  # the tasks whose tensors the bank holds
 

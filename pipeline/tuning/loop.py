@@ -1,8 +1,9 @@
 """Stage one: tune the parameters of the kind on one task, together with an auxiliary head."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,16 @@ class Schedule:
     epochs: int
     min_crop: float  # smallest share of an image that a training crop keeps; 1: no crops
     flip: bool  # mirror every second training image left to right
+    optimiser: Literal["adam", "sgd"] = "adam"  # Adam with (0.9, 0.999), or SGD with momentum 0.9
+    lr_schedule: Literal["constant", "cosine", "drop"] = "constant"  # cosine: to 0; drop: a tenth in the last tenth
+    weight_decay: float = 0.0
+    head_speed: float = 1.0  # the auxiliary head learns at this many times lr
+
+    def rate(self, epoch: int) -> float:
+        """The share of the rates at which an epoch runs, counted from 0."""
+        if self.lr_schedule == "cosine":
+            return (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        return 0.1 if self.lr_schedule == "drop" and epoch >= 0.9 * self.epochs else 1.0
 
 
 _NOTICEABLE = 0.1  # share of a tuned parameter's start value
@@ -55,6 +66,18 @@ def too_few_steps(images: int, schedule: Schedule, size: float) -> str:
     )
 
 
+def new_optimiser(schedule: Schedule, trained: Sequence[Tensor], head: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """The optimiser of one task: of the tensors that are tuned, and of the auxiliary head."""
+    groups = [
+        {"params": list(tensors), "lr": lr, "full_lr": lr}
+        for tensors, lr in ((trained, schedule.lr), (head, schedule.lr * schedule.head_speed))
+    ]
+    fused = head[0].device.type == "cuda"
+    if schedule.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=schedule.weight_decay, fused=fused)
+    return torch.optim.Adam(groups, weight_decay=schedule.weight_decay, fused=fused)
+
+
 def every_epoch(_: Training, count: int) -> Iterable[int]:
     """All epochs, from the first to the last."""
     return range(count)
@@ -81,10 +104,9 @@ def tune(  # noqa: PLR0913
     model gets besides, anew for each batch. head: to start from, instead of a new one. epochs: the epochs to run, in
     order; an iterator may restore the state saved after an earlier epoch.
 
-    The loss is the cross-entropy over the task's classes. Adam(0.9, 0.999) runs at a constant rate and starts afresh
-    for every task. The auxiliary head learns at the same rate, in double precision: its gradient is a sum over a
-    batch's images, which then rounds the same for any number of devices. Nothing is fetched from the device within an
-    epoch.
+    The loss is the cross-entropy over the task's classes. The optimiser starts afresh for every task. The auxiliary
+    head learns in double precision: its gradient is a sum over a batch's images, which then rounds the same for any
+    number of devices. Nothing is fetched from the device within an epoch.
     """
     device = backbone.device
     tensors = {name: tensor.to(device, copy=True) for name, tensor in start.items()}
@@ -94,8 +116,10 @@ def tune(  # noqa: PLR0913
         tensor.to(device, precise(device), copy=True).requires_grad_() for tensor in (head.weight, head.bias)
     ]
     tuned = [*trained, *auxiliary_head]
-    optimiser = torch.optim.Adam(tuned, lr=schedule.lr, fused=device.type == "cuda")
+    optimiser = new_optimiser(schedule, trained, auxiliary_head)
     for epoch in epochs(Training(tuned, optimiser, generator), schedule.epochs):
+        for group in optimiser.param_groups:
+            group["lr"] = group["full_lr"] * schedule.rate(epoch)
         order = torch.randperm(len(images), generator=generator).split(schedule.batch_size)
         parts = [part_of_batch(len(rows)) for rows in order]
         own = [rows[part] for rows, (part, _) in zip(order, parts, strict=True)]  # the images that this device computes

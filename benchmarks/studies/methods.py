@@ -1,0 +1,230 @@
+"""Compares C-LN with the methods that came before and after it: same images, class order, backbone and machine.
+
+    python -m benchmarks.studies.methods [IMAGES WEIGHTS]
+
+runs the glyphs and, where IMAGES (train/CLASS/*, test/CLASS/* of CIFAR-100) and WEIGHTS (timm's vit_tiny_patch16_224) are
+given, CIFAR-100 at 96 pixels. Each method is a preset of presets/methods. Its rate is chosen first, with seed 0, on a
+held-out fifth of the training images, among its published rate times each of --factors: the same number of trials for
+every method that has a rate. Then it runs with every seed on the test images.
+
+Runs are kept in .scratch/methods, and a second call continues. Stages run in one process per run, without DVC, so that
+seconds and memory are those of the method. Writes reports/benchmarks/methods.md and .json, and two figures beside them.
+"""
+
+import json
+import os
+import resource
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.speed.ratios import machine_name
+from benchmarks.studies import methods_page
+from benchmarks.studies.cifar100_vit_tiny import params_of
+from harness import plain_project
+from harness.parameters import set_params
+from harness.root import ROOT
+from harness.stage_order import in_order, run_stage
+from pipeline.data.images import Images
+from pipeline.errors import UserError
+from pipeline.evaluation import metrics
+from pipeline.inference.manifest import read_manifest
+from pipeline.params import read_mapping
+from pipeline.store import artifacts
+from stages import features, predict
+
+RESULT = Path("reports/benchmarks/methods")
+SCRATCH = Path(".scratch/methods")
+NUM_TASKS = {"glyphs": 5, "cifar100_vit_tiny": 10}
+ONCE = ("download", "split", "queries")  # the same for every method
+
+Params = dict[str, Any]
+
+
+def recipes() -> dict[str, Params]:
+    """The parameters of each method, to be set on top of a setting's own."""
+    of_files = {file.stem: read_mapping(file) for file in sorted((ROOT / "presets/methods").glob("*.yaml"))}
+    return {"c_ln": {}, "best": read_mapping(ROOT / "presets/best.yaml"), **of_files}
+
+
+def run(folder: Path, num_tasks: int, params: Params) -> dict[str, Any]:
+    """All stages of one run in this process, which must be a new one: its results, seconds and memory."""
+    os.chdir(folder)
+    set_params(Path("params.yaml"), **params)
+    seconds: dict[str, float] = {}
+    spent_on_test = 0.0
+    make_encoder = features.make_encoder
+
+    class Timed:
+        """An encoder whose passes over test images are timed."""
+
+        def __init__(self, encoder: Any) -> None:  # noqa: ANN401
+            self.encoder = encoder
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+            return getattr(self.encoder, name)
+
+        def extend(self, *arguments: Any) -> Any:  # noqa: ANN401
+            nonlocal spent_on_test
+            started = time.monotonic()
+            table = self.encoder.extend(*arguments)
+            spent_on_test += time.monotonic() - started
+            return table
+
+    features.make_encoder = lambda *arguments, **named: Timed(make_encoder(*arguments, **named))  # type: ignore[assignment, return-value]
+    for stage, *task in in_order(num_tasks):
+        if stage not in ("code", "report") and not (stage in ONCE and Path(f"{stage}.seconds").exists()):
+            started = time.monotonic()
+            run_stage(stage, *task)
+            seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - started
+            if stage in ONCE:
+                Path(f"{stage}.seconds").write_text(str(seconds[stage]))
+    test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
+    count = artifacts.load_json(artifacts.EVALUATION)["test_images"]
+    learner = predict.load_learner(read_manifest().settings)
+    started = time.monotonic()
+    learner.predict(test[torch.arange(count)])
+    evaluation = artifacts.load_json(artifacts.EVALUATION)
+    return {
+        "metrics": evaluation["metrics"],
+        "matrix": evaluation["matrices"]["c_ln"],
+        "evaluate_seconds": time.monotonic() - started,
+        "train_seconds": query_seconds(evaluation["metrics"])
+        + sum(seconds[stage] for stage in ("keys", "stage_one", "features", "stage_two"))
+        - spent_on_test,
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def query_seconds(values: dict[str, float]) -> float:
+    """Seconds of the frozen passes over the training images of the tasks."""
+    counts = artifacts.load_json(artifacts.IMAGE_COUNTS).values()
+    images = sum(sum(count.values()) for count in counts)
+    return float(Path("queries.seconds").read_text()) * values["training_images"] / images
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held; on a GPU, those of its memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def kept(setting: str, name: str, num_tasks: int, params: Params) -> dict[str, Any]:
+    """The result of a run, from an earlier call where there is one with the same parameters."""
+    seed, images = params["seed"], params["evaluate_on"]
+    folder = ROOT / SCRATCH / setting / f"{images} {seed} {num_tasks}"
+    file = folder / f"{name}.json"
+    if file.exists() and (known := json.loads(file.read_text()))["params"] == params:
+        return known["result"]  # type: ignore[no-any-return]
+    first = ROOT / SCRATCH / setting / "data"
+    if not (folder / "params.yaml").exists():
+        plain_project.make(folder, num_tasks)
+        if first.exists():
+            shutil.copytree(first, folder, dirs_exist_ok=True)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        try:
+            result = process.submit(run, folder, num_tasks, params).result()
+        except UserError as error:
+            raise SystemExit(f"{setting}, {name}: {error}") from None
+    if not first.exists():  # what is downloaded and packed serves all seeds
+        for path in (artifacts.RAW_TRAIN.parent, artifacts.BACKBONE, Path("download.seconds")):
+            (first / path).parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (folder / path).is_dir() else shutil.copy)(folder / path, first / path)
+    file.write_text(json.dumps({"params": params, "result": result}))
+    print(f"{setting}, {name}, {images}, seed {seed}: {100 * result['metrics']['average_accuracy']:.1f} %", flush=True)
+    return result
+
+
+def chosen_rate(setting: str, name: str, num_tasks: int, params: Params, factors: list[float]) -> tuple[float, Params]:
+    """The rate with the best accuracy on held-out images, and the accuracy at every rate tried."""
+    if params.get("tuning") == "none":
+        return params["lr"], {}
+    tried = {}
+    for lr in (float(f"{params['lr'] * factor:.3g}") for factor in factors):
+        trial = params | {"lr": lr, "seed": 0, "evaluate_on": "validation"}
+        accuracy = kept(setting, f"{name} {lr:g}", num_tasks, trial)["metrics"]["average_accuracy"]
+        tried[f"{lr:g}"] = round(100 * accuracy, 2)
+    return float(max(tried, key=lambda lr: tried[lr])), tried
+
+
+def row_of(setting: str, name: str, seeds: list[int], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds of what one method reached and took."""
+    accuracies = [100 * result["metrics"]["average_accuracy"] for result in results]
+    forgotten = [100 * metrics.forgetting(metrics.square(result["matrix"])) for result in results]
+    mean, std = methods_page.mean_and_std(accuracies)
+
+    def of_metric(key: str) -> float:
+        return methods_page.mean_and_std([result["metrics"][key] for result in results])[0]
+
+    def of_run(key: str) -> float:
+        return methods_page.mean_and_std([result[key] for result in results])[0]
+
+    return {
+        "setting": setting,
+        "method": name,
+        "average_accuracy_mean": round(mean, 2),
+        "average_accuracy_std": round(std, 2),
+        "forgetting_mean": round(methods_page.mean_and_std(forgotten)[0], 2),
+        "task_parameters": int(of_metric("task_parameters")),
+        "bytes_per_task": round(of_metric("bytes_per_task")),
+        "passes": of_metric("passes_at_inference"),
+        "gflop": round(of_metric("gflop_at_inference"), 4),
+        "train_seconds": round(of_run("train_seconds"), 2),
+        "evaluate_seconds": round(of_run("evaluate_seconds"), 2),
+        "peak_memory_bytes": round(of_run("peak_memory_bytes")),
+        "seeds": seeds,
+    }
+
+
+def settings_of(images: Path | None, weights: Path | None) -> dict[str, Params]:
+    """The parameters of each setting: those of params.yaml, with what differs."""
+    base = {
+        key: value for key, value in read_mapping(ROOT / "params.yaml").items() if key not in ("tasks", "num_tasks")
+    }
+    glyphs = {
+        **base,
+        **{key: value for key, value in read_mapping(ROOT / "presets/glyphs.yaml").items() if key in base},
+    }
+    settings = {"glyphs": glyphs}
+    if images and weights:
+        settings["cifar100_vit_tiny"] = base | params_of(images, weights)
+    return settings
+
+
+def main(  # noqa: PLR0913
+    images: Annotated[Path | None, typer.Argument(help="Folder train/CLASS/*, test/CLASS/* of CIFAR-100.")] = None,
+    weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
+    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
+    factors: Annotated[str, typer.Option(help="Of the published rate, to choose among.")] = "0.3,1,3",
+    only: Annotated[str, typer.Option(help="Methods, separated by commas; all if empty.")] = "",
+    tasks: Annotated[int, typer.Option(help="Number of tasks; 0: 5 of glyphs, 10 of CIFAR-100.")] = 0,
+    most_epochs: Annotated[int, typer.Option(help="No method gets more epochs; to try this script.")] = 10**6,
+    out: Annotated[Path, typer.Option(help="Where the page goes, without ending.")] = RESULT,
+) -> None:
+    """Choose rates, run every method with every seed, and write the page."""
+    methods = {name: recipe for name, recipe in recipes().items() if not only or name in only.split(",")}
+    rows, rates = [], {}
+    for setting, base in settings_of(images, weights).items():
+        num_tasks = tasks or NUM_TASKS[setting]
+        for name, recipe in methods.items():
+            params = base | recipe
+            params |= {"epochs": min(params["epochs"], most_epochs)}
+            lr, tried = chosen_rate(setting, name, num_tasks, params, [float(text) for text in factors.split(",")])
+            rates[f"{setting} {name}"] = {"lr": lr, "tried": tried}
+            numbers = [int(text) for text in seeds.split(",")]
+            final = [params | {"lr": lr, "seed": seed, "evaluate_on": "test"} for seed in numbers]
+            rows.append(row_of(setting, name, numbers, [kept(setting, name, num_tasks, one) for one in final]))
+    report = {"rows": rows, "rates": rates, "machine": machine_name(), "trials": len(factors.split(","))}
+    methods_page.write(out, report)
+    print(out.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    typer.run(main)
