@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test check bench faults audit format clean
+.PHONY: help install repro test cluster check bench faults audit format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ repro: $(VENV)/installed  ## install, run the pipeline, print the result
 
 test: $(VENV)/installed-dev  ## install what tests need, and run them
 	python -m pytest -q -n 2 --dist worksteal
+
+cluster: $(VENV)/installed-dev  ## install Ray, and test sweeps on clusters on this machine (takes minutes)
+	python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev,ray]'
+	python -m pytest -q -n 0 -m cluster
 
 check: $(VENV)/installed-dev  ## style, types, layers: warnings are errors
 	ruff format --check .

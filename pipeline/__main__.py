@@ -1,10 +1,11 @@
-"""Helper commands: plan, preset, summary, sweep, compare, table, doctor. The long-running work is done by dvc."""
+"""Helper commands: plan, preset, summary, sweep, pending, compare, table, doctor. The long work is done by dvc."""
 
 import csv
 import difflib
 import io
 import re
 import reprlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from pipeline.errors import UserError, visible
 from pipeline.evaluation.methods import ACCURACIES, METHODS, verdict
-from pipeline.experiments.queue import cells, read_sweep
+from pipeline.experiments.queue import cells, read_sweep, revisions
 from pipeline.health.doctor import examine
 from pipeline.health.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
@@ -150,20 +151,45 @@ def sweep_command(
             "--jobs", "-j", min=1, help="Experiments to run in parallel; default: one per core, at most 4; 1 on a GPU."
         ),
     ] = None,
+    on: Annotated[str | None, typer.Option(help="ray: on the nodes of a Ray cluster (docs/scaling.md).")] = None,
+    remote: Annotated[
+        str | None, typer.Option(help="ray: a Git remote through which nodes that don't see this folder work.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="ray: CPU cores per experiment.")] = 1.0,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="ray: GPUs per experiment, such as 0.5; default: 1 where there are any.")
+    ] = None,
 ) -> None:
-    """Run every variant with every seed through DVC's queue, skipping what has finished, then compare them."""
+    """Run every variant with every seed, by DVC's queue or on a cluster, skipping what has finished; compare them."""
     from pipeline.experiments.sweep import compare, default_jobs, run_sweep  # noqa: PLC0415  (seconds of imports)
 
+    if on not in (None, "ray"):
+        raise UserError(f"--on {on}: the only cluster known is ray")
     declared = read_sweep(grid)
     wanted = cells(declared)
-    failed = run_sweep(wanted, jobs or default_jobs())
+    if on:
+        from pipeline.experiments.cluster import LOGS, Resources, run_on_ray  # noqa: PLC0415
+
+        failed, reasons = run_on_ray(wanted, Resources(cpus, gpus), remote), f"{LOGS}/NAME.log says why"
+    else:
+        failed, reasons = run_sweep(wanted, jobs or default_jobs()), "`dvc queue logs NAME` says why"
     if len(failed) < len(wanted):
         print(f"comparison: {compare(declared, wanted)}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: `dvc queue logs NAME` says why; "
+            f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: {reasons}; "
             "run the same command to try them again"
         )
+
+
+@app.command()
+def pending(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
+    """Print what a sweep has still to run, what others wait for first: name, last stage, arguments of dvc exp run."""
+    from pipeline.experiments.cluster import plan  # noqa: PLC0415
+
+    finished = revisions()
+    for name, task in plan([cell for cell in cells(read_sweep(grid)) if cell.name not in finished]).items():
+        print(name, task.job["target"], shlex.join(task.job["overrides"]))
 
 
 @app.command("compare")

@@ -143,9 +143,18 @@ def load_experiment(name: str, revision: str) -> Experiment:
 
 def enqueue(cell: Cell) -> None:
     """Put an experiment into DVC's queue, up to the stage evaluate, which computes all its numbers."""
+    _dvc("exp", "run", "--queue", "--name", cell.name, *overrides(cell), "evaluate")
+
+
+def overrides(cell: Cell) -> list[str]:
+    """The arguments of `dvc exp run` that make it this experiment."""
     changes = {**cell.changes, "seed": cell.seed}
-    overrides = [argument for key, value in changes.items() for argument in ("-S", f"{key}={_quoted(value)}")]
-    _dvc("exp", "run", "--queue", "--name", cell.name, *overrides, "evaluate")
+    return [argument for key, value in changes.items() for argument in ("-S", f"{key}={_quoted(value)}")]
+
+
+def cache_folder() -> str:
+    """DVC's cache, as an absolute path."""
+    return _dvc("cache", "dir").strip()
 
 
 def _quoted(value: Value) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline.errors import UserError
 from pipeline.experiments import comparison
 from pipeline.experiments import queue as experiments
 from pipeline.experiments.queue import Cell, Sweep
+from pipeline.experiments.view import progress_bar
 from pipeline.machine.device import compute_device
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report.explanations import SEEDED, explain_seed
@@ -86,26 +86,13 @@ def _standing(wanted: Set[str]) -> str:
 
 
 def _wait(wanted: Set[str], jobs: int, console: Console) -> None:
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        row = bar.add_task("", total=len(wanted))
-        shown = -1
+    with progress_bar(console, len(wanted)) as show:
         while True:
             states = {name: state for name, state in experiments.queue_states().items() if name in wanted}
-            finished = len(wanted & experiments.revisions().keys())
             failed = sum(state in ("Failed", "Killed") for state in states.values())
             running = sorted(name for name, state in states.items() if state == "Running")
             note = ", ".join(running) + (f"; {failed} failed" if failed else "")
-            bar.update(row, completed=finished, description=note)
-            if not console.is_terminal and finished != shown:
-                console.print(f"{finished} of {len(wanted)} experiments; {note}", soft_wrap=True)
-                shown = finished
+            show(len(wanted & experiments.revisions().keys()), note)
             if not any(state in ("Queued", "Running") for state in states.values()):
                 return
             if not running:

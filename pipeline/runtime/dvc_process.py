@@ -5,9 +5,11 @@ import sys
 from dvc.cli import main
 
 from pipeline import interrupt
+from pipeline.runtime.orphans import end_with_parent
 
 if __name__ == "__main__":
     sys.argv[0] = "dvc"  # what DVC writes into its lock file, and others then read
+    end_with_parent()
     with interrupt.quiet():
         code = main(sys.argv[1:])  # which catches the interrupt itself where it can
     sys.exit(code)

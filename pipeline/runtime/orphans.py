@@ -28,6 +28,17 @@ def end_with_dvc() -> None:
         threading.Thread(target=_watch, args=(started, lock), daemon=True).start()
 
 
+def end_with_parent() -> None:
+    """Watch from now on: when what started this DVC is killed, DVC ends, and its stage with it."""
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+
+
 def _watch(started: int, lock: Path) -> None:
     while (holders := lock_holders(lock)) is None:
         time.sleep(0.01)  # another DVC is writing it

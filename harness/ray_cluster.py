@@ -1,0 +1,63 @@
+"""A Ray cluster of several nodes on one machine: processes with resources and temporary folders of their own."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@contextlib.contextmanager
+def ray_cluster(environment: Mapping[str, str]) -> Iterator[Any]:
+    """A head on which nothing runs; `add` gives it nodes. The environment is that of every node."""
+    from ray.cluster_utils import Cluster  # noqa: PLC0415  (an extra)
+
+    before = dict(os.environ)
+    os.environ.update({**environment, **_NO_REPORTS})
+    head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head"}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def add(cluster: Any, name: str, *, folder: Path) -> Any:  # noqa: ANN401
+    """A node of one core, with its own folder of temporary files."""
+    folder.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        return cluster.add_node(num_cpus=1, node_name=name)
+    finally:
+        del os.environ["TMPDIR"]
+
+
+@contextlib.contextmanager
+def node_of_another_python(cluster: Any, name: str, *, folder: Path, lacks: str) -> Iterator[None]:  # noqa: ANN401
+    """A node whose Python has what ours has, without one package."""
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/*/site-packages")
+    (ours,) = Path(sys.prefix).glob("lib/*/site-packages")
+    for entry in ours.iterdir():
+        if not entry.name.startswith((f"{lacks}-", f"{lacks}/")) and entry.name != lacks:
+            (packages / entry.name).symlink_to(entry)
+    start = [str(folder / "bin/python"), "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
+    process = subprocess.Popen(
+        [*start, f"--address={cluster.address}", f"--node-name={name}"],
+        env=os.environ | _NO_REPORTS,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        cluster.wait_for_nodes(60)
+        yield
+    finally:
+        process.terminate()
+        process.wait()

@@ -1,0 +1,269 @@
+"""A grid on the nodes of a Ray cluster: each experiment is one task of Ray, in a clone of its own (node.py).
+
+Ray schedules, and retries what a dead node was doing. What several experiments share, up to their queries, is a task
+that they wait for. A node that can't run experiments gets no more of them.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from pipeline.errors import UserError
+from pipeline.experiments import node
+from pipeline.experiments import queue as experiments
+from pipeline.experiments.own_inputs import own_inputs
+from pipeline.experiments.queue import Cell
+from pipeline.experiments.view import progress_bar
+from pipeline.params import PARAMS_FILE, PIPELINE_FILE, read_mapping
+from pipeline.runtime import code
+from pipeline.runtime.git import git
+from pipeline.runtime.work_log import LOG
+from pipeline.store import artifacts
+
+LOGS = Path(".scratch/sweep")
+SHARED = ("download", "split", "queries")  # what many experiments have in common, in order
+_WAITED_FOR = ("download", "queries")
+_PACKAGES = ("dvc", "numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision")
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_TO_ANSWER = 10.0
+_RETRIES = 5  # of a task whose node died
+
+
+class Resources(NamedTuple):
+    """What an experiment takes of its node; a GPU may be shared."""
+
+    cpus: float
+    gpus: float | None  # None: one where the cluster has any
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job, and the one that it waits for."""
+
+    job: node.Job
+    after: str = ""
+
+
+def plan(grid: Sequence[Cell]) -> dict[str, Task]:
+    """The tasks of unfinished experiments by name, those that others wait for first."""
+    params, sources = read_mapping(PARAMS_FILE), code.read_sources()
+    inputs = {cell.variant: own_inputs(params | dict(cell.changes)).digest for cell in grid}
+    tasks: dict[str, Task] = {}
+    for cell in grid:
+        values, overrides, after = params | dict(cell.changes) | {"seed": cell.seed}, experiments.overrides(cell), ""
+        for stage in _WAITED_FOR:
+            name = f"{stage}-{_digest(stage, values, sources, inputs[cell.variant])}"
+            tasks.setdefault(name, Task(node.Job(name=name, target=stage, overrides=overrides, returns=False), after))
+            after = name
+        tasks[cell.name] = Task(node.Job(name=cell.name, target="evaluate", overrides=overrides, returns=True), after)
+    return _without_single(tasks)
+
+
+def _digest(stage: str, values: Mapping[str, object], sources: code.Sources, inputs: str) -> str:
+    """Digest of all that the shared stages up to this one depend on."""
+    stages = SHARED[: SHARED.index(stage) + 1]
+    declared = read_mapping(PIPELINE_FILE)["stages"]
+    names = {name for each in stages for name in declared[each]["params"]}
+    whole = [{name: values[name] for name in names}, [code.digests(each, sources, values) for each in stages], inputs]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _without_single(tasks: dict[str, Task]) -> dict[str, Task]:
+    """Leave out what a single task waits for: that one does it itself."""
+    followers = Counter(task.after for task in tasks.values())
+    kept = {name: task for name, task in tasks.items() if task.job["returns"] or followers[name] > 1}
+    for name, task in kept.items():
+        after = task.after
+        while after and after not in kept:
+            after = tasks[after].after
+        kept[name] = replace(task, after=after)
+    return kept
+
+
+def run_on_ray(grid: Sequence[Cell], resources: Resources, remote: str | None = None) -> list[str]:
+    """Run every unfinished experiment of the grid and wait. Returns the names of those without a result.
+
+    remote: a Git remote, by name or address, through which nodes get the code and return results, while DVC's default
+    remote carries artifacts. Without it, nodes must see this folder and DVC's cache. Raises UserError where there is
+    no cluster, and on Ctrl-C.
+    """
+    wanted = {cell.name: cell for cell in grid}
+    project = _project(remote)
+    names = set(wanted)
+    if remote:
+        _fetch(project["url"], names)
+    todo = [cell for name, cell in wanted.items() if name not in experiments.revisions()]
+    console = Console(highlight=False)
+    console.print(f"{len(wanted)} experiments: {len(wanted) - len(todo)} finished, {len(todo)} new")
+    if not todo:
+        return []
+    try:
+        with _connected() as ray:
+            _Sweep(ray, plan(todo), _options(ray, resources), console).run(project)
+    except KeyboardInterrupt:
+        finished = len(names & experiments.revisions().keys())
+        standing = f"interrupted: {finished} of {len(names)} experiments have finished"
+        raise UserError(f"{standing}: run the same command to continue") from None
+    if remote:
+        _fetch(project["url"], names)
+    return sorted(names - experiments.revisions().keys())
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[Any]:
+    """Ray, connected to the cluster that RAY_ADDRESS or `ray start` names, or started on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray  # noqa: PLC0415  (an extra)
+    except ImportError:
+        raise UserError("Ray is not installed: `pip install -c constraints.txt '.[ray]'`") from None
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        if found := re.search(r"([^/:\[\]]+|\[.+\]):(\d+)$", address):  # Ray would try for minutes
+            socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=_SECONDS_TO_ANSWER).close()
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason}: RAY_ADDRESS names one") from None
+    try:
+        ray.cloudpickle.register_pickle_by_value(node)  # nodes need no copy of the project
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _options(ray: Any, resources: Resources) -> dict[str, float]:  # noqa: ANN401
+    """Ray's options of a task. Raises UserError where no node has what it takes: Ray would wait for one for ever."""
+    gpus = float(bool(ray.cluster_resources().get("GPU"))) if resources.gpus is None else resources.gpus
+    options = {"num_cpus": resources.cpus, "num_gpus": gpus}
+    if not _able(ray, options):
+        raise UserError(f"no node of the cluster has {resources.cpus:g} CPUs and {gpus:g} GPUs: --cpus, --gpus")
+    return options
+
+
+def _able(ray: Any, options: Mapping[str, float]) -> dict[str, str]:  # noqa: ANN401
+    """Nodes that are alive and large enough, by Ray's number: their names, or those of their machines."""
+    return {
+        each["NodeID"]: _name(each)
+        for each in ray.nodes()
+        if each["Alive"]
+        and each["Resources"].get("CPU", 0) >= options["num_cpus"]
+        and each["Resources"].get("GPU", 0) >= options["num_gpus"]
+    }
+
+
+def _name(of: Mapping[str, str]) -> str:
+    return of["NodeManagerHostname"] if of["NodeName"] == of["NodeManagerAddress"] else of["NodeName"]
+
+
+def _project(remote: str | None) -> node.Project:
+    """What nodes clone: this commit, with the changes that are not committed, as DVC's queue would run it."""
+    commit = git("rev-parse", "HEAD").strip()
+    url = git("rev-parse", "--show-toplevel").strip()
+    cache = "" if remote else experiments.cache_folder()
+    if remote:
+        known = git("remote").split()
+        url = git("remote", "get-url", remote).strip() if remote in known else remote
+        theirs = [line.split()[0] for line in git("ls-remote", url).splitlines()]
+        if commit not in theirs and not any(_contains(other, commit) for other in theirs):
+            raise UserError(f"{remote} has no commit {commit[:7]}, which nodes would clone: `git push` first")
+    return node.Project(
+        url=url,
+        commit=commit,
+        patch=git("diff", "--binary", "--full-index", "HEAD").encode(),
+        folder=git("rev-parse", "--show-prefix").strip(),
+        cache=cache,
+        versions={package: metadata.version(package) for package in _PACKAGES},
+    )
+
+
+def _contains(tip: str, commit: str) -> bool:
+    try:
+        git("merge-base", "--is-ancestor", commit, tip)
+    except UserError:  # also where the tip is not here
+        return False
+    return True
+
+
+def _fetch(url: str, names: set[str]) -> None:
+    """Get experiments of these names that only the remote has."""
+    missing = names - experiments.revisions().keys()
+    refs = [line.split()[1] for line in git("ls-remote", url, "refs/exps/*").splitlines()]
+    wanted = [ref for ref in refs if ref.rpartition("/")[2] in missing]
+    if wanted:
+        git("fetch", "-q", "--no-write-fetch-head", url, *(f"{ref}:{ref}" for ref in wanted))
+
+
+class _Sweep:
+    """The tasks of one sweep, at Ray."""
+
+    def __init__(self, ray: Any, tasks: Mapping[str, Task], options: Mapping[str, float], console: Console) -> None:  # noqa: ANN401
+        self.ray, self.options, self.console = ray, options, console
+        self.tasks, self.running = tasks, dict[Any, str]()
+        self.unfit = set[str]()  # nodes that can't run experiments, by Ray's number
+        self.ended = Counter[str]()
+
+    def run(self, project: node.Project) -> None:
+        """Run all, each after the one that it waits for, and show how each ended."""
+        on_node, shared = self.ray.remote(node.run), self.ray.put(project)
+        ready = [name for name, task in self.tasks.items() if not task.after]
+        with progress_bar(self.console, sum(task.job["returns"] for task in self.tasks.values())) as show:
+            while ready or self.running:
+                nodes = _able(self.ray, self.options).keys() - self.unfit
+                if self.unfit and not nodes:
+                    raise UserError("no node is left that can run experiments: the same command continues")
+                where = {"ray.io/node-id": f"!in({','.join(sorted(self.unfit))})"} if self.unfit else {}
+                for name in ready:
+                    task = on_node.options(**self.options, max_retries=_RETRIES, label_selector=where)
+                    self.running[task.remote(self.tasks[name].job, shared)] = name
+                show(self.ended["finished"], f"{len(nodes)} nodes; {self.ended['failed']} failed")
+                done, _ = self.ray.wait(list(self.running), timeout=_SECONDS_BETWEEN_LOOKS)
+                ready = [name for reference in done for name in self._next(reference)]
+            show(self.ended["finished"], f"{self.ended['failed']} failed")
+
+    def _next(self, reference: Any) -> list[str]:  # noqa: ANN401
+        """What to submit after a task that ended: those that waited for it, or itself once more, on another node."""
+        name = self.running.pop(reference)
+        try:
+            outcome = self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            return self._failed(name, f"{name} failed: {str(error).strip().splitlines()[0]}")
+        where = _name(next(each for each in self.ray.nodes() if each["NodeID"] == outcome["node"]))
+        if outcome["is_unfit"]:
+            if outcome["node"] not in self.unfit:
+                self.unfit.add(outcome["node"])
+                self._say(f"{where} runs nothing more: {outcome['problem']}")
+            return [name]
+        if outcome["problem"]:
+            log = LOGS / f"{name}.log"
+            artifacts.save_bytes(log, outcome["output"].encode())
+            return self._failed(name, f"{name} failed on {where}: {outcome['problem']} ({log})")
+        LOG.parent.mkdir(exist_ok=True)
+        with LOG.open("a", encoding="utf-8") as log_of_stages:
+            log_of_stages.write(outcome["work"])
+        self.ended["finished"] += self.tasks[name].job["returns"]
+        self._say(f"{name} finished on {where}")
+        return self._followers(name)
+
+    def _failed(self, name: str, line: str) -> list[str]:
+        """Say so; what waited for it tries by itself, as it may have another cause to fail or none."""
+        self.ended["failed"] += self.tasks[name].job["returns"]
+        self._say(line)
+        return self._followers(name)
+
+    def _followers(self, name: str) -> list[str]:
+        return [other for other, task in self.tasks.items() if task.after == name]
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, markup=False)

@@ -1,0 +1,245 @@
+"""A grid on a Ray cluster: the bytes of the local queue, whatever dies meanwhile; and what each node may lack."""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.dvc_repository import Repository
+from harness.ray_cluster import add, node_of_another_python, ray_cluster
+from harness.root import ROOT
+from pipeline.__main__ import app
+from pipeline.experiments.cluster import SHARED, plan
+from pipeline.experiments.queue import Sweep, Value, cells
+from pipeline.params import PIPELINE_FILE, read_mapping
+from pipeline.runtime import code
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: make cluster installs it")
+SWEEP = ("python", "-m", "pipeline", "sweep", "grid.yaml")
+FOUR_BY_THREE = """
+seeds: [0, 1, 2]
+variants:
+  as it is: {}
+  slower head: {classifier_lr: 0.002}
+  one epoch less: {classifier_epochs: 1}
+  oracle: {selection: oracle}
+"""
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_what_experiments_share_is_a_task_they_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("pipeline", "stages"):
+        shutil.copytree(ROOT / folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", Path.cwd())
+    subprocess.run(["git", "init", "-q"], check=True)
+    variants: dict[str, dict[str, Value]] = {"a": {}, "b": {"lr": 0.5}, "larger": {"image_size": 24}}
+    grid = cells(Sweep(seeds=[0, 1], reference="a", variants=variants))
+    tasks = plan(grid)
+    shared = [name for name in tasks if name.startswith("queries-")]
+    assert len(shared) == 2, "one per seed of those of one size; the larger ones are alone, each with its own"
+    assert {tasks[name].after for name in shared} == {name for name in tasks if name.startswith("download-")}
+    after = {cell.name: tasks[cell.name].after.partition("-")[0] for cell in grid}
+    assert [after[cell.name] for cell in grid] == [*["queries"] * 4, *["download"] * 2]
+    assert list(plan(grid[:1])) == [grid[0].name], "alone, it does all by itself"
+
+
+def test_the_shared_stages_are_those_that_the_pipeline_says() -> None:
+    stages = read_mapping(PIPELINE_FILE)["stages"]
+    made_by = {out: name for name, stage in stages.items() for out in stage.get("outs", ()) if isinstance(out, str)}
+    found, waiting = set[str](), ["queries"]
+    while waiting:
+        stage = waiting.pop()
+        found.add(stage)
+        waiting += [made_by[dep] for dep in stages[stage]["deps"] if dep in made_by]
+    assert found == set(SHARED), "and what `code` writes for each, which the digests of its code stand for"
+
+
+def test_another_cluster_or_no_ray_is_one_line(repository: Repository) -> None:
+    (repository.path / "grid.yaml").write_text("seeds: [0]\nvariants: {a: }")
+    assert "error: --on sun: " in repository.run(*SWEEP, "--on", "sun", fails=True)
+    without = (
+        "import runpy, sys; sys.modules['ray'] = None; sys.argv = ['pipeline', *sys.argv[1:]];"
+        "runpy.run_module('pipeline', run_name='__main__', alter_sys=True)"
+    )
+    output = repository.run("python", "-c", without, *SWEEP[3:], "--on", "ray", fails=True)
+    assert output.splitlines()[-1].startswith("error: Ray is not installed: `pip install ")
+    assert "Traceback" not in output
+
+
+def test_help_names_the_cluster() -> None:
+    assert "--on" in CliRunner().invoke(app, ["sweep", "--help"], env={"COLUMNS": "200"}).output
+
+
+@pytest.mark.cluster
+@needs_ray
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1", "127.0.0.1:99999", "no.such.host.invalid:6379"]
+)
+def test_wrong_address(address: str, repository: Repository, own_environment: dict[str, str]) -> None:
+    (repository.path / "grid.yaml").write_text("seeds: [0]\nvariants: {a: }")
+    output = Repository(repository.path, own_environment | {"RAY_ADDRESS": address}).run(
+        *SWEEP, "--on", "ray", fails=True
+    )
+    assert output.splitlines()[-1].startswith(f"error: no Ray cluster at {address}: ")
+    assert "Traceback" not in output
+
+
+@pytest.fixture
+def own_environment(repository: Repository) -> dict[str, str]:
+    """Of Ray: the real Python, not the tests' server of stages, which Ray's threads would not outlive."""
+    return repository.env | {"PATH": repository.env["PATH"].partition(":")[2]}
+
+
+@pytest.mark.cluster
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_the_bytes_of_the_local_queue_though_a_node_and_the_driver_die(
+    repository: Repository, own_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (repository.path / "grid.yaml").write_text(FOUR_BY_THREE)
+    shutil.copytree(repository.path, tmp_path / "local")
+    local = Repository(tmp_path / "local", repository.env)
+    with ray_cluster(own_environment) as cluster:
+        nodes = [add(cluster, f"node-{number}", folder=tmp_path / f"node-{number}") for number in range(3)]
+        driven = Repository(repository.path, own_environment | {"RAY_ADDRESS": cluster.address})
+        with _started(driven, tmp_path / "output") as driver:
+            _wait_until(lambda: len(_revisions(driven)) >= 2, driver)
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            _wait_until(lambda: len(_revisions(driven)) >= 5, driver)
+            driver.kill()
+        before = _revisions(driven)
+        output = driven.run(*SWEEP, "--on", "ray")
+        counts = re.search(r"12 experiments: (\d+) finished, (\d+) new", output)
+        assert counts
+        assert 5 <= int(counts[1]) == 12 - int(counts[2]), "what was on its way may have come back in the meantime"
+        after = _revisions(driven)
+        assert before.items() <= after.items(), "nothing that had finished has run again"
+        assert len(after) == 12
+        again = driven.run(*SWEEP, "--on", "ray")
+        assert "12 experiments: 12 finished, 0 new" in again
+        ran = [json.loads(line) for line in driven.read(".scratch/stages.jsonl").splitlines()]
+        of_queries = [line["experiment"].partition("-")[0] for line in ran if line["stage"] == "queries"]
+        assert of_queries == ["queries"] * 2, "seed 0 has run and is in the cache; the others once each"
+        assert not list(tmp_path.glob("node-[12]/sweep-*")), "no clone is left"
+    table = driven.run("python", "-m", "pipeline", "table")
+    assert all(name in table for name in after)
+    local.run(*SWEEP, "-j", "2")
+    assert _metrics(driven, after) == _metrics(local, _revisions(local))
+
+
+@pytest.mark.cluster
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_what_fails_is_one_line_with_the_nodes_name_and_the_others_finish(
+    repository: Repository, own_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (repository.path / "grid.yaml").write_text(
+        "seeds: [0]\nvariants: {good: {classifier_lr: 0.002}, broken: {classifier: oracle_of_delphi}}"
+    )
+    with (
+        ray_cluster(own_environment) as cluster,
+        _small_disk(tmp_path / "disk") as disk,
+        node_of_another_python(cluster, "without-dvc", folder=tmp_path / "python", lacks="dvc"),
+    ):
+        driven = Repository(repository.path, own_environment | {"RAY_ADDRESS": cluster.address})
+        add(cluster, "full", folder=disk)
+        alone = driven.run(*SWEEP, "--on", "ray", fails=True)
+        assert re.search(
+            "^without-dvc runs nothing more: its Python, .*/python/bin/python.*, has dvc none", alone, re.M
+        )
+        assert re.search("^full runs nothing more: no space left on device", alone, re.M)
+        assert "error: no node is left that can run experiments" in alone
+        add(cluster, "able", folder=tmp_path / "able")
+        output = driven.run(*SWEEP, "--on", "ray", fails=True)
+        assert re.search(r"^good-s0-\w+ finished on able$", output, re.M)
+        failed = re.search(r"^(broken-s0-\w+) failed on able: .*oracle_of_delphi.* \((\S+)\)$", output, re.M)
+        assert failed
+        assert "oracle_of_delphi" in driven.read(failed[2])
+        assert f"error: 1 of 2 experiments failed: {failed[1]}: .scratch/sweep/NAME.log says why" in output
+        assert "Traceback" not in output + alone
+        assert "no node of the cluster has 99 CPUs" in driven.run(*SWEEP, "--on", "ray", "--cpus", "99", fails=True)
+
+
+@pytest.mark.cluster
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_nodes_that_do_not_see_this_folder_work_through_remotes(
+    repository: Repository, own_environment: dict[str, str], tmp_path: Path
+) -> None:
+    store, hub = tmp_path / "store", tmp_path / "hub.git"
+    repository.dvc("remote", "add", "-d", "store", str(store))
+    repository.run("git", "init", "-q", "--bare", str(hub))
+    repository.run("git", "remote", "add", "origin", str(hub))
+    repository.run("git", "commit", "-qam", "remote")
+    repository.dvc("push", "--run-cache")
+    (repository.path / "grid.yaml").write_text("seeds: [0]\nvariants: {a: {classifier_lr: 0.002}, b: {lr: 0.02}}")
+    with ray_cluster(own_environment) as cluster:
+        add(cluster, "far", folder=tmp_path / "far")
+        driven = Repository(repository.path, own_environment | {"RAY_ADDRESS": cluster.address})
+        assert "`git push` first" in driven.run(*SWEEP, "--on", "ray", "--remote", "origin", fails=True)
+        driven.run("git", "push", "-q", "origin", "main")
+        driven.run(*SWEEP, "--on", "ray", "--remote", "origin")
+    names = _revisions(driven)
+    assert len(names) == 2
+    assert len(driven.run("git", "ls-remote", str(hub), "refs/exps/*").splitlines()) == 2
+    ran = [json.loads(line)["stage"] for line in driven.read(".scratch/stages.jsonl").splitlines()]
+    assert "queries" not in ran, "they come from DVC's remote"
+    driven.dvc("exp", "apply", next(iter(names)), fails=True)
+    driven.dvc("pull", "-q")
+
+
+@contextlib.contextmanager
+def _started(repository: Repository, output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [*SWEEP, "--on", "ray"], cwd=repository.path, env=repository.env, stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    while not reached():
+        assert process.poll() is None
+        time.sleep(0.2)
+
+
+def _revisions(repository: Repository) -> dict[str, str]:
+    refs = repository.run("git", "for-each-ref", "refs/exps", "--format=%(refname) %(objectname)").splitlines()
+    pairs = [line.split() for line in refs]
+    return {ref.rpartition("/")[2]: revision for ref, revision in pairs if ref.count("/") == 4}
+
+
+def _metrics(repository: Repository, revisions: dict[str, str]) -> dict[str, str]:
+    return {
+        name: "".join(
+            repository.run("git", "show", f"{revision}:reports/{file}")
+            for file in ("metrics.json", "accuracy_matrix.csv", "accuracy_over_tasks.csv", "selection.csv")
+        )
+        for name, revision in revisions.items()
+    }
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
