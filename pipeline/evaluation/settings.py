@@ -76,8 +76,8 @@ def check_setting(
         return
     if name != "class":
         raise UserError(
-            f"params.yaml: correction: {correction} decides between the classes of different tasks, and setting: {name} "
-            "has no such choice: set correction: none"
+            f"params.yaml: correction: {correction} decides between the classes of different tasks, and setting: "
+            f"{name} has no such choice: set correction: none"
         )
     named = [c for classes in task_classes for c in classes]
     again = next((c for position, c in enumerate(named) if c in named[:position]), None)

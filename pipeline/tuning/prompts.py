@@ -61,7 +61,8 @@ class PrefixAttention(nn.Module):
         before = [self._heads(part.to(values.dtype)) for part in self.prefix]
         keys, values = torch.cat([before[0], keys.to(values.dtype)], 2), torch.cat([before[1], values], 2)
         mixed = functional.scaled_dot_product_attention(queries.to(values.dtype), keys, values)
-        return of.proj_drop(of.proj(of.norm(mixed.transpose(1, 2).flatten(2))))  # type: ignore[no-any-return]
+        output: Tensor = of.proj_drop(of.proj(of.norm(mixed.transpose(1, 2).flatten(2))))
+        return output
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """[B, N, k D] to [B, k H, N, d]."""
