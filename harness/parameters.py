@@ -46,6 +46,7 @@ PLAIN: dict[str, object] = {
     "lora": {"rank": 4, "alpha": 4.0, "mlp": False},
     "diff_pruning": {"on": "weights", "share": 0.005, "penalty": 10.0, "change_speed": 0.2, "gate_speed": 100.0},
     "apt": {"slots": 4, "values": "scaled"},
+    "synqt": {"form": "slim", "queries": 1, "feature": "added"},
 }
 
 

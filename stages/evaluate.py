@@ -54,7 +54,9 @@ def main() -> None:
     last = task_name(params.num_tasks - 1)
     test = load_test_set(params.num_tasks)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
-    table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
+    at_the_end = artifacts.load_tensors(artifacts.REMATCH)
+    rematched = {} if "predictions" not in at_the_end else at_the_end
+    table = FeatureTable.of_files(artifacts.load_tensors(artifacts.features_file(last)), at_the_end)
     queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
 
@@ -70,7 +72,6 @@ def main() -> None:
     bank = load_bank(artifacts.bank_file(last), params.num_tasks)
     method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector))
     matrices = {}
-    rematched = artifacts.load_tensors(artifacts.REMATCH)
     for row in methods_of(selects=method.chooses, tunes=method.tunes):
         name, features_at = features_of[row]
         after = step_heads(part(heads, f"{name}.head."), heads.get(f"{name}.projection"))

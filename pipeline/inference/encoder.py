@@ -1,8 +1,8 @@
 """Computes features as at inference, after one task: of its training images, their views and all test images so far.
 
-There are three ways, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model with
+There are four ways, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model with
 that task's tuned parameters. `JudgingEncoder` runs the models of all tasks, then chooses. In `ChoosingEncoder` the
-model itself chooses, in one pass.
+model itself chooses, in one pass. `BranchingEncoder` has a file of its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -94,6 +94,7 @@ def final_head(settings: Settings, class_tasks: Tensor) -> Head:
     last = task_name(settings.num_tasks - 1)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     head = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))[-1]
-    table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
+    features = artifacts.load_tensors(artifacts.features_file(last))
+    table = FeatureTable.of_files(features, artifacts.load_tensors(artifacts.REMATCH))
     step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
     return retained(head, table.after(step, image), class_tasks, settings, step)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from pipeline.backbone.vit import Backbone
 from pipeline.classification.classifier import Classifier
 from pipeline.errors import UserError
+from pipeline.inference.branching import BranchingEncoder
 from pipeline.inference.encoder import ChoosingEncoder, Encoder, JudgingEncoder, SelectingEncoder
 from pipeline.linear.head import Head
 from pipeline.progress import Progress
@@ -52,12 +53,14 @@ class Method(NamedTuple):
 
     @property
     def needs_query(self) -> bool:
-        """Whether the frozen backbone runs for an image, either for the choice or because its output is the feature."""
-        return not self.tunes or (self.asks_selector and not self.judges_outputs)
+        """Whether the frozen backbone runs alone for an image: for the choice, or because its output is the feature."""
+        asks_first = self.asks_selector and not self.judges_outputs and not self.kind.together
+        return not self.tunes or asks_first
 
     def passes(self, num_tasks: int) -> Passes:
         """Passes at inference after `num_tasks` tasks."""
-        return Passes(int(self.needs_query), num_tasks if self.judges_outputs else int(self.tunes))
+        runs_each = self.judges_outputs and not self.kind.together
+        return Passes(int(self.needs_query), num_tasks if runs_each else int(self.tunes))
 
     def models(self, bank: Rows) -> Rows:
         """The tensors of each step, from those of the tasks."""
@@ -105,7 +108,9 @@ def make_encoder(
     tuned, tensors = bank.place(backbone), method.models(bank.tensors)
     if method.kind.chosen:
         return ChoosingEncoder(tuned, tensors, method.kind, progress)
+    choice = Choice(method.selection, method.selector, state)
+    if method.kind.together:
+        return BranchingEncoder(tuned, method.kind, tensors, choice, heads, progress)
     if method.judges_outputs:
         return JudgingEncoder(tuned, tensors, method.selector, heads, progress)
-    choice = Choice(method.selection, method.selector, state)
     return SelectingEncoder(backbone, tuned, method.kind, tensors, choice, progress)

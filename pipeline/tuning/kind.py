@@ -70,6 +70,9 @@ class Kind:
     # For a kind that sees the tensors of all tasks in one pass, [T, ...] each, and chooses a task itself: the task
     # chosen for each image of the batch just run, [B]. None: `selection` decides which task's tensors an image gets.
     chosen: Callable[[nn.Module], Tensor] | None = None
+    # For a kind that leaves the frozen model's own pass as it is: (model with places, bank) -> a model that gives, in
+    # one pass, the frozen output and then the feature under each task's tensors: [B, (1 + T) D].
+    together: Callable[[Any, Rows], Any] | None = None
     size: float = 1.0  # typical start value of a tuned parameter; 1.0 is that of a LayerNorm's scale
     keeps: Literal["each", "newest", "nothing"] = "each"  # the tasks whose tensors the bank holds
 
