@@ -36,7 +36,7 @@ def encode_selected(
         rows = (tasks == task).nonzero().flatten()
         features[rows] = backbone.encode(images[rows], row(bank, task))
         if not bool(features[rows].isfinite().all()):
-            raise UserError(f"features under the LayerNorms of {task_name(task)} are not finite: lower lr")
+            raise UserError(f"features under what {task_name(task)} has tuned are not finite: lower lr")
         progress.step(len(rows))
     return features
 
