@@ -188,7 +188,7 @@ def test_the_slim_form_has_about_150_thousand() -> None:
     assert sum(parameter.numel() for parameter in placed.branch.parameters()) == expected == 158_232
 
 
-def bank_of(placed: Backbone, start: Tuned, tasks: int = 3) -> dict[str, Tensor]:
+def bank_of(start: Tuned, tasks: int = 3) -> dict[str, Tensor]:
     of_task = [shaken(start, seed) for seed in range(tasks)]
     return {name: torch.stack([tuned[name] for tuned in of_task]) for name in of_task[0]}
 
@@ -198,7 +198,7 @@ def test_one_pass_gives_the_query_and_every_tasks_feature_bit_for_bit(
     form: str, queries: int, backbone: Backbone
 ) -> None:
     placed, start = started(backbone, options(form, queries))
-    bank, inputs = bank_of(placed, start), backbone.prepare(random_images(6))
+    bank, inputs = bank_of(start), backbone.prepare(random_images(6))
     query, *features = Together(placed.model, bank)(inputs).split(D, 1)  # type: ignore[arg-type]
     assert torch.equal(query, backbone.model(inputs))
     for task, feature in enumerate(features):
