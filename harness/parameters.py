@@ -60,6 +60,7 @@ PLAIN: dict[str, object] = {
     "l2p": {"pool": 4, "length": 2, "top": 2, "pull": 0.1},
     "dualprompt": {"general_blocks": 1, "expert_blocks": 1, "length": 2, "pull": 1.0},
     "coda_prompt": {"blocks": 2, "components": 2, "length": 4, "orthogonality": 0.0},
+    "synqt": {"form": "slim", "queries": 1, "feature": "added"},
 }
 
 

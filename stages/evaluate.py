@@ -61,7 +61,9 @@ def main() -> None:
     last = task_name(params.num_tasks - 1)
     test = load_test_set(params.num_tasks)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
-    table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
+    at_the_end = artifacts.load_tensors(artifacts.REMATCH)
+    rematched = {} if "predictions" not in at_the_end else at_the_end
+    table = FeatureTable.of_files(artifacts.load_tensors(artifacts.features_file(last)), at_the_end)
     queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
 
@@ -84,7 +86,6 @@ def main() -> None:
         }
     competition = Competition(setting, method, test, table, classes_of_tasks(params.num_tasks))
     matrices = {}
-    rematched = artifacts.load_tensors(artifacts.REMATCH)
     selects = method.chooses and not setting.gives_task
     side_by_side = method.tunes and method.selection.side_by_side
     for row in methods_of(selects=selects, tunes=method.tunes, side_by_side=side_by_side):

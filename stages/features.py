@@ -90,7 +90,7 @@ def main(task: Task) -> None:
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
         progress.finish()
     if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):
-        raise UserError(f"features under the LayerNorms of {task} are not finite: lower lr")
+        raise UserError(f"features under what {task} has tuned are not finite: lower lr")
     described = {"flops": str(encoder.flops())} | backbone.layout.metadata()  # flops of a tuned pass
     artifacts.save_tensors(artifacts.features_file(task), features | asdict(table), described)
 

@@ -95,6 +95,7 @@ def test_killed_at_any_steps_it_ends_the_same(
         {"tuning": "lora", "lora.mlp": True},
         {"selection": "latest", "tuning": "full"},
         {"tuning": "apt"},
+        {"tuning": "synqt"},
         {"tuning": "diff_pruning", "diff_pruning.on": "layernorms"},
     ],
 )

@@ -1,12 +1,12 @@
 """Compares every way to tune: accuracy, costs and seconds of each kind, in one run on one machine.
 
     python -m benchmarks.studies.kinds                  # the embedded default
-    python -m benchmarks.studies.kinds IMAGES WEIGHTS   # CIFAR-100 with ViT-Ti/16 (cifar100_vit_tiny.py), its first tasks
+    python -m benchmarks.studies.kinds IMAGES WEIGHTS   # CIFAR-100 with ViT-Ti/16: its first five tasks
 
 For each kind, the rate of stage one is chosen first: the one with the best accuracy on a held-out fifth of the training
 images of the first tasks, with seed 0. Then the ordinary pipeline runs with each seed, once with the paper's selection
-and once with the strongest one-model configuration that the kind allows. What has been measured stays in `.scratch/`, so
-an interrupted benchmark continues. Both settings together make reports/benchmarks/kinds.md and .json.
+and once with the strongest one-model configuration that the kind allows. What has been measured stays in `.scratch/`.
+So an interrupted benchmark continues. Both settings together make reports/benchmarks/kinds.md and .json.
 """
 
 import json
@@ -88,7 +88,7 @@ def inference_seconds(folder: Path, count: int = 500) -> float:
     """Seconds to predict 1,000 images with the finished learner, without start and decoding."""
     with chdir(folder):
         manifest = read_manifest()
-        learner = load_learner(manifest.settings, [len(names) for names in manifest.tasks])
+        learner = load_learner(manifest.settings, manifest.tasks)
         images = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))[torch.arange(count)]
         learner.predict(images[torch.arange(64)])
         started = time.monotonic()
@@ -218,10 +218,10 @@ def main(
     report["settings"][setting] = {
         "title": title,
         "protocol": (
-            f"{NUM_TASKS} tasks of 10 classes, {first['training_images']:,} training and {first['test_images']:,} test "
-            f"images, seeds {', '.join(map(str, SEEDS))}. {machine_name()}, {torch.get_num_threads()} thread. Training: "
-            "seconds of stage one for all tasks. Inference: seconds per 1,000 images. Rates were chosen with seed 0 and "
-            f"{NUM_TASKS_CHOICE} tasks on a held-out fifth of the training images."
+            f"{NUM_TASKS} tasks of 10 classes, {first['training_images']:,} training and {first['test_images']:,} "
+            f"test images, seeds {', '.join(map(str, SEEDS))}. {machine_name()}, {torch.get_num_threads()} thread. "
+            "Training: seconds of stage one for all tasks. Inference: seconds per 1,000 images. Rates were chosen with "
+            f"seed 0 and {NUM_TASKS_CHOICE} tasks on a held-out fifth of the training images."
         ),
         "rates": {
             kind: [

@@ -1,9 +1,9 @@
 """Computes features as at inference, after one task: of its training images, their views and all test images so far.
 
 There are four ways, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model with
-that task's tuned parameters. `JudgingEncoder` runs the models of all tasks, then chooses. `SideBySideEncoder`
-(pipeline.inference.side_by_side) runs them and does not choose. In `ChoosingEncoder` the model itself chooses, in one
-pass.
+that task's tuned parameters. `JudgingEncoder` runs the models of all tasks, then chooses. In `ChoosingEncoder` the
+model itself chooses, in one pass. Two have files of their own: `SideBySideEncoder` runs the models of all tasks and does
+not choose, and `BranchingEncoder` runs all tasks' branches beside one frozen pass.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -36,7 +36,7 @@ def encode_selected(
         rows = (tasks == task).nonzero().flatten()
         features[rows] = backbone.encode(images[rows], row(bank, task))
         if not bool(features[rows].isfinite().all()):
-            raise UserError(f"features under the LayerNorms of {task_name(task)} are not finite: lower lr")
+            raise UserError(f"features under what {task_name(task)} has tuned are not finite: lower lr")
         progress.step(len(rows))
     return features
 
@@ -79,7 +79,7 @@ def extend_table(
     longer = with_pairs(
         table, torch.cat([image[is_new_pair], own]), torch.cat([selected[is_new_pair], own_task]), encode
     )
-    return _with_step(
+    return with_step(
         longer,
         rows=longer.find(image, selected),
         own_rows=longer.find(own, own_task),
@@ -102,10 +102,10 @@ def replace_table(table: FeatureTable, features: Tensor, selected: Tensor, own_f
         features=torch.cat([table.features, features, own_features]),
     )
     own_rows = second + torch.arange(len(own))
-    return _with_step(longer, rows=first + image, own_rows=own_rows, selected=selected, passes=len(image))
+    return with_step(longer, rows=first + image, own_rows=own_rows, selected=selected, passes=len(image))
 
 
-def _with_step(table: FeatureTable, *, rows: Tensor, own_rows: Tensor, selected: Tensor, passes: int) -> FeatureTable:
+def with_step(table: FeatureTable, *, rows: Tensor, own_rows: Tensor, selected: Tensor, passes: int) -> FeatureTable:
     """The table with the entries of one more step."""
     to_come = len(selected) - table.selected.shape[1]
     return replace(

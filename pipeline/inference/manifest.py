@@ -52,7 +52,7 @@ def files_of(num_tasks: int) -> list[Path]:
         artifacts.features_file,
         artifacts.heads_file,
     )
-    return [artifacts.BACKBONE, *(file(last) for file in of_a_task)]
+    return [artifacts.BACKBONE, artifacts.REMATCH, *(file(last) for file in of_a_task)]
 
 
 def write_manifest(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from pipeline.backbone.vit import Backbone
 from pipeline.classification.classifier import Classifier
 from pipeline.errors import UserError
+from pipeline.inference.branching import BranchingEncoder
 from pipeline.inference.encoder import ChoosingEncoder, Encoder, JudgingEncoder, SelectingEncoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.side_by_side import SideBySideEncoder
@@ -56,14 +57,14 @@ class Method(NamedTuple):
 
     @property
     def needs_query(self) -> bool:
-        """Whether the frozen backbone runs for an image: for the choice, for prompts, or as a part of the feature."""
-        asked = (self.asks_selector and not self.judges_outputs) or self.kind.asks_frozen or self.selection.with_frozen
-        return not self.tunes or asked
+        """Whether the frozen backbone runs alone: for the choice, for prompts, or as a part of the feature."""
+        asks_first = self.asks_selector and not self.judges_outputs and not self.kind.together
+        return not self.tunes or asks_first or self.kind.asks_frozen or self.selection.with_frozen
 
     def passes(self, num_tasks: int) -> Passes:
         """Passes at inference after `num_tasks` tasks."""
-        of_every_task = self.judges_outputs or (self.tunes and self.selection.side_by_side)
-        return Passes(int(self.needs_query), num_tasks if of_every_task else int(self.tunes))
+        runs_each = self.judges_outputs or (self.tunes and self.selection.side_by_side)
+        return Passes(int(self.needs_query), num_tasks if runs_each and not self.kind.together else int(self.tunes))
 
     def features(self, table: FeatureTable) -> Callable[[int, Tensor], Tensor]:
         """(step, images [B]) -> their features after that step, as the classifier gets them."""
@@ -132,9 +133,11 @@ def make_encoder(
     tuned, tensors = bank.place(backbone), method.models(bank.tensors)
     if method.kind.chosen:
         return ChoosingEncoder(tuned, tensors, method.kind, progress)
+    choice = Choice(method.selection, method.selector, state)
+    if method.kind.together:
+        return BranchingEncoder(tuned, method.kind, tensors, choice, heads, progress)
     if method.tunes and method.selection.side_by_side:
         return SideBySideEncoder(tuned, tensors, num_tasks(state), progress)
     if method.judges_outputs:
         return JudgingEncoder(tuned, tensors, method.selector, heads, progress)
-    choice = Choice(method.selection, method.selector, state)
     return SelectingEncoder(backbone, tuned, method.kind, tensors, choice, progress)

@@ -44,7 +44,7 @@ _CORRECTIONS = {
     "arc": " C-LN's row has the correction `arc` (arXiv 2405.14318).",
     "arc_retention": " C-LN's row has the correction `arc_retention` (arXiv 2405.14318). It is **transductive**: its\n"
     "head has learned from the unlabelled test images. Do not compare it with rows whose head has not.",
-    "rematch": " C-LN's row is re-matched: images also ran under the LayerNorms of the predicted class's task.",
+    "rematch": " C-LN's row is re-matched: images also ran under what the predicted class's task has tuned.",
 }
 
 HEADLINE = ("method", "average accuracy (%)", "average incremental accuracy (%)", "forgetting (points)")
@@ -140,12 +140,12 @@ def definitions(result: Result) -> str:
         )
     if "single_stage" in result.rows:
         parts.append(
-            "Single training stage: the head that stage one trains together with the LayerNorms replaces that of stage"
-            " two."
+            "Single training stage: the head that stage one trains together with what a task tunes replaces that of"
+            " stage two."
         )
     if "oracle" in result.rows:
         parts.append(
-            "True task given: each image runs under the LayerNorms of its true task, but is still classified among all"
+            "True task given: each image runs under what its true task has tuned, but is still classified among all"
             " classes."
         )
     return textwrap.fill(" ".join(parts), 120)

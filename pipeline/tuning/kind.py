@@ -75,6 +75,9 @@ class Kind:
     asks_frozen: bool = False
     # Tensors with rows of which a task trains the last few alone: name -> how many. Each task adds as many.
     grows: Callable[[Any], Mapping[str, int]] = lambda _: {}
+    # For a kind that leaves the frozen model's own pass as it is: (model with places, bank) -> a model that gives, in
+    # one pass, the frozen output and then the feature under each task's tensors: [B, (1 + T) D].
+    together: Callable[[Any, Rows], Any] | None = None
     size: float = 1.0  # typical start value of a tuned parameter; 1.0 is that of a LayerNorm's scale
     keeps: Literal["each", "newest", "nothing"] = "each"  # the tasks whose tensors the bank holds
 

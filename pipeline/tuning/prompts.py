@@ -66,7 +66,8 @@ class PrefixAttention(nn.Module):
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """[B, N, k D] to [B, k H, N, d]."""
-        return tokens.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        split: Tensor = tokens.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        return split
 
 
 def prefix_attentions(model: nn.Module, count: int, tuning: str) -> list[PrefixAttention]:

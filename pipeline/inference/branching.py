@@ -1,0 +1,140 @@
+"""Computes features with branches beside the frozen backbone: one pass gives the query and every task's feature.
+
+The tokens never see a branch. So the one pass serves the choice of a task, too, and test images need not be run after
+each task: they are run once, when all tasks are learned, and that pass gives every entry of the accuracy matrix.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pipeline.backbone.vit import Backbone
+from pipeline.data.images import Images
+from pipeline.errors import UserError
+from pipeline.inference.encoder import Encoded, TrainFeatures
+from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.features import extend_table, with_step
+from pipeline.linear.head import Head
+from pipeline.progress import Progress
+from pipeline.selection.choose import Choice
+from pipeline.tuning.kind import Kind, Rows
+
+_UNKNOWN = -1  # the task of an image, before its outputs are judged
+
+
+@dataclass(frozen=True)
+class BranchingEncoder:
+    """Runs the frozen backbone once, with the branches of all tasks beside it, then chooses one of their features."""
+
+    tuned: Backbone  # with places for one branch
+    kind: Kind
+    bank: Rows  # what T tasks have tuned, [T, ...] each
+    choice: Choice
+    heads: Sequence[Head]  # the auxiliary head of each task
+    progress: Progress
+
+    def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
+        """Features of the newest task's images, all from one pass."""
+        one_model = self.choice.selection.one_model
+        outputs = self._outputs(images, 2 if one_model else self._tasks)
+        tasks = self._choose(outputs, queries, self._newest(len(images)))
+        # Before the first task comes the frozen output, which is the first of the outputs.
+        return TrainFeatures(self._of(outputs, tasks), outputs[-1], outputs[-2] if one_model else None)
+
+    def view_features(self, inputs: Tensor) -> Tensor:
+        """Features of views, each under the task that its own pass chooses."""
+        outputs = self._split(self._with(self._needed).forward(inputs, {}).cpu())
+        return self._of(outputs, self._choose(outputs, outputs[0], self._newest(len(inputs))))
+
+    def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
+        """The table with the tasks that this step chooses, and no feature: `complete` fills it, from one pass."""
+        del images
+        unknown = torch.full_like(own_tasks, _UNKNOWN)
+        new = len(own_tasks) - table.selected.shape[1]
+        return with_step(
+            table,
+            rows=unknown,
+            own_rows=unknown[:new],
+            selected=unknown if self._judges else self.choice.tasks(queries, own_tasks),
+            passes=0,
+        )
+
+    def complete(self, table: FeatureTable, images: Images, own_tasks: Tensor) -> FeatureTable:
+        """The whole table, after one pass of each of the M images; own_tasks: [M]."""
+        outputs, completed = self._outputs(images, self._tasks), FeatureTable.empty(self.tuned.model.num_features)
+        last = len(table.selected) - 1
+        for step, chosen in enumerate(table.selected):
+            count = int((own_tasks <= step).sum())
+            selected = self._judge(outputs[1 : step + 2, :count]) if self._judges else chosen[:count]
+            passes = len(images) if step == last else 0
+            completed = extend_table(completed, selected, lambda image, task: outputs[task + 1, image], passes=passes)
+        return completed
+
+    def encode(self, images: Images) -> Encoded:
+        """Features as at inference, if choosing does not need an image's true task (load_learner refuses that)."""
+        assert self.choice.selection.is_real
+        outputs = self._outputs(images, self._needed)
+        tasks = self._choose(outputs, outputs[0], torch.full((len(images),), _UNKNOWN))
+        return Encoded(self._of(outputs, tasks), tasks)
+
+    def encode_under(self, images: Images, tasks: Tensor) -> Tensor:
+        """Features under given tasks, from the same one pass."""
+        return self._of(self._outputs(images, self._tasks), tasks)
+
+    def flops(self) -> int:
+        """Of a pass with the branches that inference needs."""
+        return self._with(self._needed).flops({})
+
+    @property
+    def _tasks(self) -> int:
+        return len(next(iter(self.bank.values())))
+
+    @property
+    def _needed(self) -> int:
+        """How many of the newest branches a pass at inference needs."""
+        return 1 if self.choice.selection.one_model else self._tasks
+
+    @property
+    def _judges(self) -> bool:
+        return self.choice.selection.needs_query and self.choice.selector.choose_by_outputs is not None
+
+    def _newest(self, count: int) -> Tensor:
+        return torch.full((count,), self._tasks - 1)
+
+    def _with(self, newest: int) -> Backbone:
+        """The backbone with so many of the newest branches."""
+        assert self.kind.together
+        rows = {name: tensor[-newest:] for name, tensor in self.bank.items()}
+        return replace(self.tuned, model=self.kind.together(self.tuned.model, rows))
+
+    def _outputs(self, images: Images, newest: int) -> Tensor:
+        """The frozen output, then the feature of so many of the newest tasks: [1 + t, N, D].
+
+        Raises UserError if they are not finite.
+        """
+        outputs = self._split(self._with(newest).encode(images, {}))
+        if not bool(outputs.isfinite().all()):
+            raise UserError("features of the branches are not finite: lower lr")
+        self.progress.step(len(images))
+        return outputs
+
+    def _split(self, outputs: Tensor) -> Tensor:
+        width: int = self.tuned.model.num_features
+        split: Tensor = outputs.unflatten(1, (outputs.shape[1] // width, width)).transpose(0, 1)
+        return split
+
+    def _of(self, outputs: Tensor, tasks: Tensor) -> Tensor:
+        """Of the outputs [1 + t, N, D], the feature of each image [N, D] under its task [N]."""
+        return outputs[tasks - self._tasks, torch.arange(len(tasks))]
+
+    def _choose(self, outputs: Tensor, queries: Tensor, own_tasks: Tensor) -> Tensor:
+        return self._judge(outputs[1:]) if self._judges else self.choice.tasks(queries, own_tasks)
+
+    def _judge(self, features: Tensor) -> Tensor:
+        """The task of each image, by the logits of each task's own head for its features: [t, N, D] to [N]."""
+        assert self.choice.selector.choose_by_outputs
+        return self.choice.selector.choose_by_outputs(
+            [head.logits(of_task) for head, of_task in zip(self.heads, features, strict=False)]
+        )
