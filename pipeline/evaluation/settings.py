@@ -76,7 +76,7 @@ def check_setting(
         return
     if name != "class":
         raise UserError(
-            f"params.yaml: correction: {correction} decides between the classes of different tasks, and setting: {name} "
+            f"params.yaml: correction: {correction} decides between classes of different tasks, and setting: {name} "
             "has no such choice: set correction: none"
         )
     named = [c for classes in task_classes for c in classes]
