@@ -20,7 +20,7 @@ from pipeline.data.datasets import DATASETS, fetch_dataset, missing_files
 from pipeline.data.fetch import Remote
 from pipeline.data.image_set import ImageSet
 from pipeline.data.packing import are_arrays, stored
-from pipeline.data.sets import archive_sets, torchvision_sets  # before torchvision
+from pipeline.data.sets import archive_sets, field_sets, torchvision_sets  # before torchvision
 from pipeline.errors import UserError
 
 from torchvision import datasets  # isort: skip
@@ -78,6 +78,19 @@ def folder(root: str, classes: list[str], count: int) -> dict[str, bytes]:
 IDX_IMAGES = idx(b"\0\0\x08\x03", np.arange(10 * 28 * 28).reshape(10, 28, 28))
 IDX_LABELS = idx(b"\0\0\x08\x01", np.arange(10))
 SVHN = mat(X=np.full((32, 32, 3, 11), 5, np.uint8), y=np.arange(1, 12)[:, None] % 10 + 1)
+
+TWELVE = [f"c{number:02d}" for number in range(12)]
+CAR_ROWS = np.array(
+    [[(f"car_ims/{i:06d}.jpg", 1, 2, 3, 4, 1 + (i > 2), i % 2) for i in range(1, 5)]],
+    dtype=[
+        (name, object) for name in ("relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test")
+    ],
+)
+
+
+def pilot(root: str, classes: list[str]) -> dict[str, bytes]:
+    return folder(f"{root}/train", classes, 2) | folder(f"{root}/test", classes, 1)
+
 
 FILES: dict[str, dict[str, bytes]] = {
     "cifar100": {"cifar-100-python.tar.gz": tar(cifar_members())},
@@ -140,6 +153,57 @@ FILES: dict[str, dict[str, bytes]] = {
             }
         )
     },
+    "imagenet_a": {
+        "imagenet-a.tar": tar(
+            folder("imagenet-a", ["n01498041", "n01531178"], 5)
+            | {"imagenet-a/README.txt": b"WordNet IDs:\n\nn01498041 stingray\nn01531178 goldfinch\n"}
+        )
+    },
+    "stanford_cars": {
+        "car_ims.tgz": tar({f"car_ims/{i:06d}.jpg": jpeg(i) for i in range(1, 5)}),
+        "cars_annos.mat": mat(
+            annotations=CAR_ROWS, class_names=np.array(["AM General Hummer", "Acura RL"], dtype=object)
+        ),
+    },
+    **{
+        name: {f"{name}.zip": zipped(pilot(f"{name}/data", ["n1", "n2"] if name != "vtab" else TWELVE))}
+        for name in ("objectnet", "omnibenchmark", "vtab")
+    },
+    "domainnet": {
+        f"{domain}.{kind}": content
+        for domain in field_sets.DOMAINNET_DOMAINS
+        for kind, content in (("zip", zipped(folder(domain, ["ant", "bee"], 3))),)
+    }
+    | {
+        f"{domain}_{side}.txt": "".join(
+            f"{domain}/{c}/{c}_{i}.jpg {n}\n" for n, c in enumerate(("ant", "bee")) for i in ids
+        ).encode()
+        for domain in field_sets.DOMAINNET_DOMAINS
+        for side, ids in (("train", (0, 1)), ("test", (2,)))
+    },
+    "core50": {
+        "core50_128x128.zip": zipped(
+            {k: v for s in range(1, 12) for k, v in folder(f"core50_128x128/s{s}", ["o1", "o2"], 5).items()}
+        )
+    },
+    "office_home": {
+        "OfficeHomeDataset_10072016.zip": zipped(
+            {
+                k: v
+                for domain in ("Art", "Clipart", "Product", "Real World")
+                for k, v in folder(f"OfficeHomeDataset_10072016/{domain}", ["Bed", "Pen"], 5).items()
+            }
+        )
+    },
+    "pacs": {
+        "PACS.zip": zipped(
+            {
+                k: v
+                for domain in ("photo", "art_painting", "cartoon", "sketch")
+                for k, v in folder(f"kfold/{domain}", ["dog", "house"], 5).items()
+            }
+        )
+    },
 }
 EXPECTED = {  # classes, training images per class, test images per class
     "cifar100": (["apple", "baby", "crab"], [1, 1, 1], [1, 1, 1]),
@@ -152,6 +216,15 @@ EXPECTED = {  # classes, training images per class, test images per class
     "imagenet_r": (["goldfish", "great_white_shark"], [4, 4], [1, 1]),
     "cub200": (["Black footed Albatross", "Laysan Albatross"], [1, 1], [1, 1]),
     "tiny_imagenet": (["crane (n2)", "crane (n3)"], [3, 3], [1, 1]),
+    "imagenet_a": (["stingray", "goldfinch"], [4, 4], [1, 1]),
+    "stanford_cars": (["AM General Hummer", "Acura RL"], [1, 1], [1, 1]),
+    "objectnet": (["n1", "n2"], [2, 2], [1, 1]),
+    "omnibenchmark": (["n1", "n2"], [2, 2], [1, 1]),
+    "vtab": (["c00", "c01"], [2] * 12, [1] * 12),
+    "domainnet": (["ant", "bee"], [12, 12], [6, 6]),
+    "core50": (["o1", "o2"], [40, 40], [15, 15]),
+    "office_home": (["Bed", "Pen"], [16, 16], [4, 4]),
+    "pacs": (["dog", "house"], [16, 16], [4, 4]),
 }
 
 
@@ -162,10 +235,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
 
     def fetch(remote: Remote, dataset: str) -> Path:
         assert remote.url.startswith("http")
-        assert len(remote.md5) == 32
+        assert remote.md5 is None or len(remote.md5) == 32
         return downloads / dataset / remote.name
 
-    for module in (torchvision_sets, archive_sets):
+    for module in (torchvision_sets, archive_sets, field_sets):
         monkeypatch.setattr(module, "fetch", fetch)
     sums = {name.rpartition("/")[2]: md5(content).hexdigest() for name, content in cifar_members().items()}
     monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
@@ -198,7 +271,7 @@ def test_what_is_missing_is_named_with_source_size_and_place(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     folder = tmp_path / "downloads" / name
     assert {file.place for file in missing_files(name)} == {str(folder / file) for file in FILES[name]}
-    assert all(file.url.startswith("http") and file.megabytes for file in missing_files(name))
+    assert all(file.url.startswith("http") for file in missing_files(name))
     folder.mkdir(parents=True)
     for file in FILES[name]:
         (folder / file).write_bytes(b"")
@@ -229,6 +302,31 @@ def test_arrives_as_published(name: str, place: Callable[[str, str, bytes], None
     packed = list(stored(images.train_images, arrays=arrays))
     assert len(packed) == len(images.train_labels)
     assert arrays == (name in ("cifar100", "fashion_mnist", "svhn", "tiny_imagenet"))
+
+
+@pytest.mark.parametrize(
+    ("name", "domains"),
+    [("domainnet", 6), ("core50", 11), ("office_home", 4), ("pacs", 4)],
+)
+def test_domains_are_those_of_the_data_set(
+    name: str, domains: int, place: Callable[[str, str, bytes], None], tmp_path: Path
+) -> None:
+    for file, content in FILES[name].items():
+        place(name, file, content)
+    (tmp_path / "scratch").mkdir()
+    images = fetch_dataset(name, data_dir=Path("none"), scratch=tmp_path / "scratch", domains=True)
+    assert len(images.domains) == domains
+    assert images.train_domains is not None
+    assert images.test_domains is not None
+    for of in (images.train_domains, images.test_domains):
+        assert len(of.unique()) == domains
+    for path, domain in zip(images.train_images, images.train_domains.tolist(), strict=True):
+        assert path.parts[-3] == images.domains[domain]
+
+
+def test_the_classes_of_vtab_are_grouped_by_data_set(place: Callable[[str, str, bytes], None], tmp_path: Path) -> None:
+    place("vtab", "vtab.zip", FILES["vtab"]["vtab.zip"])
+    assert loaded("vtab", tmp_path / "scratch").groups == ["data set 1"] * 10 + ["data set 2"] * 2
 
 
 def test_values_of_the_first_pixels(place: Callable[[str, str, bytes], None], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.data.dvc_sight import check_apart_from_outputs, check_noticed
 from pipeline.data.fetch import Missing, missing
 from pipeline.data.image_set import ImageSet
-from pipeline.data.sets import archive_sets
+from pipeline.data.sets import archive_sets, field_sets
 from pipeline.data.sets.archive_sets import load_cub200, load_imagenet_r, load_tiny_imagenet
 from pipeline.data.sets.domain_folder import load_domain_folder
 from pipeline.data.sets.glyph_images import draw_glyph_domains, draw_glyphs
@@ -29,10 +29,15 @@ DATASETS: dict[str, Callable[[Path], ImageSet]] = {
     "cub200": load_cub200,
     "imagenet_r": load_imagenet_r,
     "tiny_imagenet": load_tiny_imagenet,
+    **field_sets.LOADERS,
     **{name: partial(_torchvision, name) for name in _OF_TORCHVISION},
 }
 IMAGE_FOLDER = "image_folder"
-WITH_DOMAINS = ("glyphs", IMAGE_FOLDER)
+WITH_DOMAINS = ("glyphs", *field_sets.WITH_DOMAINS, IMAGE_FOLDER)
+_DOMAIN_FORMS: dict[str, Callable[[Path], ImageSet]] = {
+    "glyphs": lambda _: draw_glyph_domains(),
+    "core50": field_sets.load_core50_domains,
+}
 
 
 def missing_files(name: str) -> list[Missing]:
@@ -42,7 +47,7 @@ def missing_files(name: str) -> list[Missing]:
 
         return missing(torchvision_sets.REMOTES[name], name)
     _check_known(name)
-    return missing(archive_sets.REMOTES.get(name, []), name)
+    return missing((archive_sets.REMOTES | field_sets.REMOTES).get(name, []), name)
 
 
 def check_domains(name: str) -> None:
@@ -66,7 +71,8 @@ def fetch_dataset(name: str, *, data_dir: Path, scratch: Path, domains: bool = F
         check_noticed(data_dir, [*images.train_images, *images.test_images])
         return images
     _check_known(name)
-    return draw_glyph_domains() if domains and name == "glyphs" else DATASETS[name](scratch)
+    forms = DATASETS | _DOMAIN_FORMS if domains else DATASETS
+    return forms[name](scratch)
 
 
 def _check_known(name: str) -> None:

@@ -31,13 +31,15 @@ class Remote:
     """A file on a server, with the MD5 that its publisher gives."""
 
     url: str
-    md5: str
+    md5: str | None  # None: none is published. The first one seen here is then kept beside the file
     megabytes: float = 0  # approximate; 0: unknown
+    file: str = ""  # its name here, if the URL does not end in it
+    by_hand: bool = False  # whether only a browser can download it
 
     @property
     def name(self) -> str:
         """The file's name, on the server and here."""
-        return self.url.rpartition("/")[2]
+        return self.file or self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,13 @@ class Missing:
     url: str
     megabytes: float
     place: str  # where a user would put it by hand
+    by_hand: bool = False  # whether there is no other way
 
     def __str__(self) -> str:
         """One line for the user."""
         size = f" ({self.megabytes:,.1f} MB)" if self.megabytes else ""
+        if self.by_hand:
+            return f"{Path(self.place).name}{size}: download it in a browser from {self.url} and put it at {self.place}"
         return f"{self.url.rpartition('/')[2]}{size} from {self.url}; by hand: {self.place}"
 
 
@@ -63,11 +68,18 @@ def place(remote: Remote, dataset: str) -> Path:
 def missing(remotes: Sequence[Remote], dataset: str) -> list[Missing]:
     """The files of a data set that are missing here."""
     places = [(remote, place(remote, dataset)) for remote in remotes]
-    return [Missing(remote.url, remote.megabytes, str(path)) for remote, path in places if not path.exists()]
+    return [
+        Missing(remote.url, remote.megabytes, str(path), remote.by_hand) for remote, path in places if not path.exists()
+    ]
 
 
 def check_network(files: Sequence[Missing]) -> None:
-    """Raises UserError if a server of these files cannot be reached, so that trying again would be no use."""
+    """Raises UserError if a server of these files cannot be reached, so that trying again would be no use.
+
+    So does a file that only a browser can download.
+    """
+    if by_hand := [file.place for file in files if file.by_hand]:
+        raise UserError(f"{', '.join(by_hand)}: only a browser can download this: see the list above, then `dvc repro`")
     servers = {urlsplit(file.url).netloc: file.url for file in files}
     for server, url in servers.items():
         try:
@@ -93,9 +105,10 @@ def fetch(remote: Remote, dataset: str) -> Path:
     """Download the file unless it is here, and verify it. Raises UserError that says where to put it by hand."""
     target = place(remote, dataset)
     if target.exists():
-        if _md5(target) != remote.md5:
-            raise UserError(f"{target} has another MD5 than {remote.url} ({remote.md5}): delete it, then `dvc repro`")
+        _check(target, remote)
         return target
+    if remote.by_hand:
+        raise UserError(f"{target} is missing: download it in a browser from {remote.url} and put it there")
     part = target.with_name(f"{target.name}.part")
     reason = ""
     for pause in PAUSES:
@@ -115,12 +128,25 @@ def fetch(remote: Remote, dataset: str) -> Path:
             if is_out_of_reach(error):
                 break
         else:
-            if _md5(part) == remote.md5:
+            if remote.md5 in (None, _md5(part)):
                 part.replace(target)
+                _check(target, remote)
                 return target
             part.unlink()
             reason = "the downloaded file has another MD5"
     raise UserError(f"{remote.url} cannot be downloaded ({reason}): try again, or put the file at {target}")
+
+
+def _check(target: Path, remote: Remote) -> None:
+    """Raises UserError unless the file has the published MD5; without one, unless it is as it was seen first."""
+    found, kept = _md5(target), target.with_name(f"{target.name}.md5")
+    if remote.md5 is None and not kept.exists():
+        print(f"{target.name}: no checksum is published; MD5 {found} is kept in {kept}")
+        kept.write_text(f"{found}\n")
+        return
+    expected = remote.md5 or kept.read_text().strip()
+    if found != expected:
+        raise UserError(f"{target} has another MD5 than {remote.url} ({expected}): delete it, then `dvc repro`")
 
 
 def _download(remote: Remote, part: Path) -> None:

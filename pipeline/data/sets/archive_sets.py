@@ -28,18 +28,18 @@ def load_imagenet_r(scratch: Path) -> ImageSet:
     """
     unpack(fetch(IMAGENET_R, "imagenet_r"), scratch)
     root = scratch / "imagenet-r"
-    readme = _lines(root / "README.txt") if (root / "README.txt").exists() else []
+    readme = read_lines(root / "README.txt") if (root / "README.txt").exists() else []
     names = dict(line.split(" ", 1) for line in readme if re.match(r"n\d{8} ", line))
-    return image_set(*(_renamed(split, names) for split in stratified_split(class_files(root))), as_given=True)
+    return image_set(*(renamed(split, names) for split in stratified_split(class_files(root))), as_given=True)
 
 
 def load_cub200(scratch: Path) -> ImageSet:
     """CUB-200-2011 (Wah et al. 2011): 11,788 birds of 200 species, in the official split."""
     unpack(fetch(CUB200, "cub200"), scratch)
     root = scratch / "CUB_200_2011"
-    is_training = dict(line.split() for line in _lines(root / "train_test_split.txt"))
+    is_training = dict(line.split() for line in read_lines(root / "train_test_split.txt"))
     splits: dict[str, Files] = {"1": {}, "0": {}}
-    for line in _lines(root / "images.txt"):
+    for line in read_lines(root / "images.txt"):
         number, path = line.split()
         species = path.split("/")[0].partition(".")[2].replace("_", " ")
         splits[is_training[number]].setdefault(species, []).append(root / "images" / path)
@@ -50,24 +50,25 @@ def load_tiny_imagenet(scratch: Path) -> ImageSet:
     """Tiny-ImageNet (Le and Yang 2015): 200 classes at 64 pixels. Its validation images are used for testing."""
     unpack(fetch(TINY_IMAGENET, "tiny_imagenet"), scratch)
     root = scratch / "tiny-imagenet-200"
-    words = dict(line.split("\t", 1) for line in _lines(root / "words.txt"))
-    names = {wnid: words.get(wnid, wnid).split(",")[0] for wnid in sorted(_lines(root / "wnids.txt"))}
+    words = dict(line.split("\t", 1) for line in read_lines(root / "words.txt"))
+    names = {wnid: words.get(wnid, wnid).split(",")[0] for wnid in sorted(read_lines(root / "wnids.txt"))}
     train = {wnid: sorted((root / "train" / wnid / "images").iterdir()) for wnid in names}
     test: Files = {wnid: [] for wnid in names}
-    for line in _lines(root / "val/val_annotations.txt"):
+    for line in read_lines(root / "val/val_annotations.txt"):
         file, wnid = line.split("\t")[:2]
         test[wnid].append(root / "val/images" / file)
-    return image_set(_renamed(train, names), _renamed(test, names), as_given=True)
+    return image_set(renamed(train, names), renamed(test, names), as_given=True)
 
 
-def _renamed(files: Files, names: dict[str, str]) -> Files:
+def renamed(files: Files, names: dict[str, str]) -> Files:
     """Classes under their names in words. Two of the same name (crane, bird and machine) have their numbers added."""
     spoken = [names.get(wnid, wnid) for wnid in files]
     unique = [name if spoken.count(name) == 1 else f"{name} ({wnid})" for wnid, name in zip(files, spoken, strict=True)]
     return dict(zip(unique, files.values(), strict=True))
 
 
-def _lines(file: Path) -> list[str]:
+def read_lines(file: Path) -> list[str]:
+    """The lines of a file of an archive. Raises UserError if the archive lacks it."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
