@@ -32,7 +32,7 @@ def with_prompts(model: AnyModel, prompts: Choosing) -> AnyModel:
 
     def ask(_: nn.Module, inputs: tuple[Tensor]) -> None:
         with torch.no_grad():
-            query = model(inputs[0])
+            query: Tensor = model(inputs[0])
         prompts.choose(query)
 
     prompted.register_forward_pre_hook(ask)
@@ -61,11 +61,13 @@ class PrefixAttention(nn.Module):
         before = [self._heads(part.to(values.dtype)) for part in self.prefix]
         keys, values = torch.cat([before[0], keys.to(values.dtype)], 2), torch.cat([before[1], values], 2)
         mixed = functional.scaled_dot_product_attention(queries.to(values.dtype), keys, values)
-        return of.proj_drop(of.proj(of.norm(mixed.transpose(1, 2).flatten(2))))  # type: ignore[no-any-return]
+        output: Tensor = of.proj_drop(of.proj(of.norm(mixed.transpose(1, 2).flatten(2))))
+        return output
 
     def _heads(self, tokens: Tensor) -> Tensor:
         """[B, N, k D] to [B, k H, N, d]."""
-        return tokens.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        heads: Tensor = tokens.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        return heads
 
 
 def prefix_attentions(model: nn.Module, count: int, tuning: str) -> list[PrefixAttention]:
