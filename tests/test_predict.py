@@ -50,7 +50,7 @@ def evaluated(correction: str | None = None) -> torch.Tensor:
     table = FeatureTable.from_tensors(load_file(artifacts.features_file("t3")))
     if params.correction == "rematch":
         return load_file(artifacts.REMATCH)["predictions"][-1]
-    return evaluate.corrected_predictions(params, test, after, table)[-1]
+    return evaluate.corrected_predictions(params, test, after, table.after)[-1]
 
 
 def run_of_tasks(*stages: str) -> None:

@@ -137,7 +137,12 @@ def test_the_frozen_query_does_not_see_prompts_and_gets_no_gradient(
     module: Any = placed.model.get_submodule("prompts")
     queries: list[Tensor] = []
     choose = module.choose
-    monkeypatch.setattr(module, "choose", lambda query: (queries.append(query), choose(query)))
+
+    def record(query: Tensor) -> None:
+        queries.append(query)
+        choose(query)
+
+    monkeypatch.setattr(module, "choose", record)
     inputs = backbone.prepare(random_images(6))
     for factor in (1.0, 5.0):
         values = {key: (factor * tensor).requires_grad_() for key, tensor in tuned.items()}

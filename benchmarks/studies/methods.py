@@ -2,9 +2,9 @@
 
     python -m benchmarks.studies.methods [IMAGES WEIGHTS]
 
-runs the glyphs and, where IMAGES (train/CLASS/*, test/CLASS/* of CIFAR-100) and WEIGHTS (timm's vit_tiny_patch16_224) are
-given, CIFAR-100 at 96 pixels. Each method is a preset of presets/methods. Its rate is chosen first, with seed 0, on a
-held-out fifth of the training images, among its published rate times each of --factors: the same number of trials for
+runs the glyphs and, where IMAGES (train/CLASS/*, test/CLASS/* of CIFAR-100) and WEIGHTS (timm's vit_tiny_patch16_224)
+are given, CIFAR-100 at 96 pixels. Each method is a preset of presets/methods. Its rate is chosen first, with seed 0, on
+a held-out fifth of the training images, among its published rate times each of --factors: the same number of trials for
 every method that has a rate. Then it runs with every seed on the test images.
 
 Runs are kept in .scratch/methods, and a second call continues. Stages run in one process per run, without DVC, so that
@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import torch
 import typer
@@ -35,6 +36,7 @@ from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.evaluation import metrics
 from pipeline.inference.manifest import read_manifest
+from pipeline.inference.method import make_encoder
 from pipeline.params import read_mapping
 from pipeline.store import artifacts
 from stages import features, predict
@@ -59,7 +61,6 @@ def run(folder: Path, num_tasks: int, params: Params) -> dict[str, Any]:
     set_params(Path("params.yaml"), **params)
     seconds: dict[str, float] = {}
     spent_on_test = 0.0
-    make_encoder = features.make_encoder
 
     class Timed:
         """An encoder whose passes over test images are timed."""
@@ -77,11 +78,13 @@ def run(folder: Path, num_tasks: int, params: Params) -> dict[str, Any]:
             spent_on_test += time.monotonic() - started
             return table
 
-    features.make_encoder = lambda *arguments, **named: Timed(make_encoder(*arguments, **named))  # type: ignore[assignment, return-value]
     for stage, *task in in_order(num_tasks):
         if stage not in ("code", "report") and not (stage in ONCE and Path(f"{stage}.seconds").exists()):
             started = time.monotonic()
-            run_stage(stage, *task)
+            with mock.patch.object(
+                features, "make_encoder", lambda *given, **named: Timed(make_encoder(*given, **named))
+            ):
+                run_stage(stage, *task)
             seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - started
             if stage in ONCE:
                 Path(f"{stage}.seconds").write_text(str(seconds[stage]))
@@ -198,7 +201,7 @@ def settings_of(images: Path | None, weights: Path | None) -> dict[str, Params]:
     return settings
 
 
-def main(  # noqa: PLR0913
+def main(  # noqa: PLR0913, PLR0917
     images: Annotated[Path | None, typer.Argument(help="Folder train/CLASS/*, test/CLASS/* of CIFAR-100.")] = None,
     weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",

@@ -50,10 +50,10 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     parts = [
         "# C-LN and other methods, in one harness",
         f"Same images, order of classes, backbone and machine ({report['machine']}). A method is a preset of\n"
-        "`presets/methods`, which names its source and what differs. Every rate was chosen with seed 0 on a held-out fifth of\n"
-        f"the training images, among {report['trials']} per method; a method that tunes nothing has none. Training: all stages"
-        " that\nlearn, and their passes over the training images. Evaluation: the finished learner predicts every test image"
-        " once.\nTrained numbers leave out the heads.",
+        "`presets/methods`, which names its source and what differs. Every rate was chosen with seed 0 on a held-out\n"
+        f"fifth of the training images, among {report['trials']} per method; a method that tunes nothing has none.\n"
+        "Training: all stages that learn, and their passes over the training images. Evaluation: the finished learner\n"
+        "predicts every test image once. Trained numbers leave out the heads.",
     ]
     for setting in dict.fromkeys(row["setting"] for row in report["rows"]):
         rows = [row for row in report["rows"] if row["setting"] == setting]
