@@ -9,9 +9,10 @@ from pipeline.classification import lone
 from pipeline.classification.classifier import Learn, State, TaskFeatures, Training, find_classifier
 from pipeline.classification.classifiers import lda, ncm
 from pipeline.classification.rows import new_softmax
+from pipeline.layout import Layout
 from pipeline.linear.head import Head, task_heads, widened
 from pipeline.linear.steps import append_step
-from pipeline.params import Count, Rate, Record, Seed, read_params
+from pipeline.params import Count, Rate, Record, Seed, read_block, read_params
 from pipeline.progress import Progress
 from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
@@ -38,6 +39,7 @@ def main(task: Task) -> None:
     params = read_params(Params)
     index = task_index(task)
     classifier = find_classifier(params.classifier)
+    options = read_block(params.classifier, classifier.options)
     labels = artifacts.load_tensors(artifacts.train_file(task))["labels"]
     stored = artifacts.load_tensors(artifacts.features_file(task))
     queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
@@ -45,8 +47,10 @@ def main(task: Task) -> None:
     trained = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
     auxiliary = widened(trained[-1], queries.shape[1]) if trained else None
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
-    tuned = TaskFeatures(stored["train_features"], stored["own_features"], stored.get("previous_features"), labels)
-    frozen = TaskFeatures(queries[None], queries, queries, labels)
+    layout = Layout.from_metadata(artifacts.load_metadata(artifacts.features_file(task)))
+    own, previous = stored["own_features"], stored.get("previous_features")
+    tuned = TaskFeatures(stored["train_features"], own, previous, labels, layout, queries)
+    frozen = TaskFeatures(queries[None], queries, queries, labels, layout, queries)
 
     if int(labels.max()) == 0 and (classifier.needs_classes or params.training == "single_stage"):
         print(f"stage two, {task}: a softmax over one class learns nothing: the row comes from the class's mean")
@@ -72,7 +76,13 @@ def main(task: Task) -> None:
         with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
             random = generator(params.seed, "stage_two", index)
             training = Training(
-                params.classifier_batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
+                params.classifier_batch_size,
+                params.classifier_lr,
+                params.classifier_epochs,
+                start,
+                random,
+                progress,
+                options=options if learn_row is classifier.learn and not name.endswith("_lda") else None,
             )
             state, head = learn_row(state, features, training)
         heads = append_step(part(before, f"{name}.head."), head)

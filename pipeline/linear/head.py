@@ -1,28 +1,64 @@
-"""A linear classifier, on features or on random features of them."""
+"""A classifier on features or on random features of them: linear, and optionally with a quadratic part per class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_BATCH = 512  # features whose quadratic parts are computed at once
+
 
 class Head(NamedTuple):
-    """A linear classifier."""
+    """A linear classifier. With factors, half of |F x - o|^2 is added to the logit of each class, block by block."""
 
     weight: Tensor  # [C, D], or [C, M] behind a projection
     bias: Tensor  # [C]
     projection: Tensor | None = None  # [D + 1, M]
+    factors: Tensor | None = None  # [C, r, D]
+    offsets: Tensor | None = None  # [C, K, r], for each of the K blocks into which D is cut
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits of features: [B, D] -> [B, C]."""
         inputs = features if self.projection is None else random_features(features, self.projection)
-        return functional.linear(inputs, self.weight, self.bias)
+        logits = functional.linear(inputs, self.weight, self.bias)
+        if self.factors is None or self.offsets is None or not len(inputs):
+            return logits
+        return logits + torch.cat([_lengths(part, self.factors, self.offsets) for part in inputs.split(_BATCH)]) / 2
 
     def rows(self, start: int, end: int) -> "Head":
         """The head with some of the rows."""
-        return self._replace(weight=self.weight[start:end], bias=self.bias[start:end])
+        return self._replace(**{name: tensor[start:end] for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that have a row per class, by name."""
+        named = {"weight": self.weight, "bias": self.bias, "factors": self.factors, "offsets": self.offsets}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def _lengths(inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tensor:
+    """The squared lengths of F x - o, summed over blocks: [B, D] -> [B, C]."""
+    classes, blocks, rank = offsets.shape
+    of_blocks = zip(inputs.chunk(blocks, 1), factors.chunk(blocks, 2), offsets.unbind(1), strict=True)
+    total = inputs.new_zeros(len(inputs), classes)
+    for part, factor, offset in of_blocks:
+        along = part @ factor.flatten(0, 1).T - offset.flatten()
+        total += along.square().view(-1, classes, rank).sum(2)
+    return total
+
+
+def joined(heads: Sequence[Head]) -> Head:
+    """The head on features side by side whose logits are the sum of those of these heads, one for each part."""
+    first = heads[0]
+    if first.factors is None:
+        return Head(torch.cat([head.weight for head in heads], 1), torch.stack([head.bias for head in heads]).sum(0))
+    return Head(
+        torch.cat([head.weight for head in heads], 1),
+        torch.stack([head.bias for head in heads]).sum(0),
+        factors=torch.cat([head.tensors()["factors"] for head in heads], 2),
+        offsets=torch.cat([head.tensors()["offsets"] for head in heads], 1),
+    )
 
 
 def widened(head: Head, dim: int) -> Head:

@@ -15,18 +15,20 @@ from pipeline.linear.head import Head
 def append_step(before: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
     """Add the head [C, D] of one more step to those stored so far (empty before the first).
 
-    The result holds rows, `weight` [R, D] and `bias` [R]; and int64 [T], where in them the head of each step begins and
-    ends: `starts` and `ends`.
+    The result holds rows: `weight` [R, D], `bias` [R] and, of quadratic heads, `factors` and `offsets`. It also holds
+    where in them the head of each step begins and ends, int64 [T]: `starts` and `ends`.
     """
     if not before:
         return _stored(head, torch.tensor([0]), torch.tensor([len(head.bias)]))
     rows, start, end = _rows(before), before["starts"][-1:], before["ends"][-1:]
     old, new = rows.rows(int(start), int(end)), head
-    if torch.equal(head.weight[: len(old.bias)], old.weight) and torch.equal(head.bias[: len(old.bias)], old.bias):
+    kept = head.rows(0, len(old.bias)).tensors()
+    if all(torch.equal(tensor, kept[name]) for name, tensor in old.tensors().items()):
         new = head.rows(len(old.bias), len(head.bias))
     else:
         start = end  # the step begins behind all that is stored
-    rows = Head(torch.cat([rows.weight, new.weight]), torch.cat([rows.bias, new.bias]))
+    more = new.tensors()
+    rows = rows._replace(**{name: torch.cat([tensor, more[name]]) for name, tensor in rows.tensors().items()})
     end = torch.tensor([len(rows.bias)])
     return _stored(rows, torch.cat([before["starts"], start]), torch.cat([before["ends"], end]))
 
@@ -41,8 +43,8 @@ def step_heads(stored: Mapping[str, Tensor], projection: Tensor | None = None) -
 
 
 def _rows(stored: Mapping[str, Tensor]) -> Head:
-    return Head(stored["weight"], stored["bias"])
+    return Head(stored["weight"], stored["bias"], factors=stored.get("factors"), offsets=stored.get("offsets"))
 
 
 def _stored(rows: Head, starts: Tensor, ends: Tensor) -> dict[str, Tensor]:
-    return {"weight": rows.weight, "bias": rows.bias, "starts": starts, "ends": ends}
+    return rows.tensors() | {"starts": starts, "ends": ends}
