@@ -37,6 +37,10 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class NoOptions(Record):
+    """The options of a part that has none."""
+
+
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 

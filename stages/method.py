@@ -39,6 +39,7 @@ def main() -> None:
     params = read_params(Params)
     kind, classifier = find_kind(params.tuning), find_classifier(params.classifier)
     read_block(params.tuning, kind.options)
+    read_block(params.classifier, classifier.options)
     method = Method(kind, SELECTIONS[params.selection], find_selector(params.selector))
     method.check(
         classifier,

@@ -68,6 +68,9 @@ def main() -> None:
     matrices = {name: metrics.square(rows) for name, rows in evaluation["matrices"].items()}
     kind = find_kind(params.tuning)
     options = {f"{params.tuning}.{name}": value for name, value in read_block(params.tuning, kind.options)}
+    classifier = find_classifier(params.classifier)
+    block = read_block(params.classifier, classifier.options)
+    options |= {f"{params.classifier}.{name}": value for name, value in block}
     result = Result(
         params=params.model_dump() | options,
         tasks=evaluation["tasks"],
@@ -79,7 +82,7 @@ def main() -> None:
         matrix=evaluation["matrices"]["c_ln"],
         keys_choose=evaluation["key_similarity"] is not None,
         method=Method(kind, SELECTIONS[params.selection], find_selector(params.selector)),
-        classifier=find_classifier(params.classifier) if params.training == "two_stage" else None,
+        classifier=classifier if params.training == "two_stage" else None,
     )
     accuracies = {name: metrics.average_accuracies(matrix) for name, matrix in matrices.items()}
     figures = {

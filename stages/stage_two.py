@@ -12,9 +12,10 @@ from pipeline.classification import lone
 from pipeline.classification.classifier import Learn, State, TaskFeatures, Training, find_classifier
 from pipeline.classification.classifiers import lda, ncm
 from pipeline.classification.rows import new_softmax
+from pipeline.layout import Layout
 from pipeline.linear.head import Head, task_heads, widened
 from pipeline.linear.steps import append_step
-from pipeline.params import Count, Rate, Record, Seed, read_params
+from pipeline.params import Count, Rate, Record, Seed, read_block, read_params
 from pipeline.progress import Progress
 from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
@@ -41,6 +42,7 @@ def main(task: Task) -> None:
     params = read_params(Params)
     index = task_index(task)
     classifier = find_classifier(params.classifier)
+    options = read_block(params.classifier, classifier.options)
     train = artifacts.load_tensors(artifacts.train_file(task))
     labels, classes = train["labels"], class_numbers(train["labels"], train["classes"])
     stored = artifacts.load_tensors(artifacts.features_file(task))
@@ -49,17 +51,15 @@ def main(task: Task) -> None:
     of_tasks = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
     auxiliary = of_tasks[index] if index < len(of_tasks) else None
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
-    tuned = TaskFeatures(
-        stored["train_features"], stored["own_features"], stored.get("previous_features"), labels, classes, index
-    )
-    frozen = TaskFeatures(queries[None], queries, queries, labels, classes, index)
-    if (
-        auxiliary
-    ):  # it knows the first numbers of the tuned output; where the frozen output stands before, that is skipped
-        skipped, dim = tuned.own.shape[1] - queries.shape[1], queries.shape[1]
+    layout = Layout.from_metadata(artifacts.load_metadata(artifacts.features_file(task)))
+    own, previous = stored["own_features"], stored.get("previous_features")
+    tuned = TaskFeatures(stored["train_features"], own, previous, labels, classes, index, layout, queries)
+    frozen = TaskFeatures(queries[None], queries, queries, labels, classes, index, layout, queries)
+    if auxiliary:  # it knows the first numbers of the tuned output; a frozen output that stands before is skipped
+        skipped, dim = own.shape[1] - queries.shape[1], queries.shape[1]
         auxiliary = auxiliary._replace(weight=functional.pad(widened(auxiliary, dim).weight, (skipped, 0)))
     # Features of all tasks side by side are for one classifier alone: no other gets along with ever longer ones.
-    of_own = tuned if tuned.views.shape[2] == tuned.own.shape[1] else replace(tuned, views=tuned.own[None])
+    of_own = tuned if tuned.views.shape[2] == own.shape[1] else replace(tuned, views=own[None])
 
     if int(labels.max()) == 0 and (classifier.needs_classes or params.training == "single_stage"):
         print(f"stage two, {task}: a softmax over one class learns nothing: the row comes from the class's mean")
@@ -85,7 +85,13 @@ def main(task: Task) -> None:
         with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
             random = generator(params.seed, "stage_two", index)
             training = Training(
-                params.classifier_batch_size, params.classifier_lr, params.classifier_epochs, start, random, progress
+                params.classifier_batch_size,
+                params.classifier_lr,
+                params.classifier_epochs,
+                start,
+                random,
+                progress,
+                options=options if learn_row is classifier.learn and not name.endswith("_lda") else None,
             )
             state, head = learn_row(state, features, training)
         heads = append_step(part(before, f"{name}.head."), head)

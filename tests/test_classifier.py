@@ -127,7 +127,7 @@ def test_closed_forms_do_not_depend_on_the_order_of_the_tasks(name: str) -> None
 
 
 def test_carried_gaussians_need_one_model_for_all() -> None:
-    with pytest.raises(UserError, match="carried_gaussians needs one model for all tasks: set selection: average"):
+    with pytest.raises(UserError, match="this classifier needs one model for all tasks: set selection: average"):
         find_classifier("carried_gaussians").learn({}, TaskFeatures(FEATURES[None], FEATURES, None, LABELS), training())
 
 

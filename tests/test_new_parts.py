@@ -1,4 +1,4 @@
-"""A new selector, classifier or kind takes one file; a kind also takes a block in params.yaml."""
+"""A new selector, classifier or kind takes one file; kinds and classifiers also take a block in params.yaml."""
 
 from harness.dvc_repository import Repository, cached, per_task, ran
 from harness.parameters import set_params
@@ -98,7 +98,7 @@ def test_parts_are_files_and_the_report_names_them(repository: Repository) -> No
     (folder / "classification/classifiers/plain_mean.py").write_text(CLASSIFIER)
     (folder / "tuning/kinds/mlp_scale.py").write_text(KIND)
     params = repository.path / "params.yaml"
-    params.write_text(params.read_text() + "mlp_scale: {start: 1.0}\n")
+    params.write_text(params.read_text() + "mlp_scale: {start: 1.0}\nplain_mean: {}\n")
     repository.commit("parts that nobody has chosen")
     assert "Data and pipelines are up to date." in repository.dvc("status"), "a part that is not chosen reruns nothing"
     assert len(set(repository.run("git", "ls-files").splitlines()) - before) == 3

@@ -90,7 +90,8 @@ def test_lists_exactly_the_parameters_that_the_stage_reads(name: str) -> None:
     listed = STAGES[name].get("params", [])
     assert [param for param in listed if not param.startswith("${")] == list(record.model_fields)
     read = (ROOT / f"stages/{name}.py").read_text()
-    assert ("${tuning}" in listed) == ("read_block(params.tuning" in read and name != "method")
+    for part in ("tuning", "classifier"):
+        assert (f"${{{part}}}" in listed) == (f"read_block(params.{part}" in read and name != "method")
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -113,7 +114,7 @@ def test_benchmarks_and_tests_call_every_stage_in_order() -> None:
 
 def test_params_file_and_pipeline_name_the_same_parameters() -> None:
     named = {name for stage in STAGES.values() for name in stage.get("params", [])}
-    assert set(PARAMS) == named - {"${tuning}"} | set(names("tuning"))
+    assert set(PARAMS) == named - {"${tuning}", "${classifier}"} | {*names("tuning"), *names("classifier")}
     assert PARAMS["tasks"] == chain(len(PARAMS["tasks"]))
     assert 1 <= PARAMS["num_tasks"] <= len(PARAMS["tasks"])
     assert all(isinstance(name, str) for name in PARAMS["tasks"])

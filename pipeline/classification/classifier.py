@@ -4,13 +4,16 @@ A classifier learns the classes of one more task from features computed as at in
 empty before the first task. It never reads or keeps a sample of an earlier task.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.layout import Layout
 from pipeline.linear.head import Head
+from pipeline.params import NoOptions, Record
 from pipeline.parts import find_module
 from pipeline.progress import Progress
 
@@ -27,10 +30,33 @@ class TaskFeatures:
     labels: Tensor  # [N] from 0 within the task
     classes: Tensor | None = None  # [K] number of each of the task's classes among all; None: all are new
     task: int = 0  # zero-based
+    layout: Layout | None = None  # how features and queries are divided into vectors; None: not at all
+    queries: Tensor | None = None  # [N, D] of the frozen backbone, of the same kind
 
     def samples(self) -> tuple[Tensor, Tensor]:
         """All views as separate images: [V N, D], and their labels."""
         return self.views.flatten(0, 1), self.labels.repeat(len(self.views))
+
+    @property
+    def vectors(self) -> int:
+        """Of how many vectors a feature consists."""
+        return self.layout.vectors if self.layout else 1
+
+    def of_blocks(self) -> list["TaskFeatures"]:
+        """What each block of the backbone contributes."""
+        blocks = self.layout.blocks if self.layout else 1
+
+        def cut(tensor: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * blocks if tensor is None else tensor.chunk(blocks, -1)
+
+        of_block = self.layout.of_block if self.layout else None
+        parts = zip(
+            self.views.chunk(blocks, -1), self.own.chunk(blocks, -1), cut(self.before), cut(self.queries), strict=True
+        )
+        return [
+            replace(self, views=views, own=own, before=before, layout=of_block, queries=queries)
+            for views, own, before, queries in parts
+        ]
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,7 @@ class Training:
     start: Head | None  # rows to start from; None: fresh ones
     generator: torch.Generator
     progress: Progress
+    options: Any = None  # the classifier's own block in params.yaml, as its `options` record
 
 
 # (state so far, features of a task, training settings) -> (new state, head over all classes so far)
@@ -55,6 +82,7 @@ class Classifier:
 
     learn: Learn
     sentence: str  # for the report: what it is, and whether and why its scores are comparable between tasks
+    options: type[Record] = NoOptions
     needs_classes: bool = False  # whether it learns nothing from a task of one class, whose row then comes from lone.py
     side_by_side: bool = False  # whether it takes views that get longer with every task, [V, N, T D] (`selection: all`)
     needs_one_model: bool = False  # whether it tracks how features of old classes move, which needs one model for all

@@ -82,14 +82,16 @@ def retained_head(
     """The head after one gradient step for each confident unlabelled test image [B, D], in random order.
 
     An image counts if its prediction is a class of a past task with a softmax above beta. A step descends the gradient
-    of the cross-entropy to the prediction plus the softmax's entropy. The given head is not changed.
+    of the cross-entropy to the prediction plus the softmax's entropy. A quadratic part of the
+    head stays as it is. The given head is not changed.
     """
     weight, bias = head.weight.clone(), head.bias.clone()
+    fixed = head._replace(weight=torch.zeros_like(weight), bias=torch.zeros_like(bias)).logits(features)  # [B, C]
     features = features if head.projection is None else random_features(features, head.projection)
     newest = int(class_tasks.max())
     for row in torch.randperm(len(features), generator=generator).tolist():
         inputs = features[row]
-        share = functional.linear(inputs, weight, bias).softmax(0)
+        share = (functional.linear(inputs, weight, bias) + fixed[row]).softmax(0)
         predicted = int(share.argmax())
         if int(class_tasks[predicted]) < newest and float(share[predicted]) > beta:
             log_share = share.log()
@@ -98,4 +100,4 @@ def retained_head(
             slope = (share - target) - share * (log_share + entropy)  # gradient of both terms by the logits
             weight -= lr * slope[:, None] * inputs
             bias -= lr * slope
-    return Head(weight, bias, head.projection)
+    return head._replace(weight=weight, bias=bias)

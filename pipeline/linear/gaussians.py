@@ -61,20 +61,29 @@ def _merged(old: Gaussians, new: Gaussians, classes: Tensor) -> Gaussians:
     return Gaussians(torch.cat([counts, new.counts[~again]]), torch.cat([means, new.means[~again]]), scatter)
 
 
-def covariance(gaussians: Gaussians, shrinkage: float) -> Tensor:
-    """The shared covariance [D, D], shrunk towards a multiple of the identity: (1 - s) S + s tr(S) / D I."""
+def covariance(gaussians: Gaussians, shrinkage: float, vectors: int = 1) -> Tensor:
+    """The shared covariance [D, D], shrunk towards a multiple of the identity: (1 - s) S + s tr(S) / D I.
+
+    vectors: of how many vectors a feature consists; each is shrunk towards its own mean variance.
+    """
     pooled = gaussians.scatter / gaussians.counts.sum()
-    dim = len(pooled)
-    added = (shrinkage * pooled.trace() / dim).clamp(min=_LEAST_VARIANCE)
-    return (1 - shrinkage) * pooled + added * torch.eye(dim, dtype=pooled.dtype)
+    return (1 - shrinkage) * pooled + (shrinkage * mean_variances(pooled, vectors)).clamp(min=_LEAST_VARIANCE).diag()
 
 
-def linear_discriminant(gaussians: Gaussians, shrinkage: float) -> Head:
+def mean_variances(covariance: Tensor, vectors: int) -> Tensor:
+    """The mean variance of the vector to which each coordinate belongs: [D]."""
+    dim = len(covariance) // vectors
+    if vectors == 1:
+        return (covariance.trace() / dim).expand(dim)
+    return covariance.diag().view(vectors, dim).mean(1).repeat_interleave(dim)
+
+
+def linear_discriminant(gaussians: Gaussians, shrinkage: float, vectors: int = 1) -> Head:
     """The linear discriminant of equally likely classes: its logits are log posteriors up to a constant.
 
     w_c = S^-1 m_c, b_c = -m_c' S^-1 m_c / 2 (Hastie, Tibshirani, Friedman: Elements of Statistical Learning, 4.3).
     """
-    weight = torch.linalg.solve(covariance(gaussians, shrinkage), gaussians.means.T).T
+    weight = torch.linalg.solve(covariance(gaussians, shrinkage, vectors), gaussians.means.T).T
     bias = -(gaussians.means * weight).sum(1) / 2
     return Head(weight.float(), bias.float())
 
@@ -88,20 +97,56 @@ def sample(gaussians: Gaussians, per_class: int, shrinkage: float, generator: to
     return (gaussians.means[labels] + noise @ root.T).float(), labels
 
 
-def carry(gaussians: Gaussians, before: Tensor, after: Tensor, penalty: float) -> Gaussians:
-    """Move the Gaussians of old classes to where the new LayerNorms put their features.
+class Move(NamedTuple):
+    """A linear map of features, one matrix per vector."""
 
-    before, after: features [N, D] of the same images under the old and the new LayerNorms. A linear map A, b is fitted
-    to them by least squares, with A shrunk towards the identity: min ||(X - x) A - (Y - y)||^2 / N + penalty tr(S_X) /
-    D ||A - I||^2, where x and y are the means. Class means move to (m - x) A + y, and the scatter to A' S A.
+    centre: Tensor  # [V d] what moves to the target
+    target: Tensor  # [V d]
+    matrices: Tensor  # [V, d, d]
+
+    def points(self, points: Tensor) -> Tensor:
+        """Where points [..., V d] move to."""
+        return self.directions(points - self.centre) + self.target
+
+    def directions(self, directions: Tensor) -> Tensor:
+        """Where differences of points [..., V d] move to."""
+        if len(self.matrices) == 1:
+            return directions @ self.matrices[0]
+        parts = directions.reshape(-1, *self.matrices.shape[:2]).transpose(0, 1)  # [V, n, d]
+        moved: Tensor = torch.bmm(parts, self.matrices).transpose(0, 1).reshape(directions.shape)
+        return moved
+
+    def scatter(self, scatter: Tensor) -> Tensor:
+        """A' S A of a scatter [V d, V d]."""
+        if len(self.matrices) == 1:
+            return self.matrices[0].T @ scatter @ self.matrices[0]
+        moved: Tensor = self.directions(self.directions(scatter).T).T
+        return moved
+
+
+def fit_move(before: Tensor, after: Tensor, penalty: float, vectors: int = 1) -> Move:
+    """The map from features [N, V d] of some images to other features of the same images.
+
+    For each vector a linear map A, b is fitted by least squares, with A shrunk towards the identity:
+    min ||(X - x) A - (Y - y)||^2 / N + penalty tr(S_X) / d ||A - I||^2, where x and y are the means.
     """
     before, after = before.double(), after.double()
-    dim = before.shape[1]
     centre, target = before.mean(0), after.mean(0)
-    inputs, outputs = before - centre, after - target
-    gram = inputs.T @ inputs / len(inputs)
+    pairs = zip((before - centre).chunk(vectors, 1), (after - target).chunk(vectors, 1), strict=True)
+    matrices = [
+        towards_identity(inputs.T @ inputs / len(inputs), inputs.T @ outputs / len(inputs), penalty)
+        for inputs, outputs in pairs
+    ]
+    return Move(centre, target, torch.stack(matrices))
+
+
+def towards_identity(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
+    """The ridge solution [d, d] for X'X / N and X'Y / N that is shrunk towards the identity."""
+    dim = len(gram)
     strength = (penalty * gram.trace() / dim).clamp(min=_LEAST_VARIANCE) * torch.eye(dim, dtype=gram.dtype)
-    matrix = torch.linalg.solve(gram + strength, inputs.T @ outputs / len(inputs) + strength)
-    return Gaussians(
-        gaussians.counts, (gaussians.means - centre) @ matrix + target, matrix.T @ gaussians.scatter @ matrix
-    )
+    return torch.linalg.solve(gram + strength, cross + strength)
+
+
+def carry(gaussians: Gaussians, move: Move) -> Gaussians:
+    """Move the Gaussians of old classes to where the new LayerNorms put their features."""
+    return Gaussians(gaussians.counts, move.points(gaussians.means), move.scatter(gaussians.scatter))

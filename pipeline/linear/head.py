@@ -1,26 +1,36 @@
-"""A linear classifier, on features or on random features of them."""
+"""A classifier on features or on random features of them: linear, and optionally with a quadratic part per class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_BATCH = 512  # features whose quadratic parts are computed at once
+
 
 class Head(NamedTuple):
-    """A linear classifier. A class may have several rows, one per task that it came in; the best counts."""
+    """A linear classifier. A class may have several rows, one per task that it came in; the best counts.
+
+    With factors, half of |F x - o|^2 is added to the logit of each row, block by block.
+    """
 
     weight: Tensor  # [R, D], or [R, M] behind a projection
     bias: Tensor  # [R]
     projection: Tensor | None = None  # [D + 1, M]
     classes: Tensor | None = None  # [R] class of each row; None: row c is that of class c
     tasks: Tensor | None = None  # [R] task that each row was learned in; None: a row belongs to all tasks
+    factors: Tensor | None = None  # [R, r, D]
+    offsets: Tensor | None = None  # [R, K, r], for each of the K blocks into which D is cut
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits of features: [B, D] -> [B, R]."""
         inputs = features if self.projection is None else random_features(features, self.projection)
-        return functional.linear(inputs, self.weight, self.bias)
+        logits = functional.linear(inputs, self.weight, self.bias)
+        if self.factors is None or self.offsets is None or not len(inputs):
+            return logits
+        return logits + torch.cat([_lengths(part, self.factors, self.offsets) for part in inputs.split(_BATCH)]) / 2
 
     def scores(self, features: Tensor, competing: Tensor | None = None) -> Tensor:
         """The score of each class: [B, D] -> [B, C]. competing: [B, R] which rows count; -inf for classes without."""
@@ -34,8 +44,36 @@ class Head(NamedTuple):
 
     def rows(self, start: int, end: int) -> "Head":
         """The head with some of the rows."""
-        classes, tasks = (None if of_rows is None else of_rows[start:end] for of_rows in (self.classes, self.tasks))
-        return Head(self.weight[start:end], self.bias[start:end], self.projection, classes, tasks)
+        return self._replace(**{name: tensor[start:end] for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that have an entry per row, by name."""
+        named = {name: tensor for name, tensor in self._asdict().items() if name != "projection"}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def _lengths(inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tensor:
+    """The squared lengths of F x - o, summed over blocks: [B, D] -> [B, R]."""
+    rows, blocks, rank = offsets.shape
+    of_blocks = zip(inputs.chunk(blocks, 1), factors.chunk(blocks, 2), offsets.unbind(1), strict=True)
+    total = inputs.new_zeros(len(inputs), rows)
+    for part, factor, offset in of_blocks:
+        along = part @ factor.flatten(0, 1).T - offset.flatten()
+        total += along.square().view(-1, rows, rank).sum(2)
+    return total
+
+
+def joined(heads: Sequence[Head]) -> Head:
+    """The head on features side by side whose logits are the sum of those of these heads, one for each part."""
+    first = heads[0]
+    weight, bias = torch.cat([head.weight for head in heads], 1), torch.stack([head.bias for head in heads]).sum(0)
+    whole = first._replace(weight=weight, bias=bias)
+    if first.factors is None:
+        return whole
+    return whole._replace(
+        factors=torch.cat([head.tensors()["factors"] for head in heads], 2),
+        offsets=torch.cat([head.tensors()["offsets"] for head in heads], 1),
+    )
 
 
 def widened(head: Head, dim: int) -> Head:

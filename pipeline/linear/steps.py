@@ -16,8 +16,9 @@ from pipeline.linear.head import Head
 def append_step(before: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
     """Add the head [C, D] of one more step to those stored so far (empty before the first).
 
-    Where features get longer, the heads of earlier steps get zeros for what is new. The result holds rows, `weight` [R,
-    D] and `bias` [R]; and int64 [T], where in them the head of each step begins and ends: `starts` and `ends`.
+    Where features get longer, the heads of earlier steps get zeros for what is new. The result holds rows: `weight` [R,
+    D], `bias` [R] and, where a head has them, its other tensors. It also holds where in them the head of each step
+    begins and ends, int64 [T]: `starts` and `ends`.
     """
     if not before:
         return _stored(head, torch.tensor([0]), torch.tensor([len(head.bias)]))
@@ -25,15 +26,13 @@ def append_step(before: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
     before = dict(before) | {"weight": functional.pad(before["weight"], (0, longer))}
     rows, start, end = _rows(before), before["starts"][-1:], before["ends"][-1:]
     old, new = rows.rows(int(start), int(end)), head
-    if torch.equal(head.weight[: len(old.bias)], old.weight) and torch.equal(head.bias[: len(old.bias)], old.bias):
+    kept = head.rows(0, len(old.bias)).tensors()
+    if all(torch.equal(tensor, kept[name]) for name, tensor in old.tensors().items()):
         new = head.rows(len(old.bias), len(head.bias))
     else:
         start = end  # the step begins behind all that is stored
-    classes, tasks = (
-        None if of_old is None or of_new is None else torch.cat([of_old, of_new])
-        for of_old, of_new in ((rows.classes, new.classes), (rows.tasks, new.tasks))
-    )
-    rows = Head(torch.cat([rows.weight, new.weight]), torch.cat([rows.bias, new.bias]), None, classes, tasks)
+    more = new.tensors()
+    rows = rows._replace(**{name: torch.cat([tensor, more[name]]) for name, tensor in rows.tensors().items()})
     end = torch.tensor([len(rows.bias)])
     return _stored(rows, torch.cat([before["starts"], start]), torch.cat([before["ends"], end]))
 
@@ -48,10 +47,9 @@ def step_heads(stored: Mapping[str, Tensor], projection: Tensor | None = None) -
 
 
 def _rows(stored: Mapping[str, Tensor]) -> Head:
-    return Head(stored["weight"], stored["bias"], None, stored.get("classes"), stored.get("tasks"))
+    others = {name: stored.get(name) for name in Head._fields if name not in ("weight", "bias")}
+    return Head(stored["weight"], stored["bias"], **others)
 
 
 def _stored(rows: Head, starts: Tensor, ends: Tensor) -> dict[str, Tensor]:
-    owners = {"classes": rows.classes, "tasks": rows.tasks}  # of heads whose rows belong to tasks
-    kept = {name: of_rows for name, of_rows in owners.items() if of_rows is not None}
-    return {"weight": rows.weight, "bias": rows.bias, "starts": starts, "ends": ends} | kept
+    return rows.tensors() | {"starts": starts, "ends": ends}

@@ -29,10 +29,6 @@ AnyModel = TypeVar("AnyModel", bound=nn.Module)
 Rows = Mapping[str, Tensor]  # what T tasks have tuned, [T, ...] each
 
 
-class NoOptions(Record):
-    """The options of a kind that has none."""
-
-
 def unmodified(model: AnyModel, options: Any) -> AnyModel:  # noqa: ANN401
     """The unchanged model, for kinds that tune the model's own parameters."""
     del options

@@ -4,7 +4,8 @@ import torch
 
 from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
-from pipeline.tuning.kind import Kind, NoOptions
+from pipeline.params import NoOptions
+from pipeline.tuning.kind import Kind
 
 
 def start(backbone: Backbone, options: NoOptions, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
-from pipeline.tuning.kind import AnyModel, Kind, NoOptions, Rows, shared_copy
+from pipeline.params import NoOptions
+from pipeline.tuning.kind import AnyModel, Kind, Rows, shared_copy
 from pipeline.tuning.layers import block_layers, fused_qkv
 
 
