@@ -30,6 +30,7 @@ def test_the_backbone_of_the_glyphs_warns_of_other_pictures(
         ({"dataset": "glyphs", "backbone": "glyph_vit"}, False),
     ):
         set_params(Path("params.yaml"), **changes)
+        run_stage("method")
         run_stage("download")
         assert ("warning: backbone glyph_vit was pretrained only on drawn" in capsys.readouterr().out) == warned
 

@@ -193,7 +193,7 @@ def test_the_seed_orders_named_tasks_only_if_it_is_told_to() -> None:
         ({"tasks": {1: {"prev": "t0"}}}, r"tasks\.1: input should be a valid string"),
         ({"tasks": {"t1": {"prev": "t0"}, "t2": {"prev": "t2"}}}, "not a chain"),
         ({"task_classes": [["class 0"], ["clas 1"]]}, "no class 'clas 1': did you mean 'class 1'"),
-        ({"task_classes": [["class 0"], ["class 0"]]}, "class 'class 0' is listed twice"),
+        ({"task_classes": [["class 0", "class 0"]]}, "class 'class 0' is listed twice in one task"),
         ({"task_classes": [["class 0"], []]}, r"task_classes\.1: list should have at least 1 item"),
         ({"task_classes": [["class 0"]]}, "task_classes names the classes of only 1: name those of 2 more there"),
         ({"task_order": "sorted"}, "task_order: input should be 'given' or 'random'"),

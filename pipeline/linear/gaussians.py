@@ -144,7 +144,8 @@ def towards_identity(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
     """The ridge solution [d, d] for X'X / N and X'Y / N that is shrunk towards the identity."""
     dim = len(gram)
     strength = (penalty * gram.trace() / dim).clamp(min=_LEAST_VARIANCE) * torch.eye(dim, dtype=gram.dtype)
-    return torch.linalg.solve(gram + strength, cross + strength)
+    solution: Tensor = torch.linalg.solve(gram + strength, cross + strength)
+    return solution
 
 
 def carry(gaussians: Gaussians, move: Move) -> Gaussians:
