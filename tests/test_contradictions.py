@@ -18,7 +18,10 @@ from pipeline.errors import UserError
         ({"tuning": "layerwise", "selection": "oracle"}, "tuning: layerwise selects by itself: set selection: query"),
         ({"correction": "rematch", "tuning": "none"}, "correction: rematch needs tensors of each task"),
         ({"classifier": "carried_gaussians"}, "this classifier needs one model for all tasks: set selection: average"),
-        ({"selection": "nearest"}, "selection: input should be 'query', 'oracle', 'latest' or 'average'"),
+        (
+            {"selection": "nearest"},
+            "selection: input should be 'query', 'oracle', 'latest', 'average', 'first', 'first_and_frozen' or 'all'",
+        ),
         ({"tuning": "layerwise", "layerwise.attention": 1}, "layerwise.attention: input should be a valid boolean"),
         ({"tuning": "lora", "lora.rank": 0}, "lora.rank: input should be greater than or equal to 1, found 0"),
         ({"tuning": "lora", "lora.alpha": 0}, "lora.alpha: input should be greater than 0, found 0"),
