@@ -23,6 +23,7 @@ from ruamel.yaml.comments import CommentedMap
 from pipeline.errors import UserError, visible
 from pipeline.evaluation.methods import ACCURACIES, METHODS, verdict
 from pipeline.experiments.queue import cells, read_sweep
+from pipeline.export.command import export
 from pipeline.health.doctor import examine
 from pipeline.health.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
@@ -34,6 +35,8 @@ from pipeline.tasks import MOST_TASKS, chain
 PRESETS = Path("presets")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+app.command()(export)
 
 _METRICS = (*ACCURACIES.values(), "selection_accuracy", "forgetting")
 

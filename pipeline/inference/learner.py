@@ -1,7 +1,8 @@
 """A finished learner: the encoder, classifier and correction with which to predict."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +22,13 @@ from pipeline.linear.head import Head, task_heads
 from pipeline.linear.steps import step_heads
 from pipeline.machine.device import compute_device
 from pipeline.progress import Progress
-from pipeline.selection.choose import SELECTIONS
+from pipeline.selection.choose import SELECTIONS, Selection
 from pipeline.selection.selector import find_selector
+from pipeline.selection.state import State
 from pipeline.store import artifacts
 from pipeline.store.cumulative import part
 from pipeline.tasks import task_name
-from pipeline.tuning.bank import load_bank
+from pipeline.tuning.bank import Bank, load_bank
 
 
 class Prediction(NamedTuple):
@@ -37,11 +39,32 @@ class Prediction(NamedTuple):
     logits: Tensor  # [B, C] over all classes, -inf for classes that a correction rules out; the highest is the answer
 
 
+class Parts(NamedTuple):
+    """What a learner is made of after its last task, besides its settings."""
+
+    weights: Mapping[str, Tensor]  # of the frozen backbone
+    config: Mapping[str, Any]  # of the backbone (pipeline.backbone.build)
+    bank: Bank
+    selection: Selection
+    state: State  # of the selector
+    auxiliary: Mapping[str, Tensor]  # the heads by which a selector judges outputs
+    head: Head
+
+
+class Outputs(NamedTuple):
+    """What the passes of the backbone give for some images, and what the classifier makes of it."""
+
+    tasks: Tensor  # [B] as in Prediction
+    features: Tensor  # [B, D]
+    logits: Tensor  # [B, C] before the correction
+
+
 @dataclass(frozen=True)
 class Learner:
     """All that inference needs."""
 
     settings: Settings
+    method: Method
     encoder: Encoder
     head: Head  # of C classes
     class_tasks: Tensor  # [C] task of each class
@@ -49,6 +72,11 @@ class Learner:
 
     def predict(self, images: Images) -> Prediction:
         """Predict the classes of B images: passes of the backbone, then the classifier, then the correction."""
+        outputs = self.outputs(images)
+        return Prediction(outputs.tasks, self.corrected(outputs.logits))
+
+    def outputs(self, images: Images) -> Outputs:
+        """Features and logits of B images."""
         features, tasks = self.encoder.encode(images)
         if self.settings.correction == "rematch":
             encoder = self.encoder
@@ -60,7 +88,11 @@ class Learner:
                 lambda image, task: encode_selected(encoder.tuned, images[image], task, encoder.bank, self.progress),
                 rounds=self.settings.rematch_rounds,
             )
-        return Prediction(tasks, reconsidered_logits(self.head.logits(features), self.class_tasks, self.settings))
+        return Outputs(tasks, features, self.head.logits(features))
+
+    def corrected(self, logits: Tensor) -> Tensor:
+        """The logits [B, C] that decide."""
+        return reconsidered_logits(logits, self.class_tasks, self.settings)
 
 
 def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
@@ -68,6 +100,11 @@ def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
 
     Raises UserError if the learner needs the true task of an image.
     """
+    return make_learner(settings, class_counts, load_parts(settings, class_counts))
+
+
+def load_parts(settings: Settings, class_counts: list[int]) -> Parts:
+    """The parts of the learner after the last task, from the stages' files. Raises UserError as load_learner does."""
     selection = SELECTIONS[settings.selection]
     if not selection.is_real:
         raise UserError(
@@ -76,17 +113,36 @@ def load_learner(settings: Settings, class_counts: list[int]) -> Learner:
         )
     last = task_name(settings.num_tasks - 1)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(
-        weights, config, image_size=settings.image_size, normalize=settings.normalize, device=compute_device()
+    return Parts(
+        weights,
+        config,
+        load_bank(artifacts.bank_file(last), settings.num_tasks),
+        selection,
+        artifacts.load_tensors(artifacts.selector_file(last)),
+        artifacts.load_tensors(artifacts.auxiliary_heads_file(last)),
+        final_head(settings, _class_tasks(class_counts)),
     )
-    bank = load_bank(artifacts.bank_file(last), settings.num_tasks)
-    auxiliary = artifacts.load_tensors(artifacts.auxiliary_heads_file(last))
-    state = artifacts.load_tensors(artifacts.selector_file(last))
+
+
+def make_learner(settings: Settings, class_counts: list[int], parts: Parts) -> Learner:
+    """The learner made of these parts."""
+    backbone = build_backbone(
+        parts.weights,
+        parts.config,
+        image_size=settings.image_size,
+        normalize=settings.normalize,
+        device=compute_device(),
+    )
     progress = Progress("predict", images=0)
-    method = Method(bank.kind, selection, find_selector(settings.selector))
-    encoder = make_encoder(backbone, bank, method, state, heads=task_heads(auxiliary), progress=progress)
-    class_tasks = class_tasks_of(torch.tensor(class_counts).cumsum(0).tolist())
-    return Learner(settings, encoder, final_head(settings, class_tasks), class_tasks, progress)
+    method = Method(parts.bank.kind, parts.selection, find_selector(settings.selector))
+    encoder = make_encoder(
+        backbone, parts.bank, method, parts.state, heads=task_heads(parts.auxiliary), progress=progress
+    )
+    return Learner(settings, method, encoder, parts.head, _class_tasks(class_counts), progress)
+
+
+def _class_tasks(class_counts: list[int]) -> Tensor:
+    return class_tasks_of(torch.tensor(class_counts).cumsum(0).tolist())
 
 
 def final_head(settings: Settings, class_tasks: Tensor) -> Head:
