@@ -27,6 +27,7 @@ from pipeline.export.command import export
 from pipeline.health.doctor import examine
 from pipeline.health.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
+from pipeline.prediction.command import predict
 from pipeline.report.text import percent
 from pipeline.runtime.command import run_app
 from pipeline.store import artifacts
@@ -37,6 +38,7 @@ PRESETS = Path("presets")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
 app.command()(export)
+app.command()(predict)
 
 _METRICS = (*ACCURACIES.values(), "selection_accuracy", "forgetting")
 

@@ -30,7 +30,12 @@ The outputs are `logits` and `probabilities` [N, classes] and, where a task is s
 
 
 def card(
-    form: str, finished: Finished, *, metrics: Mapping[str, float], provenance: Mapping[str, Any], counts: Mapping[str, Any]
+    form: str,
+    finished: Finished,
+    *,
+    metrics: Mapping[str, float],
+    provenance: Mapping[str, Any],
+    counts: Mapping[str, Any],
 ) -> str:
     """The text. form: `learner`, `timm` or `onnx`; counts: images of each task, for training and for testing."""
     settings, params = finished.settings, provenance["params"]
@@ -43,7 +48,11 @@ def card(
     ]
     accuracies = {f"`{name}`": percent(metrics[name]) for name in ACCURACIES.values() if name in metrics}
     points = {f"`{name}`": percent(metrics[name]) for name in ("forgetting", "selection_accuracy") if name in metrics}
-    how = {name: params[name] for name in ("dataset", "backbone", "tuning", "selection", "selector", "classifier") if name in params}
+    how = {
+        name: params[name]
+        for name in ("dataset", "backbone", "tuning", "selection", "selector", "classifier")
+        if name in params
+    }
     return "\n".join(
         [
             "---",

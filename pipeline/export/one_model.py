@@ -47,7 +47,9 @@ def single(encoder: SelectingEncoder, finished: Finished, form: str) -> tuple[Ba
     tensors = row(encoder.bank, -1) if encoder.bank else {}
     backbone, tuned = encoder.tuned.at_inference(tensors)
     if unknown := sorted(tuned.keys() - dict(backbone.model.named_parameters()).keys()):
-        raise UserError(f"tuning: {finished.parts.bank.tuning} has {unknown[0]}, which {form} cannot hold: {_OTHERWISE}")
+        raise UserError(
+            f"tuning: {finished.parts.bank.tuning} has {unknown[0]}, which {form} cannot hold: {_OTHERWISE}"
+        )
     if finished.parts.bank.kind.fold is None and backbone.model is not encoder.frozen.model:
         raise UserError(f"tuning: {finished.parts.bank.tuning} adds parts that {form} cannot hold: {_OTHERWISE}")
     return backbone, tuned

@@ -96,7 +96,9 @@ def _method(finished: Finished) -> Method:
 def load(folder: Path) -> Finished:
     """The learner in a folder. Raises UserError for a folder that is none, of another version, damaged or mixed."""
     saved = read_record(folder)
-    tensors = {name.removesuffix(".safetensors"): _tensors(folder / name, sealed) for name, sealed in saved.files.items()}
+    tensors = {
+        name.removesuffix(".safetensors"): _tensors(folder / name, sealed) for name, sealed in saved.files.items()
+    }
     missing = {"backbone", "head"} - tensors.keys()
     if missing:
         raise UserError(f"{folder / RECORD} names no {min(missing)}.safetensors: {_AGAIN}")
