@@ -32,6 +32,7 @@ from pipeline.report.text import percent
 from pipeline.runtime.command import run_app
 from pipeline.store import artifacts
 from pipeline.tasks import MOST_TASKS, chain
+from pipeline.trackers.command import log
 
 PRESETS = Path("presets")
 
@@ -39,6 +40,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 app.command()(export)
 app.command()(predict)
+app.command()(log)
 
 _METRICS = (*ACCURACIES.values(), "selection_accuracy", "forgetting")
 

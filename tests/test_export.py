@@ -56,7 +56,7 @@ def run_with(**changes: object) -> None:
         {},
         {"selector": "entropy"},
         {"selector": "gmm", "correction": "rematch"},
-        {"selector": "lda", "classifier": "cls", "correction": "arc_retention", "arc_beta": 0.0, "arc_lr": 0.1},
+        {"selector": "lda", "classifier": "cls", "correction": "arc_retention", "arc_beta": 0.0, "arc_lr": 1e-5},
         {"selection": "average", "classifier": "carried_gaussians"},
         {"selection": "latest", "classifier": "ridge_projected", "correction": "arc"},
     ],
