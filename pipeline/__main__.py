@@ -30,6 +30,7 @@ from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.prediction.command import predict
 from pipeline.report.text import percent
 from pipeline.runtime.command import run_app
+from pipeline.serving.command import serve
 from pipeline.store import artifacts
 from pipeline.tasks import MOST_TASKS, chain
 from pipeline.trackers.command import log
@@ -41,6 +42,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 app.command()(export)
 app.command()(predict)
 app.command()(log)
+app.command()(serve)
 
 _METRICS = (*ACCURACIES.values(), "selection_accuracy", "forgetting")
 
