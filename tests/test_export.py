@@ -230,7 +230,9 @@ def test_a_folder_that_is_no_learner_is_one_line(name: str, line: str) -> None:
 
 
 @pytest.mark.usefixtures("tiny_finished")
-@pytest.mark.parametrize("config", [{"timm": "hf-hub:a/b"}, {"timm": "x", "arguments": {"checkpoint_path": "a.pth"}}, {}])
+@pytest.mark.parametrize(
+    "config", [{"timm": "hf-hub:a/b"}, {"timm": "x", "arguments": {"checkpoint_path": "a.pth"}}, {}]
+)
 def test_a_stranger_s_folder_makes_timm_fetch_and_unpickle_nothing(config: dict[str, object]) -> None:
     write_folder(OUT, "learner")
     weights, _ = artifacts.load_weights(OUT / "backbone.safetensors")

@@ -25,7 +25,7 @@ outputs = session.run(None, {"pixels": pixels})  # uint8 [N, SIZE, SIZE, 3], any
 ```
 
 The outputs are `logits` and `probabilities` [N, classes] and, where a task is selected, `task` [N], counted from 0.
-`classes.json` has the names of the classes in this order. Scaling to [0, 1], mean and deviation are inside the graph.""",
+`classes.json` has the names of the classes in this order. Scaling, mean and deviation are inside the graph.""",
 }
 
 
@@ -71,7 +71,7 @@ def card(
             "",
             "## Pictures",
             "",
-            f"The central square of an upright RGB picture, scaled to {settings.image_size} x {settings.image_size} pixels "
+            f"The central square of an upright RGB picture, scaled to {settings.image_size} pixels a side "
             f"(bicubic); values in [0, 1] minus mean {mean}, divided by standard deviation {std}.",
             "",
             "## Metrics",
@@ -92,7 +92,7 @@ def card(
             "",
             table(("parameter", "value"), [(code(name), code(str(value))) for name, value in how.items()]),
             "",
-            f"Commit: {code(str(provenance['revision']))}. All parameters and the SHA-256 of the files it was made from:",
+            f"Commit: {code(str(provenance['revision']))}. All parameters and the SHA-256 of its files:",
             "`origin.json`.",
             "",
         ]
@@ -104,7 +104,7 @@ def none_of_these(threshold: Threshold | None) -> str:
     if threshold is None:
         return "No threshold: there were no pictures to choose it on."
     return (
-        f"A picture with a score above {threshold.value:.4g} is called none of these classes. The threshold is the 95th "
-        f"percentile of the scores of {threshold.chosen_on} pictures that no training has seen; on {threshold.measured_on} "
-        f"others of the same classes, the false-alarm rate is {percent(threshold.false_alarms)} %."
+        f"A picture with a score above {threshold.value:.4g} is called none of these classes. The threshold is the "
+        f"95th percentile of the scores of {threshold.chosen_on} pictures that no training has seen; on "
+        f"{threshold.measured_on} others of the same classes, the false-alarm rate is {percent(threshold.false_alarms)} %."
     )

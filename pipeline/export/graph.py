@@ -6,7 +6,6 @@ and each image takes the LayerNorm rows of its own task through the second pass.
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional

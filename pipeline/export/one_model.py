@@ -31,7 +31,7 @@ def check_plain(finished: Finished, learner: Learner, form: str, *, hidden: bool
     extra = [name for name, value in head._asdict().items() if name not in ("weight", "bias") and value is not None]
     if type(head) is not Head or (extra and not (hidden and extra == ["projection"])):
         raise UserError(
-            f"the head of this classifier ({', '.join(extra) or type(head).__name__} beside a weight and a bias) cannot "
+            f"the head of this classifier ({', '.join(extra) or type(head).__name__} beside weight and bias) cannot "
             f"be part of {form}: {_OTHERWISE}{'' if hidden else ' or onnx'}"
         )
     if type(encoder) is not SelectingEncoder:

@@ -10,14 +10,16 @@ import typer
 SKIPPED = 3  # exit code: some pictures have an answer, others could not be read
 
 Form = Literal["table", "csv", "jsonl"]
-Images = Annotated[list[Path], typer.Argument(help="Image files, folders of them, or patterns such as 'photos/**/*.jpg'.")]
+Images = Annotated[
+    list[Path], typer.Argument(help="Image files, folders of them, or patterns such as 'photos/**/*.jpg'.")
+]
 Folder = Annotated[Path | None, typer.Option("--learner", help="An exported folder; default: the result here.")]
 Top = Annotated[int, typer.Option(min=1, help="How many classes to list per image.")]
 FormOption = Annotated[Form, typer.Option("--format", help="A table for people, or CSV or JSON lines for programs.")]
 
 
 def predict(images: Images, learner: Folder = None, top: Top = 3, form: FormOption = "table") -> None:
-    """Print the most probable classes of each picture. Pictures that cannot be read are named, and the exit code is 3."""
+    """Print the most probable classes of each picture. Where some cannot be read, the exit code is 3."""
     from pipeline.prediction.run import predict_pictures  # noqa: PLC0415  (seconds of imports)
 
     try:

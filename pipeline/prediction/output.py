@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -74,5 +74,3 @@ def _print_row(cells: Iterable[str]) -> None:
 
 def _text(path: Path) -> str:
     return os.fsencode(path).decode(errors="replace")
-
-

@@ -140,13 +140,7 @@ def read_record(folder: Path) -> Saved:
         )
     try:
         content = json.loads(file.read_bytes())
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise UserError(f"{file} does not describe a learner of this project: `python -m pipeline export FOLDER`")
-        if content.get("version") != VERSION:
-            raise UserError(
-                f"{folder} has format version {content.get('version')!r}, and this checkout reads {VERSION}: update "
-                "the older of the two"
-            )
+        _check_version(folder, content)
         seal.check_seal(file)
         del content[seal.KEY]
         saved = Saved(**content)
@@ -162,18 +156,28 @@ def read_record(folder: Path) -> Saved:
     return saved
 
 
+def _check_version(folder: Path, content: Any) -> None:  # noqa: ANN401  (whatever the JSON holds)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{folder / RECORD} describes no learner of this project: `python -m pipeline export FOLDER`")
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{folder} has format version {content.get('version')!r}, and this checkout reads {VERSION}: update the "
+            "older of the two"
+        )
+
+
 def _tensors(file: Path, sealed: str) -> dict[str, Tensor]:
     try:
         seal.check_seal(file)
-        if seal.read_seal(file) != sealed:
-            raise UserError(f"{file} belongs to another learner than {RECORD}: {_AGAIN}")
-        return load_file(file)
+        written = seal.read_seal(file)
+        tensors = load_file(file)
     except FileNotFoundError:
         raise UserError(f"{file} is missing: {_AGAIN}") from None
-    except UserError:
-        raise
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{file} is damaged ({error}): {_AGAIN}") from None
+    if written != sealed:
+        raise UserError(f"{file} belongs to another learner than {RECORD}: {_AGAIN}")
+    return tensors
 
 
 def _config(file: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 def application(learner: Learner, *, hosts: list[str], most_bytes: int, most_pictures: int) -> Starlette:
     """The application. hosts: names under which it answers, so that no other site's page can reach it by a name.
 
-    POST /predict takes a form with files, or a picture as the body. It returns {"answers": [...]}, one for each picture,
+    POST /predict takes a form with files, or a picture as the body. It returns {"answers": [...]}, one per picture,
     with "error" where it cannot be read; 422 if none can.
     """
     batcher = Batcher(learner.answer)
@@ -81,5 +81,3 @@ def application(learner: Learner, *, hosts: list[str], most_bytes: int, most_pic
         exception_handlers={HTTPException: refused},
         lifespan=running,
     )
-
-

@@ -38,7 +38,7 @@ class Batcher:
                 continue
             try:
                 answers = await asyncio.to_thread(self._answer, torch.stack([pixels for pixels, _ in batch]))
-            except Exception as error:  # noqa: BLE001  (the request reports it, and the server goes on)
+            except Exception as error:
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)

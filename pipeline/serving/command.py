@@ -17,7 +17,11 @@ def serve(
     pictures: Annotated[int, typer.Option(min=1, max=1000, help="The most pictures in an upload.")] = 32,
 ) -> None:
     """Answer uploads of pictures with classes, on a page and over HTTP. Nothing is written to disk."""
-    for module, package in (("starlette", "starlette"), ("uvicorn", "uvicorn"), ("python_multipart", "python-multipart")):
+    for module, package in (
+        ("starlette", "starlette"),
+        ("uvicorn", "uvicorn"),
+        ("python_multipart", "python-multipart"),
+    ):
         if importlib.util.find_spec(module) is None:
             raise UserError(f"serve needs {package}: `pip install -c constraints.txt '.[serve]'`")
     from pipeline.serving.server import run  # noqa: PLC0415  (seconds of imports, and an extra)

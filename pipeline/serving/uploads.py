@@ -30,7 +30,11 @@ async def read_pictures(request: Request, *, most_bytes: int, most_pictures: int
     parser = _InMemory(request.headers, _bounded(request, most_bytes), max_files=most_pictures, max_fields=0)
     try:
         form = await parser.parse()
-        found = [(file.filename or "picture", await file.read()) for _, file in form.multi_items() if isinstance(file, UploadFile)]
+        found = [
+            (file.filename or "picture", await file.read())
+            for _, file in form.multi_items()
+            if isinstance(file, UploadFile)
+        ]
         await form.close()
     except MultiPartException as error:
         many = "Too many files" in error.message

@@ -12,7 +12,9 @@ def log(
     at: Annotated[
         str, typer.Option(help="MLflow's tracking URI, or a folder; default: the tracker's own (TensorBoard: runs).")
     ] = "",
-    experiment: Annotated[str, typer.Option(help="The experiment or project to log into.")] = "continual-layernorm-tuning",
+    experiment: Annotated[
+        str, typer.Option(help="The experiment or project to log into.")
+    ] = "continual-layernorm-tuning",
 ) -> None:
     """Send the finished run: parameters, metrics, accuracy matrix, figures, and the checksums of its artifacts."""
     from pipeline.trackers.finished_run import read_run  # noqa: PLC0415  (seconds of imports)

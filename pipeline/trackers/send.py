@@ -14,7 +14,7 @@ _LONGEST = 6000  # characters of a parameter that MLflow takes
 
 
 def send(run: Run, to: To, *, at: str, experiment: str) -> str:
-    """Log the run; a line that says where it is. Raises UserError where the package is missing or the tracker refuses."""
+    """Log the run; a line that says where. Raises UserError if the package is missing or the tracker refuses."""
     package = _PACKAGES[to]
     if importlib.util.find_spec(package) is None:
         extra = "pip install wandb" if to == "wandb" else "pip install -c constraints.txt '.[track]'"
@@ -60,7 +60,9 @@ def _tensorboard(run: Run, at: str, experiment: str) -> str:
         for step, values in enumerate(run.steps, 1):
             for name, value in values.items():
                 writer.add_scalar(name, value, step)
-        params = "\n".join(["| parameter | value |", "| --- | --- |", *(f"| {n} | {v} |" for n, v in run.params.items())])
+        params = "\n".join(
+            ["| parameter | value |", "| --- | --- |", *(f"| {n} | {v} |" for n, v in run.params.items())]
+        )
         writer.add_text("params", params)
         writer.add_text("origin", f"```\n{json.dumps(dict(run.origin), indent=2)}\n```")
         for file in run.files:
@@ -85,4 +87,6 @@ def _wandb(run: Run, at: str, experiment: str) -> str:
             started.log(images, step=len(run.steps))
             return f"Weights & Biases run {started.id} of {experiment}"
     except (wandb.errors.Error, OSError) as error:
-        raise UserError(f"Weights & Biases refuses: {str(error).splitlines()[0]}: `wandb login`, or WANDB_MODE=offline") from None
+        raise UserError(
+            f"Weights & Biases refuses: {str(error).splitlines()[0]}: `wandb login`, or WANDB_MODE=offline"
+        ) from None
