@@ -31,11 +31,8 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
-def test_images() -> Images:
+def images_seen() -> Images:
     return Images.from_tensors(load_file(artifacts.TEST))
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 def run_with(**changes: object) -> None:
@@ -63,9 +60,9 @@ def run_with(**changes: object) -> None:
 )
 def test_a_saved_learner_predicts_bit_for_bit_as_the_stages_files(changes: dict[str, object]) -> None:
     run_with(**changes)
-    expected = predict.load_learner(read_manifest().settings).predict(test_images())
+    expected = predict.load_learner(read_manifest().settings).predict(images_seen())
     write_folder(OUT, "learner")
-    found = saved.load(OUT).learner().predict(test_images())
+    found = saved.load(OUT).learner().predict(images_seen())
     assert torch.equal(found.logits, expected.logits)
     assert torch.equal(found.tasks, expected.tasks)
     assert not [file for file in OUT.iterdir() if file.suffix not in (".safetensors", ".json", ".md")]
@@ -86,9 +83,9 @@ def test_a_saved_learner_predicts_bit_for_bit_as_the_stages_files(changes: dict[
 def test_so_does_every_way_of_tuning(changes: dict[str, object]) -> None:
     set_params(PARAMS, **changes, lr=0.001)
     run_all(3)
-    expected = predict.load_learner(read_manifest().settings).predict(test_images())
+    expected = predict.load_learner(read_manifest().settings).predict(images_seen())
     write_folder(OUT, "learner")
-    assert torch.equal(saved.load(OUT).learner().predict(test_images()).logits, expected.logits)
+    assert torch.equal(saved.load(OUT).learner().predict(images_seen()).logits, expected.logits)
     refused = refusal(lambda: write_folder(Path("timm"), "timm"))
     if changes["tuning"] in ("layerwise", "apt"):
         assert "choose --format" in refused
@@ -105,10 +102,10 @@ def check_timm(folder: Path) -> None:
     data = timm.data.resolve_data_config(model=model)
     assert data["input_size"] == (3, 16, 16)
     mean, std = (torch.tensor(data[name]).view(3, 1, 1) for name in ("mean", "std"))
-    pixels = test_images().pixels(16)
+    pixels = images_seen().pixels(16)
     with torch.inference_mode():
         found = model((pixels.permute(0, 3, 1, 2) / 255 - mean) / std)
-    expected = predict.load_learner(read_manifest().settings).predict(test_images()).logits
+    expected = predict.load_learner(read_manifest().settings).predict(images_seen()).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(found.argmax(1), expected.argmax(1))
 
@@ -140,8 +137,8 @@ def test_onnx_runtime_gives_the_same_classes_tasks_and_probabilities(changes: di
     run_with(**changes)
     write_folder(OUT, "onnx")
     session = onnxruntime.InferenceSession(OUT / "model.onnx", providers=["CPUExecutionProvider"])
-    expected = predict.load_learner(read_manifest().settings).predict(test_images())
-    shares, pixels = expected.logits.softmax(1), test_images().pixels(16).numpy()
+    expected = predict.load_learner(read_manifest().settings).predict(images_seen())
+    shares, pixels = expected.logits.softmax(1), images_seen().pixels(16).numpy()
     for rows in (slice(0, 1), slice(1, 8), slice(0, len(pixels))):
         outputs = dict(
             zip([out.name for out in session.get_outputs()], session.run(None, {"pixels": pixels[rows]}), strict=True)
@@ -246,7 +243,7 @@ def test_a_stranger_s_folder_makes_timm_fetch_and_unpickle_nothing(config: dict[
 @pytest.mark.usefixtures("tiny_finished")
 def test_five_lines_of_python_predict() -> None:
     write_folder(OUT, "learner")
-    pixels = test_images().pixels(16).numpy()
+    pixels = images_seen().pixels(16).numpy()
     Image.fromarray(pixels[0]).save("a.png")
     learner = Learner.load(OUT)
     answers = learner.predict(["a.png", Path("a.png"), Path("a.png").read_bytes(), Image.open("a.png"), pixels[0]])
