@@ -24,17 +24,26 @@ from ruamel.yaml.comments import CommentedMap
 from pipeline.errors import UserError, visible
 from pipeline.evaluation.methods import ACCURACIES, METHODS, verdict
 from pipeline.experiments.queue import cells, read_sweep, revisions
+from pipeline.export.command import export
 from pipeline.health.doctor import examine
 from pipeline.health.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
+from pipeline.prediction.command import predict
 from pipeline.report.text import percent
 from pipeline.runtime.command import run_app
+from pipeline.serving.command import serve
 from pipeline.store import artifacts
 from pipeline.tasks import MOST_TASKS, chain
+from pipeline.trackers.command import log
 
 PRESETS = Path("presets")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+app.command()(export)
+app.command()(predict)
+app.command()(log)
+app.command()(serve)
 
 _METRICS = (*ACCURACIES.values(), "selection_accuracy", "forgetting")
 

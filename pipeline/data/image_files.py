@@ -52,9 +52,14 @@ def open_upright(file: Path | BinaryIO, *, at_least: int | None = None, ranges: 
     with _opened(file) as image:
         if at_least is not None:
             image.draft("RGB", (at_least, at_least))
-        of = kind(image)
-        upright = ImageOps.exif_transpose(image)
-        return _rgb(upright) if of in (None, DEEP_COLOUR) else _grey(upright, of, {**KNOWN, **(ranges or {})})
+        return upright(image, ranges)
+
+
+def upright(image: Image.Image, ranges: Ranges | None = None) -> Image.Image:
+    """An opened image in RGB, as open_upright gives it. Raises BadImageError for values whose range is unknown."""
+    of = kind(image)
+    turned = ImageOps.exif_transpose(image)
+    return _rgb(turned) if of in (None, DEEP_COLOUR) else _grey(turned, of, {**KNOWN, **(ranges or {})})
 
 
 def upright_size(path: Path, *, up_to: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,22 @@ def list_images(folder: Path, *, deep: bool = True) -> Listing:
         for path in (Path(here, name) for name in files if not is_of_system(name)):
             (images if _counts_as_image(path) else left_out).append(path)
     return Listing(sorted(images), sorted(left_out))
+
+
+def walk_images(folder: Path, leave_out: Callable[[Path], None]) -> Iterator[Path]:
+    """The images in a folder and in folders inside, one by one in alphabetical order: any number in little memory.
+
+    leave_out: gets every other file, and every link to a folder, which is not followed.
+    """
+    for here, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not is_of_system(name))
+        for path in (Path(here, name) for name in folders if Path(here, name).is_symlink()):
+            leave_out(path)
+        for path in (Path(here, name) for name in sorted(files) if not is_of_system(name)):
+            if _counts_as_image(path):
+                yield path
+            else:
+                leave_out(path)
 
 
 def _raise(error: OSError) -> None:

@@ -1,8 +1,8 @@
 """A finished learner: the encoder, classifier and correction with which to predict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,12 +24,13 @@ from pipeline.linear.head import Head, task_heads
 from pipeline.linear.steps import step_heads
 from pipeline.machine.device import compute_device
 from pipeline.progress import Progress
-from pipeline.selection.choose import SELECTIONS
+from pipeline.selection.choose import SELECTIONS, Selection
 from pipeline.selection.selector import find_selector
+from pipeline.selection.state import State
 from pipeline.store import artifacts
 from pipeline.store.cumulative import part
 from pipeline.tasks import task_name
-from pipeline.tuning.bank import load_bank
+from pipeline.tuning.bank import Bank, load_bank
 
 
 class Prediction(NamedTuple):
@@ -38,6 +39,26 @@ class Prediction(NamedTuple):
     # [B] zero-based task whose tensors made the features; if the layers choose, the task that most of them chose
     tasks: Tensor
     logits: Tensor  # [B, C] over all classes, -inf for classes that a correction rules out; the highest is the answer
+
+
+class Parts(NamedTuple):
+    """What a learner is made of after its last task, besides its settings."""
+
+    weights: Mapping[str, Tensor]  # of the frozen backbone
+    config: Mapping[str, Any]  # of the backbone (pipeline.backbone.build)
+    bank: Bank
+    selection: Selection
+    state: State  # of the selector
+    auxiliary: Mapping[str, Tensor]  # the heads by which a selector judges outputs
+    head: Head
+
+
+class Outputs(NamedTuple):
+    """What the passes of the backbone give for some images, and what the classifier makes of it."""
+
+    tasks: Tensor  # [B] as in Prediction
+    features: Tensor  # [B, D]
+    logits: Tensor  # [B, C] before the correction
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,11 @@ class Learner:
 
         given: their zero-based task, in a setting that gives it. Raises UserError if it is missing or not asked for.
         """
+        outputs = self.outputs(images, given)
+        return Prediction(outputs.tasks, self.corrected(outputs.logits))
+
+    def outputs(self, images: Images, given: int | None = None) -> Outputs:
+        """Features and logits of B images. given: as for `predict`."""
         check_given(self.settings, given)
         features, tasks = self.encoder.encode(images) if given is None else self._encode_given(images, given)
         if self.settings.correction == "rematch":
@@ -71,8 +97,11 @@ class Learner:
             )
         is_known = given is not None or follows_task(self.method)
         competing = SETTINGS[self.settings.setting].competing(self.head, tasks if is_known else None, self.classes_of)
-        scores = self.head.scores(features, competing)
-        return Prediction(tasks, reconsidered_logits(scores, self.class_tasks, self.settings))
+        return Outputs(tasks, features, self.head.scores(features, competing))
+
+    def corrected(self, logits: Tensor) -> Tensor:
+        """The logits [B, C] that decide."""
+        return reconsidered_logits(logits, self.class_tasks, self.settings)
 
     def _encode_given(self, images: Images, task: int) -> Encoded:
         tasks = torch.full((len(images),), task)
@@ -86,6 +115,11 @@ def load_learner(settings: Settings, tasks: Sequence[Sequence[str]]) -> Learner:
 
     Raises UserError if the learner needs the true task of an image.
     """
+    return make_learner(settings, tasks, load_parts(settings, tasks))
+
+
+def load_parts(settings: Settings, tasks: Sequence[Sequence[str]]) -> Parts:
+    """The parts of the learner after the last task, from the stages' files. Raises UserError as load_learner does."""
     selection = SELECTIONS[settings.selection]
     if not selection.is_real and not SETTINGS[settings.setting].gives_task:
         raise UserError(
@@ -94,23 +128,37 @@ def load_learner(settings: Settings, tasks: Sequence[Sequence[str]]) -> Learner:
         )
     last = task_name(settings.num_tasks - 1)
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(
+    return Parts(
         weights,
         config,
+        load_bank(artifacts.bank_file(last), settings.num_tasks),
+        selection,
+        artifacts.load_tensors(artifacts.selector_file(last)),
+        artifacts.load_tensors(artifacts.auxiliary_heads_file(last)),
+        final_head(settings, _class_tasks(tasks)),
+    )
+
+
+def make_learner(settings: Settings, tasks: Sequence[Sequence[str]], parts: Parts) -> Learner:
+    """The learner made of these parts. tasks: the classes of each."""
+    backbone = build_backbone(
+        parts.weights,
+        parts.config,
         image_size=settings.image_size,
         normalize=settings.normalize,
         device=compute_device(),
         features=settings.features,
     )
-    bank = load_bank(artifacts.bank_file(last), settings.num_tasks)
-    auxiliary = artifacts.load_tensors(artifacts.auxiliary_heads_file(last))
-    state = artifacts.load_tensors(artifacts.selector_file(last))
     progress = Progress("predict", images=0)
-    method = Method(bank.kind, selection, find_selector(settings.selector))
-    encoder = make_encoder(backbone, bank, method, state, heads=task_heads(auxiliary), progress=progress)
-    _, classes_of = numbered(tasks)
-    class_tasks = class_tasks_of(seen_classes(classes_of))
-    return Learner(settings, method, encoder, final_head(settings, class_tasks), class_tasks, classes_of, progress)
+    method = Method(parts.bank.kind, parts.selection, find_selector(settings.selector))
+    encoder = make_encoder(
+        backbone, parts.bank, method, parts.state, heads=task_heads(parts.auxiliary), progress=progress
+    )
+    return Learner(settings, method, encoder, parts.head, _class_tasks(tasks), numbered(tasks)[1], progress)
+
+
+def _class_tasks(tasks: Sequence[Sequence[str]]) -> Tensor:
+    return class_tasks_of(seen_classes(numbered(tasks)[1]))
 
 
 def check_given(settings: Settings, task: int | None) -> None:

@@ -23,6 +23,16 @@ class TaskQueries(NamedTuple):
     key: Tensor  # [D]
 
 
+class Rows(NamedTuple):
+    """The scores of a selector as rows that belong to tasks, linear in the query: what a graph of ONNX can hold."""
+
+    weight: Tensor  # [R, D]
+    bias: Tensor  # [R]
+    task: Tensor  # [R]
+    directions: bool = False  # the rows see the query's direction, not its length
+    sums: bool = False  # a task scores the sum of its rows' likelihoods; else it scores its highest row
+
+
 @dataclass(frozen=True)
 class Selector:
     """A way to tell tasks apart."""
@@ -34,6 +44,7 @@ class Selector:
     # For a selector that judges by outputs instead of queries: the logits [B, K_t] of each task's own auxiliary head
     # under that task's tensors -> the task of each image [B]. It costs T passes per image.
     choose_by_outputs: Callable[[Sequence[Tensor]], Tensor] | None = None
+    rows: Callable[[State], Rows] | None = None  # the scores in linear form; None: they have none
 
 
 def find_selector(name: str) -> Selector:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.selection.key import closed_form_key
-from pipeline.selection.prototypes import nearest_prototype
+from pipeline.selection.prototypes import nearest_prototype, prototype_rows
 from pipeline.selection.selector import Selector, TaskQueries
 from pipeline.selection.state import State, add_rows
 
@@ -16,4 +16,6 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
     return add_rows(state, prototypes=torch.stack(keys))
 
 
-SELECTOR = Selector(learn, nearest_prototype, "The task with the most similar class mean is selected.")
+SELECTOR = Selector(
+    learn, nearest_prototype, "The task with the most similar class mean is selected.", rows=prototype_rows
+)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.selection.prototypes import nearest_prototype
+from pipeline.selection.prototypes import nearest_prototype, prototype_rows
 from pipeline.selection.selector import Selector, TaskQueries
 from pipeline.selection.state import State, add_rows
 
@@ -15,5 +15,9 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
 
 
 SELECTOR = Selector(
-    learn, nearest_prototype, "The task whose key is most similar to the query is selected.", by_key=True
+    learn,
+    nearest_prototype,
+    "The task whose key is most similar to the query is selected.",
+    by_key=True,
+    rows=prototype_rows,
 )

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.seeds import draw_seed
-from pipeline.selection.prototypes import nearest_prototype
+from pipeline.selection.prototypes import nearest_prototype, prototype_rows
 from pipeline.selection.selector import Selector, TaskQueries
 from pipeline.selection.state import State, add_rows
 
@@ -22,4 +22,9 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
     return add_rows(state, prototypes=torch.from_numpy(model.cluster_centers_).float())
 
 
-SELECTOR = Selector(learn, nearest_prototype, "The task of the most similar of all tasks' ten centres is selected.")
+SELECTOR = Selector(
+    learn,
+    nearest_prototype,
+    "The task of the most similar of all tasks' ten centres is selected.",
+    rows=prototype_rows,
+)

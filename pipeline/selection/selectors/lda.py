@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pipeline.linear import gaussians
 from pipeline.linear.gaussians import gaussians_of
-from pipeline.selection.selector import Selector, TaskQueries
+from pipeline.selection.selector import Rows, Selector, TaskQueries
 from pipeline.selection.state import State, likelihood_of_tasks, with_task
 
 
@@ -23,4 +23,10 @@ def scores(state: State, queries: Tensor) -> Tensor:
     return likelihood_of_tasks(head.logits(queries), state["task"])
 
 
-SELECTOR = Selector(learn, scores, "The task whose classes make the query most likely is selected.")
+def rows(state: State) -> Rows:
+    """The same in linear form: one row per class."""
+    head = gaussians.linear_discriminant(gaussians_of(state, state["means"].shape[1]), gaussians.SHRINKAGE)
+    return Rows(head.weight, head.bias, state["task"], sums=True)
+
+
+SELECTOR = Selector(learn, scores, "The task whose classes make the query most likely is selected.", rows=rows)

@@ -11,7 +11,7 @@ from pipeline.linear import gaussians
 from pipeline.linear.gaussians import gaussians_of
 from pipeline.linear.head import Head
 from pipeline.linear.softmax import train_softmax
-from pipeline.selection.selector import Selector, TaskQueries
+from pipeline.selection.selector import Rows, Selector, TaskQueries
 from pipeline.selection.state import State, with_task
 
 PSEUDO_QUERIES = 64  # per class
@@ -36,4 +36,11 @@ def scores(state: State, queries: Tensor) -> Tensor:
     return functional.linear(queries, state["weight"], state["bias"])
 
 
-SELECTOR = Selector(learn, scores, "A one-layer perceptron trained on samples of class statistics selects the task.")
+def rows(state: State) -> Rows:
+    """The same in linear form: one row per task."""
+    return Rows(state["weight"], state["bias"], torch.arange(len(state["bias"])))
+
+
+SELECTOR = Selector(
+    learn, scores, "A one-layer perceptron trained on samples of class statistics selects the task.", rows=rows
+)

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from pipeline.linear import ridge
 from pipeline.linear.ridge import ridge_of
-from pipeline.selection.selector import Selector, TaskQueries
+from pipeline.selection.selector import Rows, Selector, TaskQueries
 from pipeline.selection.state import State, best_of_tasks, with_task
 
 PENALTY = 0.1
@@ -26,4 +26,12 @@ def scores(state: State, queries: Tensor) -> Tensor:
     return best_of_tasks(head.logits(functional.normalize(queries, dim=1)), state["task"])
 
 
-SELECTOR = Selector(learn, scores, "The task of the class with the highest ridge regression response is selected.")
+def rows(state: State) -> Rows:
+    """The same in linear form: one row per class."""
+    head = ridge.solve(ridge_of(state, len(state["gram"]) - 1), PENALTY)
+    return Rows(head.weight, head.bias, state["task"], directions=True)
+
+
+SELECTOR = Selector(
+    learn, scores, "The task of the class with the highest ridge regression response is selected.", rows=rows
+)

@@ -1,0 +1,21 @@
+"""python -m pipeline export."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Form = Literal["learner", "timm", "onnx"]
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    form: Annotated[
+        Form, typer.Option("--format", help="For this project, for timm alone, or an ONNX graph.")
+    ] = "learner",
+) -> None:
+    """Write the finished learner into FOLDER: weights, classes, a model card; no pickle."""
+    from pipeline.export.write import write_folder  # noqa: PLC0415  (seconds of imports)
+
+    size = write_folder(folder, form)
+    print(f"{folder}: {form}, {size / 1e6:.1f} MB")

@@ -1,0 +1,1 @@
+"""The finished run for the trackers that people already use: MLflow, TensorBoard, Weights & Biases."""

@@ -1,0 +1,241 @@
+"""predict on files, folders and patterns; what cannot be read; the score of none of these; trackers; the server."""
+
+import asyncio
+import contextlib
+import csv
+import http.client
+import importlib.util
+import json
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from harness.stage_repository import refusal
+from pipeline.__main__ import app
+from pipeline.export.write import write_folder
+from pipeline.linear.gaussians import add_classes, no_gaussians
+from pipeline.prediction.learner import Learner
+from pipeline.prediction.novelty import choose_threshold, novelty_of
+from pipeline.store import artifacts
+
+OUT = Path("exported")
+needs_serve = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn", "python_multipart")),
+    reason="needs the extra `serve`: pip install -c constraints.txt '.[serve]'",
+)
+
+
+def bomb() -> bytes:
+    """A PNG of 60000 x 60000 pixels in a few kilobytes."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
+
+    header = (60000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def write_pictures() -> list[str]:
+    """Three pictures, one of them in a folder inside, and two files that are none."""
+    pixels = load_file(artifacts.TEST)["images"]
+    names = ["pics/0.png", "pics/1.png", "pics/sub/2.png"]
+    Path("pics/sub").mkdir(parents=True)
+    for index, name in enumerate(names):
+        Image.fromarray(pixels[9 * index].numpy()).save(name)
+    Path("pics/text.txt").write_text("text")
+    return names
+
+
+def predicted(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["predict", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_folders_and_patterns_give_the_same_answers_in_every_format() -> None:
+    names = write_pictures()
+    write_folder(OUT, "learner")
+    code, out, err = predicted("--format", "jsonl", "pics")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (code, [line["image"] for line in lines]) == (0, names)
+    assert "left out 1 files" in err
+    assert predicted("--format", "jsonl", "--learner", str(OUT), "pics/**/*.png")[1] == out
+    rows = list(csv.DictReader(predicted("--format", "csv", *names)[1].splitlines()))
+    for row, line in zip(rows, lines, strict=True):
+        assert (row["image"], row["class"], row["task"]) == (line["image"], line["class"], line["task"])
+        assert float(row["margin"]) == pytest.approx(line["margin"])
+        best = [one["probability"] for one in line["classes"]]
+        assert line["margin"] == pytest.approx(best[0] - best[1], abs=2e-6)
+    assert "held-out pictures" in predicted(*names)[1]
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_what_cannot_be_read_is_named_skipped_and_counted() -> None:
+    write_pictures()
+    Path("pics/bad.png").write_bytes(bomb())
+    code, out, err = predicted("--format", "jsonl", "pics", "missing.png")
+    assert (code, len(out.splitlines())) == (3, 3)
+    assert "skipped: pics/bad.png cannot be read" in err or "skipped: pics/bad.png 60000 x 60000" in err
+    assert "skipped: missing.png does not exist" in err
+    assert "2 of 5 pictures could not be read" in err
+    Path("empty").mkdir()
+    assert "holds no images" in str(CliRunner().invoke(app, ["predict", "empty"]).exception)
+    assert "matches no file" in str(CliRunner().invoke(app, ["predict", "empty/*.png"]).exception)
+
+
+def test_pictures_of_other_classes_are_more_alien_than_the_threshold() -> None:
+    generator = torch.Generator().manual_seed(0)
+    means = 4 * torch.randn(6, 8, generator=generator)
+    labels = torch.arange(6).repeat_interleave(100)
+
+    def draw(centres: torch.Tensor) -> torch.Tensor:
+        return centres[labels] + torch.randn(600, 8, generator=generator)
+
+    novelty = novelty_of(add_classes(no_gaussians(8), draw(means), labels))
+    threshold = choose_threshold(novelty.scores(draw(means)), labels)
+    assert threshold
+    assert (threshold.chosen_on, threshold.measured_on) == (300, 300)
+    assert 0.01 < threshold.false_alarms < 0.12
+    strangers = novelty.scores(draw(4 * torch.randn(6, 8, generator=generator)))
+    assert float((strangers > threshold.value).float().mean()) > 0.9
+    assert choose_threshold(strangers[:1], labels[:1]) is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs the extra `track`")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("tiny_finished")
+def test_a_run_arrives_at_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert CliRunner().invoke(app, ["log", "--to", "mlflow", "--at", "store", "--experiment", "e"]).exit_code == 0
+    found = {path.name: path for path in Path("store").rglob("*") if path.is_file()}
+    metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
+    logged = found["average_accuracy"].read_text().split()
+    assert float(logged[1]) == pytest.approx(metrics["average_accuracy"])
+    assert found["layernorm.norms"].read_text() == "all"
+    assert len(found["accuracy_on_t1"].read_text().splitlines()) == 3
+    assert json.loads(found["origin.json"].read_text())["files"]
+    assert "report.md" in found
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs the extra `track`")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("tiny_finished")
+def test_a_run_arrives_at_tensorboard() -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+
+    assert CliRunner().invoke(app, ["log", "--to", "tensorboard", "--at", "runs"]).exit_code == 0
+    (folder,) = Path("runs").glob("*/*")
+    read = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in read.Scalars("accuracy_on/t1")] == [1, 2, 3]
+    metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
+    assert read.Scalars("average_accuracy")[0].value == pytest.approx(metrics["average_accuracy"])
+    assert "exists: this run is logged already" in str(
+        CliRunner().invoke(app, ["log", "--to", "tensorboard", "--at", "runs"]).exception
+    )
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[http.client.HTTPConnection]:
+    """A real server in a thread, for uploads of at most 100,000 bytes and 4 pictures."""
+    import uvicorn  # noqa: PLC0415
+
+    from pipeline.serving.application import application  # noqa: PLC0415
+
+    limits = {"most_bytes": 100_000, "most_pictures": 4}
+    made = application(Learner.load(folder), hosts=["127.0.0.1"], **limits)  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="warning"))
+    ready = threading.Event()
+
+    async def run() -> None:
+        task = asyncio.create_task(server.serve())
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        ready.set()
+        await task
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    ready.wait()
+    try:
+        yield http.client.HTTPConnection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def asked(
+    connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, object]]:
+    connection.close()
+    connection.request("POST", "/predict", body, headers or {"Content-Type": "image/png"})
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
+def form(*files: bytes) -> tuple[bytes, dict[str, str]]:
+    parts = [
+        b'--x\r\nContent-Disposition: form-data; name="images"; filename="%d.png"\r\n\r\n%s\r\n' % (number, content)
+        for number, content in enumerate(files)
+    ]
+    return b"".join(parts) + b"--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+@needs_serve
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("tiny_finished")
+def test_the_server_answers_as_predict_does_and_refuses_what_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = write_pictures()
+    write_folder(OUT, "learner")
+    contents = [Path(name).read_bytes() for name in names]
+    lines = predicted("--format", "jsonl", "--learner", str(OUT), *names)[1].splitlines()
+    expected = [json.loads(line) | {"image": f"{number}.png"} for number, line in enumerate(lines)]
+    monkeypatch.setattr("tempfile._TemporaryFileWrapper", None)
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", None)  # to disk
+    with serving(OUT) as connection:
+        status, found = asked(connection, *form(*contents))
+        assert status == 200
+        answers = found["answers"]
+        assert isinstance(answers, list)
+        for answer, wanted in zip(answers, expected, strict=True):
+            assert (answer["class"], answer["task"]) == (wanted["class"], wanted["task"])
+            assert answer["probability"] == pytest.approx(wanted["probability"], abs=1e-4)
+        assert asked(connection, contents[0])[0] == 200
+        status, found = asked(connection, *form(contents[0], b"no picture"))
+        assert status == 200
+        assert "is not an image" in str(found["answers"])
+        assert asked(connection, bomb())[0] == 422
+        assert asked(connection, bytes(100_001)) == (413, {"error": "more than 0 MB"})
+        assert asked(connection, *form(*[contents[0]] * 5)) == (413, {"error": "more than 4 pictures"})
+        assert asked(connection, b"")[0] == 400
+        assert asked(connection, *form())[0] == 400
+        connection.close()
+        connection.putrequest("POST", "/predict")
+        connection.putheader("Content-Type", "image/png")
+        connection.putheader("Content-Length", str(10 * 2**30))
+        connection.endheaders()
+        assert connection.getresponse().status == 413, "before a byte of ten gigabytes is read"
+        connection.close()
+        connection.request("GET", "/", headers={"Host": "evil.example"})
+        assert connection.getresponse().status == 400
+        connection.close()
+        connection.request("GET", "/")
+        assert b"Drop pictures here" in connection.getresponse().read()
+
+
+@needs_serve
+@pytest.mark.usefixtures("tiny_finished")
+def test_serve_refuses_a_folder_that_is_no_learner() -> None:
+    assert "is no exported learner" in str(CliRunner().invoke(app, ["serve", "."]).exception)
+    assert refusal(lambda: Learner.load("nowhere")).startswith("nowhere is no exported learner")
