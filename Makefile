@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test cluster check bench faults audit format clean
+.PHONY: help install repro test cluster check schema docs bench faults audit format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,17 @@ check: $(VENV)/installed-dev  ## style, types, layers: warnings are errors
 	ruff check .
 	mypy
 	lint-imports --no-logo
+
+schema: $(VENV)/installed-dev  ## write params.schema.json, with which editors complete and check params.yaml
+	python -m harness.params_schema
+
+docs: .scratch/docs/installed  ## build the pages of docs/ as a site in .scratch/site; a broken link is an error
+	.scratch/docs/bin/mkdocs build --quiet --strict
+
+.scratch/docs/installed: constraints-docs.txt
+	@test -d .scratch/docs || $(PYTHON) -m venv .scratch/docs
+	.scratch/docs/bin/python -m pip install -q --disable-pip-version-check -r constraints-docs.txt
+	@touch $@
 
 bench: $(VENV)/installed-dev  ## measure speed: against bare loops and the authors' schedule, and how long users wait
 	python -m benchmarks.speed
