@@ -18,7 +18,7 @@ def ray_cluster(environment: Mapping[str, str]) -> Iterator[Any]:
     from ray.cluster_utils import Cluster  # noqa: PLC0415  (an extra)
 
     before = dict(os.environ)
-    os.environ.update(environment | _NO_REPORTS)
+    os.environ.update({**environment, **_NO_REPORTS})
     head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head"}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
@@ -48,7 +48,7 @@ def node_of_another_python(cluster: Any, name: str, *, folder: Path, lacks: str)
     for entry in ours.iterdir():
         if not entry.name.startswith((f"{lacks}-", f"{lacks}/")) and entry.name != lacks:
             (packages / entry.name).symlink_to(entry)
-    start = [folder / "bin/python", "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
+    start = [str(folder / "bin/python"), "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
     process = subprocess.Popen(
         [*start, f"--address={cluster.address}", f"--node-name={name}"],
         env=os.environ | _NO_REPORTS,

@@ -1,10 +1,11 @@
-"""Helper commands: plan, preset, summary, sweep, compare, table, doctor. The long-running work is done by dvc."""
+"""Helper commands: plan, preset, summary, sweep, pending, compare, table, doctor. The long work is done by dvc."""
 
 import csv
 import difflib
 import io
 import re
 import reprlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from pipeline.errors import UserError, visible
 from pipeline.evaluation.methods import ACCURACIES, METHODS, verdict
-from pipeline.experiments.queue import cells, read_sweep
+from pipeline.experiments.queue import cells, read_sweep, revisions
 from pipeline.health.doctor import examine
 from pipeline.health.findings import repair as repair_finding
 from pipeline.params import PARAMS_FILE, read_mapping
@@ -178,6 +179,16 @@ def sweep_command(
             f"{len(failed)} of {len(wanted)} experiments failed: {', '.join(failed)}: {reasons}; "
             "run the same command to try them again"
         )
+
+
+@app.command()
+def pending(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
+    """Print what a sweep has still to run, what others wait for first: name, last stage, arguments of dvc exp run."""
+    from pipeline.experiments.cluster import plan  # noqa: PLC0415
+
+    finished = revisions()
+    for name, task in plan([cell for cell in cells(read_sweep(grid)) if cell.name not in finished]).items():
+        print(name, task.job["target"], shlex.join(task.job["overrides"]))
 
 
 @app.command("compare")

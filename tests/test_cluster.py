@@ -18,7 +18,7 @@ from harness.ray_cluster import add, node_of_another_python, ray_cluster
 from harness.root import ROOT
 from pipeline.__main__ import app
 from pipeline.experiments.cluster import SHARED, plan
-from pipeline.experiments.queue import Sweep, cells
+from pipeline.experiments.queue import Sweep, Value, cells
 from pipeline.params import PIPELINE_FILE, read_mapping
 from pipeline.runtime import code
 
@@ -40,7 +40,7 @@ def test_what_experiments_share_is_a_task_they_wait_for(monkeypatch: pytest.Monk
         shutil.copytree(ROOT / folder, folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code, "ROOT", Path.cwd())
     subprocess.run(["git", "init", "-q"], check=True)
-    variants = {"a": {}, "b": {"lr": 0.5}, "larger": {"image_size": 24}}
+    variants: dict[str, dict[str, Value]] = {"a": {}, "b": {"lr": 0.5}, "larger": {"image_size": 24}}
     grid = cells(Sweep(seeds=[0, 1], reference="a", variants=variants))
     tasks = plan(grid)
     shared = [name for name in tasks if name.startswith("queries-")]
@@ -80,17 +80,21 @@ def test_help_names_the_cluster() -> None:
 
 @pytest.mark.cluster
 @needs_ray
-def test_wrong_address(repository: Repository) -> None:
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1", "127.0.0.1:99999", "no.such.host.invalid:6379"]
+)
+def test_wrong_address(address: str, repository: Repository, own_environment: dict[str, str]) -> None:
     (repository.path / "grid.yaml").write_text("seeds: [0]\nvariants: {a: }")
-    nobody = Repository(repository.path, repository.env | {"RAY_ADDRESS": "127.0.0.1:1"})
-    output = nobody.run(*SWEEP, "--on", "ray", fails=True)
-    assert output.splitlines()[-1].startswith("error: no Ray cluster at 127.0.0.1:1: ")
+    output = Repository(repository.path, own_environment | {"RAY_ADDRESS": address}).run(
+        *SWEEP, "--on", "ray", fails=True
+    )
+    assert output.splitlines()[-1].startswith(f"error: no Ray cluster at {address}: ")
     assert "Traceback" not in output
 
 
 @pytest.fixture
 def own_environment(repository: Repository) -> dict[str, str]:
-    """Of nodes: the real Python, not the tests' server of stages."""
+    """Of Ray: the real Python, not the tests' server of stages, which Ray's threads would not outlive."""
     return repository.env | {"PATH": repository.env["PATH"].partition(":")[2]}
 
 
@@ -105,7 +109,7 @@ def test_the_bytes_of_the_local_queue_though_a_node_and_the_driver_die(
     local = Repository(tmp_path / "local", repository.env)
     with ray_cluster(own_environment) as cluster:
         nodes = [add(cluster, f"node-{number}", folder=tmp_path / f"node-{number}") for number in range(3)]
-        driven = Repository(repository.path, repository.env | {"RAY_ADDRESS": cluster.address})
+        driven = Repository(repository.path, own_environment | {"RAY_ADDRESS": cluster.address})
         with _started(driven, tmp_path / "output") as driver:
             _wait_until(lambda: len(_revisions(driven)) >= 2, driver)
             cluster.remove_node(nodes[0], allow_graceful=False)
@@ -145,7 +149,7 @@ def test_what_fails_is_one_line_with_the_nodes_name_and_the_others_finish(
         _small_disk(tmp_path / "disk") as disk,
         node_of_another_python(cluster, "without-dvc", folder=tmp_path / "python", lacks="dvc"),
     ):
-        driven = Repository(repository.path, repository.env | {"RAY_ADDRESS": cluster.address})
+        driven = Repository(repository.path, own_environment | {"RAY_ADDRESS": cluster.address})
         add(cluster, "full", folder=disk)
         alone = driven.run(*SWEEP, "--on", "ray", fails=True)
         assert re.search(
@@ -179,7 +183,7 @@ def test_nodes_that_do_not_see_this_folder_work_through_remotes(
     (repository.path / "grid.yaml").write_text("seeds: [0]\nvariants: {a: {classifier_lr: 0.002}, b: {lr: 0.02}}")
     with ray_cluster(own_environment) as cluster:
         add(cluster, "far", folder=tmp_path / "far")
-        driven = Repository(repository.path, repository.env | {"RAY_ADDRESS": cluster.address})
+        driven = Repository(repository.path, own_environment | {"RAY_ADDRESS": cluster.address})
         assert "`git push` first" in driven.run(*SWEEP, "--on", "ray", "--remote", "origin", fails=True)
         driven.run("git", "push", "-q", "origin", "main")
         driven.run(*SWEEP, "--on", "ray", "--remote", "origin")

@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +36,7 @@ SHARED = ("download", "split", "queries")  # what many experiments have in commo
 _WAITED_FOR = ("download", "queries")
 _PACKAGES = ("dvc", "numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision")
 _SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_TO_ANSWER = 10.0
 _RETRIES = 5  # of a task whose node died
 
 
@@ -125,10 +128,12 @@ def _connected() -> Iterator[Any]:
         import ray  # noqa: PLC0415  (an extra)
     except ImportError:
         raise UserError("Ray is not installed: `pip install -c constraints.txt '.[ray]'`") from None
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS", "")
     try:
-        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        if found := re.search(r"([^/:\[\]]+|\[.+\]):(\d+)$", address):  # Ray would try for minutes
+            socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=_SECONDS_TO_ANSWER).close()
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason}: RAY_ADDRESS names one") from None
     try:
