@@ -9,7 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0"}
+_PATIENT = {  # on a busy machine, too
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "20",
+}
 
 
 @contextlib.contextmanager
@@ -18,7 +23,7 @@ def ray_cluster(environment: Mapping[str, str]) -> Iterator[Any]:
     from ray.cluster_utils import Cluster  # noqa: PLC0415  (an extra)
 
     before = dict(os.environ)
-    os.environ.update({**environment, **_NO_REPORTS})
+    os.environ.update({**environment, **_PATIENT})
     head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head"}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
@@ -51,12 +56,12 @@ def node_of_another_python(cluster: Any, name: str, *, folder: Path, lacks: str)
     start = [str(folder / "bin/python"), "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1"]
     process = subprocess.Popen(
         [*start, f"--address={cluster.address}", f"--node-name={name}"],
-        env=os.environ | _NO_REPORTS,
+        env=os.environ | _PATIENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        cluster.wait_for_nodes(60)
+        cluster.wait_for_nodes(600)
         yield
     finally:
         process.terminate()

@@ -56,12 +56,9 @@ def main(
             os.environ["RAY_ADDRESS"] = cluster.address
             taken = _time(lambda: run_on_ray(_grid(count), Resources(1, 0)))
     work = count * seconds / nodes
-    print(
-        f"\n{count} experiments of {seconds} s on {nodes} nodes: {taken:.0f} s, of which {1 - work / taken:.0%} is not work"
-    )
-    print(
-        f"{(taken - work) * nodes / count:.1f} s of a node per experiment; load of the machine: {os.getloadavg()[0]:.1f}"
-    )
+    share, each = 1 - work / taken, (taken - work) * nodes / count
+    print(f"\n{count} experiments of {seconds} s on {nodes} nodes: {taken:.0f} s, of which {share:.0%} is not work:")
+    print(f"{each:.1f} s of a node per experiment. Load of the machine: {os.getloadavg()[0]:.1f}")
 
 
 def _grid(count: int) -> list[Cell]:
