@@ -154,7 +154,7 @@ def sweep_command(
     remote: Annotated[
         str | None, typer.Option(help="ray: a Git remote through which nodes that don't see this folder work.")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0, help="ray: CPU cores per experiment.")] = 1.0,
+    cpus: Annotated[float, typer.Option(min=0.01, help="ray: CPU cores per experiment.")] = 1.0,
     gpus: Annotated[
         float | None, typer.Option(min=0, help="ray: GPUs per experiment, such as 0.5; default: 1 where there are any.")
     ] = None,

@@ -27,7 +27,7 @@ from pipeline.experiments.queue import Cell
 from pipeline.experiments.view import progress_bar
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, read_mapping
 from pipeline.runtime import code
-from pipeline.runtime.git import git
+from pipeline.runtime.git import git, git_bytes
 from pipeline.runtime.work_log import LOG
 from pipeline.store import artifacts
 
@@ -35,6 +35,16 @@ LOGS = Path(".scratch/sweep")
 SHARED = ("download", "split", "queries")  # what many experiments have in common, in order
 _WAITED_FOR = ("download", "queries")
 _PACKAGES = ("dvc", "numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision")
+# Whatever the user's git shows differences with.
+_AS_PATCH = (
+    "--binary",
+    "--full-index",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_ANSWER = 10.0
 _RETRIES = 5  # of a task whose node died
@@ -108,16 +118,20 @@ def run_on_ray(grid: Sequence[Cell], resources: Resources, remote: str | None = 
     console.print(f"{len(wanted)} experiments: {len(wanted) - len(todo)} finished, {len(todo)} new")
     if not todo:
         return []
+    is_interrupted = False
     try:
         with _connected() as ray:
             _Sweep(ray, plan(todo), _options(ray, resources), console).run(project)
     except KeyboardInterrupt:
-        finished = len(names & experiments.revisions().keys())
-        standing = f"interrupted: {finished} of {len(names)} experiments have finished"
-        raise UserError(f"{standing}: run the same command to continue") from None
-    if remote:
-        _fetch(project["url"], names)
-    return sorted(names - experiments.revisions().keys())
+        is_interrupted = True
+    finally:
+        if remote:
+            _fetch(project["url"], names)
+    failed = sorted(names - experiments.revisions().keys())
+    if is_interrupted:
+        standing = f"interrupted: {len(names) - len(failed)} of {len(names)} experiments have finished"
+        raise UserError(f"{standing}: run the same command to continue")
+    return failed
 
 
 @contextlib.contextmanager
@@ -175,13 +189,13 @@ def _project(remote: str | None) -> node.Project:
     if remote:
         known = git("remote").split()
         url = git("remote", "get-url", remote).strip() if remote in known else remote
-        theirs = [line.split()[0] for line in git("ls-remote", url).splitlines()]
+        theirs = [line.split()[0] for line in git("ls-remote", url, "refs/heads/*", "refs/tags/*").splitlines()]
         if commit not in theirs and not any(_contains(other, commit) for other in theirs):
             raise UserError(f"{remote} has no commit {commit[:7]}, which nodes would clone: `git push` first")
     return node.Project(
         url=url,
         commit=commit,
-        patch=git("diff", "--binary", "--full-index", "HEAD").encode(),
+        patch=git_bytes("diff", *_AS_PATCH, "HEAD"),
         folder=git("rev-parse", "--show-prefix").strip(),
         cache=cache,
         versions={package: metadata.version(package) for package in _PACKAGES},

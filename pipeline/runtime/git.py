@@ -8,6 +8,11 @@ from pipeline.errors import UserError
 
 
 def git(*arguments: str) -> str:
+    """What a git command prints, as text. Raises UserError, with what helps."""
+    return git_bytes(*arguments).decode(errors="replace")
+
+
+def git_bytes(*arguments: str) -> bytes:
     """What a git command prints. Raises UserError, with what helps."""
     environment = os.environ | {"LC_ALL": "C"}  # messages in English; names of files are bytes to git
     try:
@@ -16,7 +21,7 @@ def git(*arguments: str) -> str:
         raise UserError("git is not on the PATH: install it") from None
     if done.returncode:
         raise UserError(_reason(arguments[0], done.stderr.decode(errors="replace")))
-    return done.stdout.decode(errors="replace")
+    return done.stdout
 
 
 def _reason(command: str, printed: str) -> str:
