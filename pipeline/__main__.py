@@ -184,7 +184,7 @@ def sweep_command(
 @app.command()
 def pending(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
     """Print what a sweep has still to run, what others wait for first: name, last stage, arguments of dvc exp run."""
-    from pipeline.experiments.cluster import plan  # noqa: PLC0415
+    from pipeline.experiments.shared import plan  # noqa: PLC0415
 
     finished = revisions()
     for name, task in plan([cell for cell in cells(read_sweep(grid)) if cell.name not in finished]).items():

@@ -17,8 +17,8 @@ from harness.dvc_repository import Repository
 from harness.ray_cluster import add, node_of_another_python, ray_cluster
 from harness.root import ROOT
 from pipeline.__main__ import app
-from pipeline.experiments.cluster import SHARED, plan
 from pipeline.experiments.queue import Sweep, Value, cells
+from pipeline.experiments.shared import SHARED, plan
 from pipeline.params import PIPELINE_FILE, read_mapping
 from pipeline.runtime import code
 

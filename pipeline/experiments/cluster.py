@@ -1,18 +1,15 @@
 """A grid on the nodes of a Ray cluster: each experiment is one task of Ray, in a clone of its own (node.py).
 
-Ray schedules, and retries what a dead node was doing. What several experiments share, up to their queries, is a task
-that they wait for. A node that can't run experiments gets no more of them.
+Ray schedules, and retries what a dead node was doing. A task starts when the one it waits for (shared.py) has ended.
+A node that can't run experiments gets no more of them.
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,18 +19,14 @@ from rich.console import Console
 from pipeline.errors import UserError
 from pipeline.experiments import node
 from pipeline.experiments import queue as experiments
-from pipeline.experiments.own_inputs import own_inputs
 from pipeline.experiments.queue import Cell
+from pipeline.experiments.shared import Task, plan
 from pipeline.experiments.view import progress_bar
-from pipeline.params import PARAMS_FILE, PIPELINE_FILE, read_mapping
-from pipeline.runtime import code
 from pipeline.runtime.git import git, git_bytes
 from pipeline.runtime.work_log import LOG
 from pipeline.store import artifacts
 
 LOGS = Path(".scratch/sweep")
-SHARED = ("download", "split", "queries")  # what many experiments have in common, in order
-_WAITED_FOR = ("download", "queries")
 _PACKAGES = ("dvc", "numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision")
 # Whatever the user's git shows differences with.
 _AS_PATCH = (
@@ -55,50 +48,6 @@ class Resources(NamedTuple):
 
     cpus: float
     gpus: float | None  # None: one where the cluster has any
-
-
-@dataclass(frozen=True)
-class Task:
-    """A job, and the one that it waits for."""
-
-    job: node.Job
-    after: str = ""
-
-
-def plan(grid: Sequence[Cell]) -> dict[str, Task]:
-    """The tasks of unfinished experiments by name, those that others wait for first."""
-    params, sources = read_mapping(PARAMS_FILE), code.read_sources()
-    inputs = {cell.variant: own_inputs(params | dict(cell.changes)).digest for cell in grid}
-    tasks: dict[str, Task] = {}
-    for cell in grid:
-        values, overrides, after = params | dict(cell.changes) | {"seed": cell.seed}, experiments.overrides(cell), ""
-        for stage in _WAITED_FOR:
-            name = f"{stage}-{_digest(stage, values, sources, inputs[cell.variant])}"
-            tasks.setdefault(name, Task(node.Job(name=name, target=stage, overrides=overrides, returns=False), after))
-            after = name
-        tasks[cell.name] = Task(node.Job(name=cell.name, target="evaluate", overrides=overrides, returns=True), after)
-    return _without_single(tasks)
-
-
-def _digest(stage: str, values: Mapping[str, object], sources: code.Sources, inputs: str) -> str:
-    """Digest of all that the shared stages up to this one depend on."""
-    stages = SHARED[: SHARED.index(stage) + 1]
-    declared = read_mapping(PIPELINE_FILE)["stages"]
-    names = {name for each in stages for name in declared[each]["params"]}
-    whole = [{name: values[name] for name in names}, [code.digests(each, sources, values) for each in stages], inputs]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _without_single(tasks: dict[str, Task]) -> dict[str, Task]:
-    """Leave out what a single task waits for: that one does it itself."""
-    followers = Counter(task.after for task in tasks.values())
-    kept = {name: task for name, task in tasks.items() if task.job["returns"] or followers[name] > 1}
-    for name, task in kept.items():
-        after = task.after
-        while after and after not in kept:
-            after = tasks[after].after
-        kept[name] = replace(task, after=after)
-    return kept
 
 
 def run_on_ray(grid: Sequence[Cell], resources: Resources, remote: str | None = None) -> list[str]:
