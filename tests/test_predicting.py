@@ -154,7 +154,7 @@ def serving(folder: Path) -> Iterator[http.client.HTTPConnection]:
     from pipeline.serving.application import application  # noqa: PLC0415
 
     limits = {"most_bytes": 100_000, "most_pictures": 4}
-    made = application(Learner.load(folder), hosts=["127.0.0.1"], **limits)  # type: ignore[arg-type]
+    made = application(Learner.load(folder), hosts=["127.0.0.1"], **limits)
     server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="warning"))
     ready = threading.Event()
 

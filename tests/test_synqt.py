@@ -199,7 +199,7 @@ def test_one_pass_gives_the_query_and_every_tasks_feature_bit_for_bit(
 ) -> None:
     placed, start = started(backbone, options(form, queries))
     bank, inputs = bank_of(start), backbone.prepare(random_images(6))
-    query, *features = Together(placed.model, bank)(inputs).split(D, 1)  # type: ignore[arg-type]
+    query, *features = Together(placed.model, bank)(inputs).split(D, 1)
     assert torch.equal(query, backbone.model(inputs))
     for task, feature in enumerate(features):
         assert torch.equal(feature, placed.forward(inputs, row(bank, task)))
@@ -285,7 +285,8 @@ class Counted:
 
         def counting(model: nn.Module, inputs: Tensor, *arguments: object, **named: object) -> Tensor:
             self.images += len(inputs)
-            return forward(model, inputs, *arguments, **named)  # type: ignore[arg-type]
+            outputs: Tensor = forward(model, inputs, *arguments, **named)
+            return outputs
 
         monkeypatch.setattr(VisionTransformer, "forward_features", counting)
 

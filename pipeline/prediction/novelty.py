@@ -55,7 +55,8 @@ def novelty_of(gaussians: Gaussians) -> Novelty:
 def _root(matrix: Tensor) -> Tensor:
     """W with W W' = matrix^-1: [D, D]."""
     inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
-    return torch.linalg.cholesky(inverse)
+    root: Tensor = torch.linalg.cholesky(inverse)
+    return root
 
 
 def scores_of(novelty: Novelty | None, features: Tensor, logits: Tensor) -> Tensor:

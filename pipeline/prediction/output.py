@@ -21,10 +21,12 @@ _TABLE_ROWS = 256  # a longer answer is several tables, so that memory does not 
 
 def write_table(answered: Answered, threshold: Threshold | None) -> None:
     """Tables on the terminal."""
-    caption = threshold and (
-        f"novelty above {threshold.value:.4g}: none of these classes; so are {threshold.false_alarms:.1%} of "
-        f"{threshold.measured_on} held-out pictures of known classes"
-    )
+    caption = None
+    if threshold:
+        caption = (
+            f"novelty above {threshold.value:.4g}: none of these classes; so are {threshold.false_alarms:.1%} of "
+            f"{threshold.measured_on} held-out pictures of known classes"
+        )
     rows = iter(answered)
     while part := list(islice(rows, _TABLE_ROWS)):
         table = Table("image", "task", "classes", "margin", "novelty", caption=caption)

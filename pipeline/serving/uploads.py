@@ -8,7 +8,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 
-class _InMemory(MultiPartParser):
+class _InMemory(MultiPartParser):  # type: ignore[misc]
     """Starlette moves a file to disk above this size, which no upload reaches."""
 
     spool_max_size = 2**40
