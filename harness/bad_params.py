@@ -39,6 +39,7 @@ RIGHT: dict[str, list[object]] = {
     "head_speed": [1.0, 100.0],
     "tuned_tasks": ["all", "first"],
     "selection": ["query", "oracle", "latest", "average", "first", "first_and_frozen", "all"],
+    "average_scale": [1.0, 0.0, 0.75, 10.0],
     "layernorm": [{"norms": norms, "parameters": "both"} for norms in ("all", "attention", "mlp", "final", "last_6")],
     "layerwise": [
         {"norms": "all", "parameters": parameters, "attention": attention, "detach": not attention}
@@ -143,6 +144,7 @@ WRONG: dict[str, list[object]] = {
     "min_crop": [1.0000001, 0],
     "flip": [1, "yes"],
     "selector": ["keys", "Key"],
+    "average_scale": [-0.1, 11, "1", True],
     "key_epochs": [0],
     "classifier": ["svm"],
     "classifier_views": [-1, 10**6],

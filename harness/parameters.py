@@ -35,6 +35,7 @@ PLAIN: dict[str, object] = {
     "head_speed": 1.0,
     "selection": "query",
     "selector": "key",
+    "average_scale": 1.0,
     "key_method": "closed_form",
     "key_lr": 0.0025,
     "key_epochs": 5,

@@ -36,7 +36,9 @@ def draw(seed: int, classes: int, per_class: int = 9) -> tuple[Tensor, Tensor]:
 
 
 def task(features: Tensor, labels: Tensor, before: Tensor | None = None, queries: Tensor | None = None) -> TaskFeatures:
-    return TaskFeatures(features[None], features, features if before is None else before, labels, LAYOUT, queries)
+    return TaskFeatures(
+        features[None], features, features if before is None else before, labels, layout=LAYOUT, queries=queries
+    )
 
 
 def learn(name: str, options: object, *tasks: TaskFeatures) -> tuple[dict[str, Tensor], Head]:

@@ -2,8 +2,8 @@
 
 There are four ways, with the same methods. `SelectingEncoder` chooses a task for the image, then runs the model with
 that task's tuned parameters. `JudgingEncoder` runs the models of all tasks, then chooses. In `ChoosingEncoder` the
-model itself chooses, in one pass. Two have files of their own: `SideBySideEncoder` runs the models of all tasks and chooses
-none; `BranchingEncoder` runs all tasks' branches beside one frozen pass.
+model itself chooses, in one pass. Two have files of their own: `SideBySideEncoder` runs the models of all tasks and
+chooses none; `BranchingEncoder` runs all tasks' branches beside one frozen pass.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

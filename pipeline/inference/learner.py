@@ -106,7 +106,7 @@ def load_learner(settings: Settings, tasks: Sequence[Sequence[str]]) -> Learner:
     auxiliary = artifacts.load_tensors(artifacts.auxiliary_heads_file(last))
     state = artifacts.load_tensors(artifacts.selector_file(last))
     progress = Progress("predict", images=0)
-    method = Method(bank.kind, selection, find_selector(settings.selector))
+    method = Method(bank.kind, selection, find_selector(settings.selector), settings.average_scale)
     encoder = make_encoder(backbone, bank, method, state, heads=task_heads(auxiliary), progress=progress)
     _, classes_of = numbered(tasks)
     class_tasks = class_tasks_of(seen_classes(classes_of))
@@ -139,5 +139,5 @@ def final_head(settings: Settings, class_tasks: Tensor) -> Head:
     table = FeatureTable.of_files(features, artifacts.load_tensors(artifacts.REMATCH))
     step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
     kind = load_bank(artifacts.bank_file(last), settings.num_tasks).kind
-    method = Method(kind, SELECTIONS[settings.selection], find_selector(settings.selector))
+    method = Method(kind, SELECTIONS[settings.selection], find_selector(settings.selector), settings.average_scale)
     return retained(head, method.features(table)(step, image), class_tasks, settings, step)
