@@ -47,6 +47,7 @@ PLAIN: dict[str, object] = {
     "lora": {"rank": 4, "alpha": 4.0, "mlp": False},
     "diff_pruning": {"on": "weights", "share": 0.005, "penalty": 10.0, "change_speed": 0.2, "gate_speed": 100.0},
     "apt": {"slots": 4, "values": "scaled"},
+    "cls": {"fisher": "mean"},
     "lda": {"shrinkage": 0.1, "per_block": False},
     "carried_gaussians": {"shrinkage": 0.1, "penalty": 1.0, "per_block": False, "anchor": False},
     "class_gaussians": {
