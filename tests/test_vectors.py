@@ -157,7 +157,7 @@ def test_predict_agrees_with_evaluate(
     assert artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"].shape[1] == 64
 
     test = artifacts.load_tensors(artifacts.TEST)
-    learner = load_learner(manifest.settings, [len(names) for names in manifest.tasks])
+    learner = load_learner(manifest.settings, manifest.tasks)
     predicted = learner.predict(Images.from_tensors(test)).logits.argmax(1)
     right = predicted == test["labels"]
     accuracies = [float(right[test["tasks"] == task].float().mean()) for task in range(3)]
