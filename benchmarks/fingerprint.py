@@ -27,6 +27,7 @@ from torch import Tensor
 from harness.parameters import set_params
 from harness.stage_repository import make_repository as make_tiny_repository
 from harness.stage_repository import run_all
+from pipeline.classification.classifier import find_classifier
 from pipeline.parts import names
 from pipeline.store import artifacts
 
@@ -88,7 +89,14 @@ VARIANTS: dict[str, dict[str, object]] = {
     "last_2, layerwise, two views": {"tuning": "layerwise", "features": "last_2", "classifier_views": 2},
     "last_2, entropy, rematch": {"features": "last_2", "selector": "entropy", "correction": "rematch"},
     **{f"selector {name}": {"selector": name} for name in names("selector")},
-    **{f"classifier {name}": {"classifier": name} for name in names("classifier") if name != "carried_gaussians"},
+    "average, class_gaussians": AVERAGE | {"classifier": "class_gaussians"},
+    "last_2, average, class_gaussians": AVERAGE
+    | {"classifier": "class_gaussians", "features": "last_2", "class_gaussians.anchor": True},
+    **{
+        f"classifier {name}": {"classifier": name}
+        for name in names("classifier")
+        if not find_classifier(name).needs_one_model
+    },
 }
 
 

@@ -39,6 +39,17 @@ RIGHT: dict[str, list[object]] = {
     "head_speed": [1.0, 100.0],
     "tuned_tasks": ["all", "first"],
     "selection": ["query", "oracle", "latest", "average", "first", "first_and_frozen", "all"],
+    "cls": [{"fisher": "mean"}, {"fisher": "images"}],
+    "lda": [{"shrinkage": shrinkage, "per_block": shrinkage == 0} for shrinkage in (0.0, 1.0)],
+    "carried_gaussians": [
+        {"shrinkage": 0.0, "penalty": 0.0, "per_block": False, "anchor": True},
+        {"shrinkage": 1.0, "penalty": 1e6, "per_block": True, "anchor": False},
+    ],
+    "class_gaussians": [
+        {"shrinkage": 1.0, "penalty": 0.0, "per_block": False, "anchor": True, "own": 0.0, "rank": 1},
+        {"shrinkage": 0.0, "penalty": 1.0, "per_block": True, "anchor": False, "own": 0.99, "rank": 4096},
+    ],
+    "average_scale": [1.0, 0.0, 0.75, 10.0],
     "layernorm": [{"norms": norms, "parameters": "both"} for norms in ("all", "attention", "mlp", "final", "last_6")],
     "layerwise": [
         {"norms": "all", "parameters": parameters, "attention": attention, "detach": not attention}
@@ -143,6 +154,15 @@ WRONG: dict[str, list[object]] = {
     "min_crop": [1.0000001, 0],
     "flip": [1, "yes"],
     "selector": ["keys", "Key"],
+    "cls": [{}, {"fisher": "sum"}],
+    "lda": [{"shrinkage": 1.1, "per_block": False}, {"shrinkage": 0.1, "per_block": 2}, {"shrink": 0.1}],
+    "carried_gaussians": [{"shrinkage": 0.1, "penalty": -1.0, "per_block": False, "anchor": False}],
+    "class_gaussians": [
+        {"shrinkage": 0.5, "penalty": 1.0, "per_block": True, "anchor": False, "own": 0.6, "rank": 16},
+        {"shrinkage": 0.0, "penalty": 1.0, "per_block": True, "anchor": False, "own": 1.0, "rank": 16},
+        {"shrinkage": 0.1, "penalty": 1.0, "per_block": True, "anchor": False, "own": 0.1, "rank": 0},
+    ],
+    "average_scale": [-0.1, 11, "1", True],
     "key_epochs": [0],
     "classifier": ["svm"],
     "classifier_views": [-1, 10**6],

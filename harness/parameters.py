@@ -35,6 +35,7 @@ PLAIN: dict[str, object] = {
     "head_speed": 1.0,
     "selection": "query",
     "selector": "key",
+    "average_scale": 1.0,
     "key_method": "closed_form",
     "key_lr": 0.0025,
     "key_epochs": 5,
@@ -61,6 +62,7 @@ PLAIN: dict[str, object] = {
     "dualprompt": {"general_blocks": 1, "expert_blocks": 1, "length": 2, "pull": 1.0},
     "coda_prompt": {"blocks": 2, "components": 2, "length": 4, "orthogonality": 0.0},
     "synqt": {"form": "slim", "queries": 1, "feature": "added"},
+    "cls": {"fisher": "mean"},
     "lda": {"shrinkage": 0.1, "per_block": False},
     "carried_gaussians": {"shrinkage": 0.1, "penalty": 1.0, "per_block": False, "anchor": False},
     "class_gaussians": {

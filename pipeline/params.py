@@ -28,6 +28,7 @@ _MOST_VALUES = 100_000
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 ImageSize = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=1000)]  # learning rate
+Scale = Annotated[float, Field(ge=0, le=10)]  # of a change: 1 leaves it as it is
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 

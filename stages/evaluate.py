@@ -68,7 +68,7 @@ def main() -> None:
     keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
 
     bank = load_bank(artifacts.bank_file(last), params.num_tasks)
-    method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector))
+    method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
     features_after = method.features(table)
     features_of = {  # row -> name of its head, and a function (step, images) -> their features
         "c_ln": ("tuned", features_after),

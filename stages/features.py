@@ -17,7 +17,7 @@ from pipeline.inference.method import Method, make_encoder
 from pipeline.linear.head import task_heads
 from pipeline.machine.device import compute_device
 from pipeline.machine.devices import on_all_devices
-from pipeline.params import ImageSize, Record, Seed, read_params
+from pipeline.params import ImageSize, Record, Scale, Seed, read_params
 from pipeline.progress import Progress
 from pipeline.runtime.command import Task, run
 from pipeline.seeds import generator
@@ -37,6 +37,7 @@ class Params(Record):
     features: FeaturesName
     selection: SelectionName
     selector: str
+    average_scale: Scale
     classifier_views: int = Field(ge=0, le=1000)
     min_crop: float = Field(gt=0, le=1)
     flip: bool
@@ -66,7 +67,7 @@ def main(task: Task) -> None:
 
     state = artifacts.load_tensors(artifacts.selector_file(task))
     bank = load_bank(artifacts.bank_file(task), index + 1)
-    method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector))
+    method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
 
     with Progress(f"features, {task}", images=0) as progress:
         encoder = make_encoder(

@@ -8,7 +8,7 @@ from typing import Literal
 from pipeline.classification.classifier import find_classifier
 from pipeline.evaluation.settings import SETTINGS, SettingName, check_setting
 from pipeline.inference.method import Method
-from pipeline.params import Record, read_block, read_params
+from pipeline.params import Record, Scale, read_block, read_params
 from pipeline.parts import PLACES
 from pipeline.runtime.command import run
 from pipeline.selection.choose import SELECTIONS, SelectionName
@@ -28,6 +28,7 @@ class Params(Record):
     tuned_tasks: Literal["all", "first"]
     selection: SelectionName
     selector: str
+    average_scale: Scale
     classifier: str
     training: Literal["two_stage", "single_stage"]
     order: Literal["sequential", "joint"]
@@ -40,7 +41,7 @@ def main() -> None:
     kind, classifier = find_kind(params.tuning), find_classifier(params.classifier)
     read_block(params.tuning, kind.options)
     read_block(params.classifier, classifier.options)
-    method = Method(kind, SELECTIONS[params.selection], find_selector(params.selector))
+    method = Method(kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
     method.check(
         classifier,
         tuning=params.tuning,

@@ -50,6 +50,7 @@ class Params(Record):
     head_speed: float
     selection: SelectionName
     selector: str
+    average_scale: float
     key_method: str
     training: str
     classifier: str
@@ -81,7 +82,7 @@ def main() -> None:
         domains=evaluation["domains"],
         matrix=evaluation["matrices"]["c_ln"],
         keys_choose=evaluation["key_similarity"] is not None,
-        method=Method(kind, SELECTIONS[params.selection], find_selector(params.selector)),
+        method=Method(kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale),
         classifier=classifier if params.training == "two_stage" else None,
     )
     accuracies = {name: metrics.average_accuracies(matrix) for name, matrix in matrices.items()}

@@ -112,6 +112,16 @@ def test_a_low_rank_keeps_the_strongest_directions_of_each_class() -> None:
     assert_same_scores(head, queries, log_likelihoods(features, labels, queries, strongest))
 
 
+def test_directions_are_kept_up_to_the_rank_only() -> None:
+    (first, labels), (second, new) = draw(0, 4), draw(1, 2)
+    for rank, kept in ((2, 2), (4096, LAYOUT.size)):
+        options = ClassOptions(per_block=False, rank=rank)
+        state, head = learn("class_gaussians", options, task(first, labels), task(second, new, second + 1))
+        assert state["directions"].shape == (6, kept, LAYOUT.size)
+        assert head.factors is not None
+        assert head.factors.shape == (6, kept, LAYOUT.size)
+
+
 def drift(seed: int) -> Callable[[Tensor], Tensor]:
     """A linear drift of each vector."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,7 @@
 """Each closed form against its textbook definition (scikit-learn if it has one), and recursive against batch."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,11 +108,12 @@ def test_first_task_of_cls_is_least_squares() -> None:
     torch.testing.assert_close(state["weights"], expected, atol=1e-6, rtol=1e-4)
 
 
-def test_later_tasks_of_cls_solve_the_papers_equation_class_by_class() -> None:
-    """Also, weights hardly move where an old task's Fisher information is large."""
+@pytest.mark.parametrize("fisher", ["mean", "images"])
+def test_later_tasks_of_cls_solve_the_papers_equation_class_by_class(fisher: cls.Fisher) -> None:
+    """Also, weights hardly move where an old task's Fisher information is large: that of single images is."""
     (first, first_labels), (second, second_labels) = two_tasks(1)
-    before = cls.add_task({}, first, first_labels)
-    after = cls.add_task(before, second, second_labels)
+    before = cls.add_task({}, first, first_labels, fisher=fisher)
+    after = cls.add_task(before, second, second_labels, fisher=fisher)
     units = second.double()
     targets = torch.nn.functional.one_hot(second_labels + 3, 5).double()
     for c in range(5):
@@ -122,4 +124,24 @@ def test_later_tasks_of_cls_solve_the_papers_equation_class_by_class() -> None:
         left = units.T @ units + anchor.diag() + torch.eye(DIM)
         right = units.T @ targets[:, c] + anchor * optimum + optimum
         torch.testing.assert_close(left @ after["weights"][:, c], right)
-    assert (after["weights"][:, :3] - before["weights"]).norm() < 0.05 * before["weights"].norm()
+    moved = (after["weights"][:, :3] - before["weights"]).norm() / before["weights"].norm()
+    assert (moved < 0.05) == (fisher == "images")
+
+
+@pytest.mark.parametrize("fisher", ["mean", "images"])
+def test_fisher_information_of_cls_is_made_of_gradients(fisher: cls.Fisher) -> None:
+    """Of the mean loss as published, or of each image; at the least squares optimum of the task alone, in any task."""
+    tasks = two_tasks(2)
+    state: dict[str, Tensor] = {}
+    for features, labels in tasks:
+        before = state
+        state = cls.add_task(before, features, labels, fisher=fisher)
+        units, targets = features.double(), labels + (len(before["weights"].T) if before else 0)
+        one_hot = torch.nn.functional.one_hot(targets, state["weights"].shape[1]).double()
+        optimum = torch.linalg.lstsq(units, one_hot).solution.requires_grad_()
+        losses = torch.nn.functional.cross_entropy(units @ optimum, targets, reduction="none")
+        of = losses if fisher == "images" else [losses.mean()]
+        squares = [torch.autograd.grad(loss, optimum, retain_graph=True)[0].square() for loss in of]
+        expected = torch.stack(squares).sum(0) * (1 if fisher == "images" else len(labels))
+        old = torch.nn.functional.pad(before["anchor"], (0, 2)) if before else torch.zeros(()).double()
+        torch.testing.assert_close(state["anchor"] - old, cls.STRENGTH * expected, atol=1e-6, rtol=1e-5)

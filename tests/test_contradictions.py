@@ -18,6 +18,21 @@ from pipeline.errors import UserError
         ({"tuning": "layerwise", "selection": "oracle"}, "tuning: layerwise selects by itself: set selection: query"),
         ({"correction": "rematch", "tuning": "none"}, "correction: rematch needs tensors of each task"),
         ({"classifier": "carried_gaussians"}, "this classifier needs one model for all tasks: set selection: average"),
+        ({"classifier": "class_gaussians"}, "this classifier needs one model for all tasks: set selection: average"),
+        (
+            {"classifier": "carried_gaussians", "carried_gaussians.anchor": True, "selection": "oracle"},
+            "this classifier needs one model for all tasks: set selection: average",
+        ),
+        (
+            {
+                "classifier": "class_gaussians",
+                "selection": "average",
+                "class_gaussians.own": 0.5,
+                "class_gaussians.shrinkage": 0.6,
+            },
+            "class_gaussians: value error, own is 0.5 and shrinkage is 0.6, but together they may be 1 at most",
+        ),
+        ({"average_scale": -1.0}, "average_scale: input should be greater than or equal to 0, found -1.0"),
         (
             {"selection": "nearest"},
             "selection: input should be 'query', 'oracle', 'latest', 'average', 'first', 'first_and_frozen' or 'all'",

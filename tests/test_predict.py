@@ -111,6 +111,7 @@ def test_every_combination_predicts_what_the_evaluation_counted(
         {"selection": "latest", "order": "joint", "correction": "arc_retention"},
         {"tuning": "ia3", "correction": "rematch"},
         {"tuning": "lora", "lora.mlp": True, "correction": "rematch", "selector": "entropy", "classifier_views": 2},
+        {"selection": "average", "average_scale": 0.75, "correction": "arc_retention"},
         {"training": "single_stage", "correction": "rematch"},
         {"layernorm.norms": "last_1", "layernorm.parameters": "bias", "correction": "rematch", "selector": "lda"},
     ],

@@ -150,7 +150,7 @@ def make_learner(settings: Settings, tasks: Sequence[Sequence[str]], parts: Part
         features=settings.features,
     )
     progress = Progress("predict", images=0)
-    method = Method(parts.bank.kind, parts.selection, find_selector(settings.selector))
+    method = Method(parts.bank.kind, parts.selection, find_selector(settings.selector), settings.average_scale)
     encoder = make_encoder(
         backbone, parts.bank, method, parts.state, heads=task_heads(parts.auxiliary), progress=progress
     )
@@ -187,5 +187,5 @@ def final_head(settings: Settings, class_tasks: Tensor) -> Head:
     table = FeatureTable.of_files(features, artifacts.load_tensors(artifacts.REMATCH))
     step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
     kind = load_bank(artifacts.bank_file(last), settings.num_tasks).kind
-    method = Method(kind, SELECTIONS[settings.selection], find_selector(settings.selector))
+    method = Method(kind, SELECTIONS[settings.selection], find_selector(settings.selector), settings.average_scale)
     return retained(head, method.features(table)(step, image), class_tasks, settings, step)

@@ -13,7 +13,7 @@ from pipeline.backbone.vit import Normalize
 from pipeline.errors import UserError
 from pipeline.evaluation.correction import CorrectionParams
 from pipeline.evaluation.settings import SettingName
-from pipeline.params import Count, ImageSize, Record
+from pipeline.params import Count, ImageSize, Record, Scale
 from pipeline.selection.choose import SelectionName
 from pipeline.store import artifacts
 from pipeline.tasks import task_name
@@ -30,6 +30,7 @@ class Settings(CorrectionParams):
     features: FeaturesName
     selection: SelectionName
     selector: str
+    average_scale: Scale
     tuning: str
 
 

@@ -17,6 +17,7 @@ from pipeline.progress import Progress
 from pipeline.selection.choose import SELECTIONS, Choice, Selection
 from pipeline.selection.selector import Selector
 from pipeline.selection.state import State, num_tasks
+from pipeline.store.cumulative import scaled
 from pipeline.tuning.bank import Bank
 from pipeline.tuning.kind import Kind, Rows
 
@@ -34,6 +35,7 @@ class Method(NamedTuple):
     kind: Kind
     selection: Selection
     selector: Selector
+    average_scale: float = 1.0  # the mean over the tasks lies this many times as far from the start as it would
 
     @property
     def tunes(self) -> bool:
@@ -76,6 +78,13 @@ class Method(NamedTuple):
         """The tensors of each step, from those of the tasks."""
         return self.kind.means(bank) if self.selection.averages and self.kind.means else bank
 
+    def scaled_models(self, bank: Rows, tuned: Backbone) -> Rows:
+        """The same, with means scaled from what stands in the places of the tuned model before training."""
+        models = self.models(bank)
+        if self.average_scale == 1 or not self.selection.averages:
+            return models
+        return scaled(models, tuned.pretrained(models), self.average_scale)
+
     def check(self, classifier: Classifier, *, tuning: str, is_chain: bool, is_joint: bool, rematches: bool) -> None:
         """Raises UserError for parts that contradict each other.
 
@@ -86,6 +95,11 @@ class Method(NamedTuple):
             raise UserError(f"params.yaml: tuning: {tuning} keeps no model of earlier tasks: set selection: latest")
         if self.kind.means is None and self.selection.averages:
             raise UserError(f"params.yaml: the mean of what tuning: {tuning} tunes means nothing: set selection: query")
+        if self.average_scale != 1 and self.selection.averages and not self.kind.scalable:
+            raise UserError(
+                f"params.yaml: the mean of what tuning: {tuning} tunes has no start to be scaled from: set "
+                "average_scale: 1.0"
+            )
         if self.kind.means_of_chain and self.selection.averages and not is_chain:
             raise UserError(
                 f"params.yaml: a mean of what tuning: {tuning} tunes needs tasks that start from one another: set "
@@ -130,7 +144,8 @@ def make_encoder(
 
     state: the selector's; heads: the auxiliary head of each task in the bank.
     """
-    tuned, tensors = bank.place(backbone), method.models(bank.tensors)
+    tuned = bank.place(backbone)
+    tensors = method.scaled_models(bank.tensors, tuned)
     if method.kind.chosen:
         return ChoosingEncoder(tuned, tensors, method.kind, progress)
     choice = Choice(method.selection, method.selector, state)

@@ -18,8 +18,11 @@ from pipeline.linear.head import Head
 
 
 def own_directions(features: Tensor, labels: Tensor, rank: int) -> Tensor:
-    """R_c of each class: [C, r, D], zeros where a class has fewer directions. features: [N, D]; labels: [N]."""
-    found = []
+    """R_c of each class: [C, r, D], zeros where a class has fewer directions. features: [N, D]; labels: [N].
+
+    r is `rank`, or D if that is less.
+    """
+    found, rank = [], min(rank, features.shape[1])
     for c in range(int(labels.max()) + 1):
         of_class = features[labels == c].double()
         deviations = (of_class - of_class.mean(0)) / len(of_class) ** 0.5

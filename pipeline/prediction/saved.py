@@ -59,7 +59,7 @@ def save(folder: Path, finished: Finished, *, metrics: Mapping[str, float], prov
     parts, method = finished.parts, _method(finished)
     if type(parts.head) is not Head:
         raise UserError(f"a head of the form {type(parts.head).__name__} cannot be exported: choose another classifier")
-    models = method.models(parts.bank.tensors)
+    models = finished.learner().encoder.bank  # means are made and scaled
     single = method.selection.one_model or not method.tunes
     tensors: dict[str, Mapping[str, Tensor]] = {
         "tuned": {name: rows[-1:] for name, rows in models.items()} if single else models,

@@ -34,6 +34,14 @@ def running_means(bank: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: rows.cumsum(0) / _counts(rows) for name, rows in bank.items()}
 
 
+def scaled(bank: Mapping[str, Tensor], start: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """start + scale (row - start) for every row [D]: task arithmetic, Ilharco et al., arXiv 2212.04089.
+
+    start: [D] per tensor. A scale of 0 gives the start, bit by bit.
+    """
+    return {name: start[name] + scale * (rows - start[name]) for name, rows in bank.items()}
+
+
 def _counts(rows: Tensor) -> Tensor:
     return torch.arange(1, len(rows) + 1).view(-1, *[1] * (rows.ndim - 1))
 

@@ -57,6 +57,8 @@ class Kind:
     fold: Callable[[Any, Any, Rows], Tuned] | None = None
     # Bank -> tensors of the mean of the models of tasks 0 to t in row t, for `selection: average`. None: no such mean.
     means: Callable[[Rows], Rows] | None = running_means
+    # Whether it is the plain mean of numbers that start at what stands in their places, from where it may be scaled.
+    scalable: bool = False
     # Whether that mean needs tasks that start from one another: tensors that start at random have no common order.
     means_of_chain: bool = False
     penalty: Callable[[nn.Module], Tensor] | None = None  # for the batch just run; added to the class loss

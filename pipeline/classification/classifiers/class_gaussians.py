@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from pipeline.classification.blocks import learn_blocks
 from pipeline.classification.carrying import CarryOptions, Share, carried, refuse_old_classes
 from pipeline.classification.classifier import Classifier, State, TaskFeatures, Training
-from pipeline.errors import UserError
 from pipeline.linear.class_gaussians import own_directions, quadratic_discriminant
 from pipeline.linear.head import Head
 
@@ -29,12 +28,16 @@ class Options(CarryOptions):
     own: Annotated[float, Field(ge=0, lt=1)] = 0.1
     rank: Annotated[int, Field(ge=1, le=4096)] = 16
 
+    @model_validator(mode="after")
+    def _check_shares(self) -> "Options":
+        if self.own + self.shrinkage > 1:
+            raise ValueError(f"own is {self.own} and shrinkage is {self.shrinkage}, but together they may be 1 at most")
+        return self
+
 
 def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dict[str, Tensor], Head]:
     """Move the Gaussians of old classes, their own directions included, then add those of the new task's classes."""
     options: Options = training.options or Options()
-    if options.own + options.shrinkage > 1:
-        raise UserError("params.yaml: class_gaussians.own and class_gaussians.shrinkage exceed 1 together: lower one")
 
     def of_block(state: Mapping[str, Tensor], features: TaskFeatures) -> tuple[dict[str, Tensor], Head]:
         after = carried({name: tensor for name, tensor in state.items() if name != _DIRECTIONS}, features, options)

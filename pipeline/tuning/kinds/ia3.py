@@ -80,4 +80,5 @@ KIND = Kind(
         ((IA)^3).""",
     places=places,
     fold=fold,
+    scalable=True,
 )

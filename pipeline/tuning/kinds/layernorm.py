@@ -20,4 +20,5 @@ KIND = Kind(
     options=NormOptions,
     start=start,
     sentence="Each task tunes the scale and bias of the frozen backbone's LayerNorms.",
+    scalable=True,
 )
