@@ -1,7 +1,7 @@
 """The JSON schema of params.yaml, with which editors complete names and mark mistakes: `make schema`.
 
-It is built from the records by which the stages check their parameters, and from the options of every part. A
-parameter that several stages read has to satisfy the record of each.
+It is built from the records of the stages and from the options of every part. A parameter that several stages read has
+to satisfy the record of each.
 """
 
 import importlib

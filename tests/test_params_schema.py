@@ -52,18 +52,8 @@ def test_what_the_pipeline_accepts_is_no_mistake(validator: Any) -> None:  # noq
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("lr", "0.01"),
-        ("lr", 0),
-        ("epochs", 0.5),
-        ("tuning", "lorra"),
-        ("dataset", "cifar"),
-        ("correction", "ark"),
-        ("lora", {"rank": 4}),
-        ("flip", 1),
-        ("epoch", 5),
-        ("seed", -1),
-        ("task_classes", [[]]),
-        ("none", {"a": 1}),
+        *(("lr", "0.01"), ("lr", 0), ("epochs", 0.5), ("tuning", "lorra"), ("dataset", "cifar"), ("correction", "ark")),
+        *(("lora", {"rank": 4}), ("flip", 1), ("epoch", 5), ("seed", -1), ("task_classes", [[]]), ("none", {"a": 1})),
     ],
 )
 def test_mistakes_are_marked(validator: Any, name: str, value: object) -> None:  # noqa: ANN401
