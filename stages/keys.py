@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from pipeline.layout import Layout
 from pipeline.params import Count, Rate, Record, Seed, read_params
 from pipeline.runtime.command import run
 from pipeline.seeds import generator
@@ -33,12 +34,13 @@ def main() -> None:
     for task, name in enumerate(params.tasks):
         queries = artifacts.load_tensors(artifacts.train_queries_file(name))["queries"]
         labels = artifacts.load_tensors(artifacts.train_file(name))["labels"]
+        layout = Layout.from_metadata(artifacts.load_metadata(artifacts.train_queries_file(name)))
         random = generator(params.seed, "keys", task)
         if params.key_method == "closed_form":
             keys.append(closed_form_key(queries))
         else:
             keys.append(trained_key(queries, lr=params.key_lr, epochs=params.key_epochs, generator=random))
-        state = selector.learn(state, TaskQueries(queries, labels, keys[-1]), random)
+        state = selector.learn(state, TaskQueries(queries, labels, keys[-1], layout.vectors), random)
         artifacts.save_tensors(artifacts.selector_file(name), state)
     artifacts.save_tensors(artifacts.KEYS, {"keys": torch.stack(keys)})
     print(f"{len(keys)} keys, {params.key_method}; selector: {params.selector}")

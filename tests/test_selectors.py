@@ -13,7 +13,7 @@ from pipeline.parts import names
 from pipeline.selection.key import closed_form_key
 from pipeline.selection.selector import TaskQueries, find_selector
 from pipeline.selection.selectors.gmm import COMPONENTS
-from pipeline.selection.state import State, num_tasks
+from pipeline.selection.state import State, likelihood_of_tasks, num_tasks
 
 DIM, TASKS, CLASSES = 12, 4, 3
 GENERATOR = torch.Generator().manual_seed(0)
@@ -115,3 +115,24 @@ def test_fuzzy_art_recodes_a_category_by_the_fuzzy_and() -> None:
     assert len(state["categories"]) == 2
     torch.testing.assert_close(state["categories"][0], torch.minimum(codes[0], codes[2]))
     torch.testing.assert_close(state["categories"][1], codes[1])
+
+
+def test_lda_shrinks_each_vector_of_a_query_to_its_own_variance() -> None:
+    """It is as if each vector had been brought to one variance first."""
+    scale = torch.tensor([1.0] * 6 + [50.0] * 6)
+    state: State = {}
+    for task in range(TASKS):
+        queries, labels = task_data(task, 20, seed=0)
+        of_task = TaskQueries(queries * scale, labels, closed_form_key(queries), 2)
+        state = find_selector("lda").learn(state, of_task, torch.Generator().manual_seed(task))
+    asked = torch.cat([task_data(task, 20, seed=1)[0] for task in range(TASKS)]) * scale
+    shared = gaussians.gaussians_of(state, DIM)
+    variances = (shared.scatter.diag() / (shared.counts.sum())).view(2, 6).mean(1)
+    even = variances.sqrt().repeat_interleave(6)
+    brought = gaussians.Gaussians(shared.counts, shared.means / even, shared.scatter / (even[:, None] * even))
+    head = gaussians.linear_discriminant(brought, gaussians.SHRINKAGE)
+    expected = likelihood_of_tasks(head.logits((asked / even).float()), state["task"])
+    found = scores_of("lda", state, asked)
+    torch.testing.assert_close(found.softmax(1), expected.softmax(1), atol=1e-4, rtol=1e-3)
+    plain = find_selector("lda").scores({name: tensor for name, tensor in state.items() if name != "vectors"}, asked)
+    assert not torch.allclose(found.softmax(1), plain.softmax(1), atol=1e-2)

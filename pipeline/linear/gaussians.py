@@ -137,7 +137,8 @@ def fit_move(before: Tensor, after: Tensor, penalty: float, vectors: int = 1) ->
         towards_identity(inputs.T @ inputs / len(inputs), inputs.T @ outputs / len(inputs), penalty)
         for inputs, outputs in pairs
     ]
-    return Move(centre, target, torch.stack(matrices))
+    # A view of the only one keeps its order in memory, on which the last bits of products depend.
+    return Move(centre, target, matrices[0][None] if vectors == 1 else torch.stack(matrices))
 
 
 def towards_identity(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:

@@ -21,6 +21,7 @@ class TaskQueries(NamedTuple):
     queries: Tensor  # [N, D]
     labels: Tensor  # [N] from 0 within the task
     key: Tensor  # [D]
+    vectors: int = 1  # of how many vectors a query consists
 
 
 class Rows(NamedTuple):

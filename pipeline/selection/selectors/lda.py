@@ -1,4 +1,7 @@
-"""`selector: lda`: class Gaussians with one covariance; the most likely task wins."""
+"""`selector: lda`: class Gaussians with one covariance; the most likely task wins.
+
+Queries of several vectors: the covariance is shrunk towards the mean variance of each vector, as for classifiers.
+"""
 
 import torch
 from torch import Tensor
@@ -14,12 +17,14 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
     del generator
     before = gaussians_of(state, task.queries.shape[1])
     after = gaussians.add_classes(before, task.queries, task.labels)
-    return after._asdict() | {"task": with_task(state, len(after.means) - len(before.means))}
+    learned = after._asdict() | {"task": with_task(state, len(after.means) - len(before.means))}
+    return learned if task.vectors == 1 else learned | {"vectors": torch.tensor(task.vectors)}
 
 
 def scores(state: State, queries: Tensor) -> Tensor:
     """log p(task | q) up to a constant, with all classes equally likely: [B, T]."""
-    head = gaussians.linear_discriminant(gaussians_of(state, queries.shape[1]), gaussians.SHRINKAGE)
+    vectors = int(state.get("vectors", torch.tensor(1)))
+    head = gaussians.linear_discriminant(gaussians_of(state, queries.shape[1]), gaussians.SHRINKAGE, vectors)
     return likelihood_of_tasks(head.logits(queries), state["task"])
 
 
