@@ -32,7 +32,7 @@ schema: $(VENV)/installed-dev  ## write params.schema.json, with which editors c
 
 docs: .scratch/docs/installed  ## build the pages of docs/ as a site in .scratch/site; a broken link is an error
 	@rm -rf .scratch/pages && mkdir -p .scratch/pages
-	@git ls-files README.md params.yaml LICENSE CHANGELOG.md docs images lists presets reports | tar cf - -T - | tar xf - -C .scratch/pages
+	@git ls-files README.md CITATION.cff params.yaml LICENSE CHANGELOG.md docs images lists presets reports | tar cf - -T - | tar xf - -C .scratch/pages
 	@NO_MKDOCS_2_WARNING=1 .scratch/docs/bin/mkdocs build --strict
 	@echo "the site: .scratch/site/index.html"
 

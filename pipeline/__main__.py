@@ -1,4 +1,4 @@
-"""Helper commands: plan, preset, summary, sweep, pending, compare, table, doctor. The long work is done by dvc."""
+"""Helper commands: plan, preset, summary, report, sweep, pending, compare, table, doctor. dvc does the long work."""
 
 import csv
 import difflib
@@ -149,6 +149,29 @@ def summary() -> None:
     facts = {"forgetting": "forgetting {} points", "selection_accuracy": "right LayerNorms selected for {} %"}
     console.print(", ".join(text.format(percent(metrics[name])) for name, text in facts.items() if name in metrics))
     console.print(f"report: {artifacts.REPORT}")
+
+
+@app.command()
+def report(
+    page: Annotated[Path, typer.Argument(help="A page of reports/.")] = artifacts.REPORT,
+    html: Annotated[bool, typer.Option("--html", help="Write the page as one HTML file beside it.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Write its tables in LaTeX beside it.")] = False,
+) -> None:
+    """Write reports/report.md, or another page, as HTML or its tables as LaTeX."""
+    from pipeline.report.export import to_html, to_latex  # noqa: PLC0415  (other commands do without it)
+
+    if not (html or latex):
+        raise UserError("report: say what to write: --html, --latex or both")
+    try:
+        text = page.read_text(encoding="utf-8")
+        written = {".html": to_html(text, page.parent)} if html else {}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        missing = getattr(error, "filename", None) or page
+        raise UserError(f"{missing} cannot be read: {reason}: `dvc repro` writes the report and its figures") from None
+    for suffix, content in (written | ({".tex": to_latex(text)} if latex else {})).items():
+        artifacts.save_bytes(page.with_suffix(suffix), content.encode())
+        print(f"written: {page.with_suffix(suffix)}")
 
 
 @app.command("sweep")

@@ -15,14 +15,17 @@ from pipeline.errors import visible
 matplotlib.use("Agg")
 
 _INK, _MUTED = "#1f2430", "#667085"
+# Colours that the colour-blind tell apart (Okabe and Ito). In print without colour, markers and lines differ, too.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1f2430", "#8a8f98")
+_MARKERS = "osD^v<>P*X"
 _LINES = {  # colour and style of each method
-    "c_ln": ("#0b6e99", "o-"),
-    "c_ln_lda": ("#0b6e99", "o:"),
-    "single_stage": ("#7fb7cf", "o-"),
-    "oracle": ("#d98e04", "o-"),
-    "frozen": ("#8a8f98", "o-"),
-    "frozen_ncm": ("#8a8f98", "o--"),
-    "frozen_lda": ("#8a8f98", "o:"),
+    "c_ln": ("#0072b2", "o-"),
+    "c_ln_lda": ("#0072b2", "s:"),
+    "single_stage": ("#56b4e9", "^-"),
+    "oracle": ("#d55e00", "D-"),
+    "frozen": ("#6b7280", "v-"),
+    "frozen_ncm": ("#6b7280", "X--"),
+    "frozen_lda": ("#6b7280", "s:"),
 }
 _ANNOTATE_UP_TO = 12  # rows of a heat map whose cells have room for a number
 _STYLE: dict[Any, Any] = {
@@ -92,16 +95,26 @@ def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float],
 
 
 def bands(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """Draw the accuracy of several variants over the tasks: the mean, and a band of one standard deviation each way."""
+    """Draw the accuracy of several variants over the tasks: the mean, and a bar of one standard deviation each way.
+
+    The bars of a step stand side by side, since shaded bands would hide one another.
+    """
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(8.0, 4.2))
         axes = figure.subplots()
         for index, (name, points) in enumerate(curves.items()):
-            steps = range(1, len(points) + 1)
-            mean = 100 * np.array([point["mean"] for point in points])
-            half = 100 * np.array([point["std"] or 0.0 for point in points])
-            axes.plot(steps, mean, "o-", markersize=4, label=_plain(name), color=f"C{index}", linewidth=1.6)
-            axes.fill_between(steps, mean - half, mean + half, color=f"C{index}", alpha=0.15, linewidth=0)
+            beside = 0.5 * ((index + 0.5) / len(curves) - 0.5)  # within half of the way to the next step
+            axes.errorbar(
+                [step + beside for step in range(1, len(points) + 1)],
+                [100 * point["mean"] for point in points],
+                [100 * (point["std"] or 0.0) for point in points],
+                fmt=_MARKERS[index % len(_MARKERS)] + "-",
+                color=_COLOURS[index % len(_COLOURS)],
+                markersize=4,
+                linewidth=1.4,
+                elinewidth=1.0,
+                label=_plain(name),
+            )
         axes.set(xlabel="tasks learned", ylabel="average accuracy (%)")
         axes.set_ylim(0, 100)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -116,13 +129,13 @@ def scatter(points: Mapping[str, tuple[float, Mapping[str, Any]]]) -> bytes:
         figure = Figure(figsize=(8.0, 4.6))
         axes = figure.subplots()
         for index, (name, (parameters, accuracy)) in enumerate(points.items()):
-            marker = "osD^v<>P*X"[index // 10 % 10]
+            marker = _MARKERS[(index + index // len(_COLOURS)) % len(_MARKERS)]
             axes.errorbar(
                 max(parameters, 1.0),
                 100 * accuracy["mean"],
                 100 * (accuracy["std"] or 0.0),
                 fmt=marker,
-                color=f"C{index % 10}",
+                color=_COLOURS[index % len(_COLOURS)],
                 markersize=6,
                 linewidth=1.2,
                 label=_plain(name),
