@@ -13,11 +13,13 @@ from pydantic import TypeAdapter
 
 from harness.root import ROOT
 from pipeline import parts
+from pipeline.classification.classifier import find_classifier
 from pipeline.data.datasets import DATASETS, IMAGE_FOLDER
 from pipeline.evaluation.correction import Correction
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, Record, known_keys, read_mapping
 from pipeline.store import artifacts
 from pipeline.tasks import MOST_TASKS
+from pipeline.tuning.kind import find_kind
 
 SCHEMA = ROOT / "params.schema.json"
 Schema = dict[str, Any]
@@ -32,7 +34,7 @@ def params_schema() -> Schema:
             found[name].append(schema)
     for name, values in named_values().items():
         found[name].append({"enum": values})
-    blocks = {name: options_schema(name) for name in parts.names("tuning")}
+    blocks = {name: options_schema(name) for name in [*parts.names("tuning"), *parts.names("classifier")]}
     properties = {name: combined(found[name]) for name in sorted(found.keys() & known)} | blocks
     properties["tasks"]["maxProperties"] = MOST_TASKS
     return {
@@ -60,9 +62,10 @@ def named_values() -> dict[str, list[str]]:
     }
 
 
-def options_schema(kind: str) -> Schema:
-    """The block of options of a way to tune."""
-    options: type[Record] = parts.find_module("tuning", kind).KIND.options
+def options_schema(part: str) -> Schema:
+    """The block of options of a way to tune or a classifier."""
+    is_kind = part in parts.names("tuning")
+    options: type[Record] = (find_kind(part) if is_kind else find_classifier(part)).options
     return {
         "type": "object",
         "additionalProperties": False,

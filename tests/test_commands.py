@@ -102,7 +102,10 @@ def test_a_preset_shows_what_it_changes_and_changes_it_when_told() -> None:
         preset = read_mapping(Path(f"presets/{name}.yaml"))
         params = read_mapping(Path("params.yaml"))
         assert {key: params[key] for key in preset} == preset
-        others = {"seed", "tasks", "evaluate_on", "data_dir", *names("tuning")} - {params["tuning"]}
+        others = {"seed", "tasks", "evaluate_on", "data_dir", *names("tuning"), *names("classifier")} - {
+            params["tuning"],
+            params["classifier"],
+        }
         assert preset.keys() == params.keys() - others
         assert params["tasks"] == chain(params["num_tasks"])
         assert params["seed"] == 3

@@ -202,5 +202,5 @@ def test_selection_matrix_counts_images() -> None:
 
 def test_diverged_layernorms_are_named(backbone: Backbone, progress: Progress) -> None:
     bank = {name: tensor[None] * 1e38 for name, tensor in pretrained_layernorms(backbone).items()}
-    with pytest.raises(UserError, match="features under the LayerNorms of t1 are not finite: lower lr"):
+    with pytest.raises(UserError, match="features under what t1 has tuned are not finite: lower lr"):
         encode_selected(backbone, Images.of_pixels(random_images(2)), torch.zeros(2, dtype=torch.int64), bank, progress)

@@ -315,6 +315,7 @@ def folder(root: Path, *names: str, count: int = 4) -> None:
 Make = Callable[[Path], None]
 
 
+@pytest.mark.usefixtures("tiny_repository")
 @pytest.mark.parametrize(
     ("make", "train", "test"),
     [
@@ -329,11 +330,8 @@ Make = Callable[[Path], None]
         (lambda root: folder(root, "photo/cat", "photo/dog", "sketch/cat"), 9, 3),
     ],
 )
-def test_domains_from_folders(
-    make: Make, train: int, test: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make(tmp_path / "images")
+def test_domains_from_folders(make: Make, train: int, test: int, tmp_path: Path) -> None:
+    make(Path("images"))
     images = fetch_dataset("image_folder", data_dir=Path("images"), scratch=tmp_path, domains=True)
     assert len(images.domains) == 2
     assert len(images.classes) == 2
@@ -343,9 +341,9 @@ def test_domains_from_folders(
         assert path.parts[-3:-1] == (images.domains[int(domain)], images.classes[int(label)])
 
 
-def test_a_folder_without_domains_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder(tmp_path / "images", "cat", "dog")
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_folder_without_domains_is_named(tmp_path: Path) -> None:
+    folder(Path("images"), "cat", "dog")
     message = refusal(lambda: fetch_dataset("image_folder", data_dir=Path("images"), scratch=tmp_path, domains=True))
     assert message.startswith(f"images{os.sep}cat has no class folders: expected DOMAIN/CLASS/*")
 

@@ -48,7 +48,7 @@ def test_metrics_are_the_promised_ones_and_consistent() -> None:
     assert all(isinstance(value, (float, int)) for value in metrics.values())
     assert metrics["passes_at_inference"] == 2
     assert metrics["task_parameters"] == 5 * 2 * 16
-    of_a_task = 4 * (160 + 16 + 2 * 17) + 8  # LayerNorms, key and its task's number, rows
+    of_a_task = 4 * (160 + 16 + 2 * 17) + 8 + 2 * 16  # LayerNorms, key and its task's number, rows and their owners
     assert metrics["bytes_per_task"] == pytest.approx(of_a_task + 4 * 16 / 3)  # and one centre of all classes
     evaluation = artifacts.load_json(artifacts.EVALUATION)
     assert metrics["average_accuracy"] == pytest.approx(sum(evaluation["matrices"]["c_ln"][-1]) / 3, abs=1e-6)

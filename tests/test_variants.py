@@ -257,7 +257,9 @@ def test_another_selector_runs_on_finished_layernorms(selector: str) -> None:
 
 
 @pytest.mark.usefixtures("tiny_finished")
-@pytest.mark.parametrize("classifier", [name for name in names("classifier") if name != "carried_gaussians"])
+@pytest.mark.parametrize(
+    "classifier", [name for name in names("classifier") if not find_classifier(name).needs_one_model]
+)
 def test_another_classifier_runs_without_a_backbone(classifier: str) -> None:
     artifacts.save_weights(artifacts.BACKBONE, {}, {})  # nothing is left of it
     set_params(Path("params.yaml"), classifier=classifier)

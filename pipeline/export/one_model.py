@@ -28,7 +28,12 @@ def check_plain(finished: Finished, learner: Learner, form: str, *, hidden: bool
     head, correction, encoder = finished.parts.head, finished.settings.correction, learner.encoder
     if correction != "none":
         raise UserError(f"correction: {correction} cannot be part of {form}: {_OTHERWISE}")
-    extra = [name for name, value in head._asdict().items() if name not in ("weight", "bias") and value is not None]
+    if (setting := finished.settings.setting) != "class":
+        raise UserError(f"setting: {setting} cannot be part of {form}: {_OTHERWISE}")
+    plain = {"weight", "bias", "tasks"}  # without a setting that gives tasks, a row belongs to its class alone
+    if head.classes is not None and torch.equal(head.classes, torch.arange(len(head.bias))):
+        plain |= {"classes"}
+    extra = [name for name, value in head._asdict().items() if name not in plain and value is not None]
     if type(head) is not Head or (extra and not (hidden and extra == ["projection"])):
         raise UserError(
             f"the head of this classifier ({', '.join(extra) or type(head).__name__} beside weight and bias) cannot "

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ def _launch(work: Callable[[], None], count: int, *, started: bool) -> None:
     from lightning_fabric import Fabric  # noqa: PLC0415  (takes a second)
     from lightning_fabric.strategies import DDPStrategy  # noqa: PLC0415
 
+    # Where Slurm is installed, Lightning warns that `srun` is not used, although nobody wants it to be.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     on_gpus = os.environ.get("DEVICE") != "cpu" and torch.cuda.is_available()
     fabric = Fabric(
         accelerator="cuda" if on_gpus else "cpu",

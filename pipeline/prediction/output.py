@@ -32,7 +32,7 @@ def write_table(answered: Answered, threshold: Threshold | None) -> None:
         table = Table("image", "task", "classes", "margin", "novelty", caption=caption)
         table.columns[0].overflow = "fold"
         for path, answer in part:
-            classes = ", ".join(f"{visible(name)} {share:.0%}" for name, share in answer.best)
+            classes = "\n".join(f"{visible(name)} {share:.0%}" for name, share in answer.best)
             alien = f"{answer.novelty:.1f}{' none of these' if answer.is_none else ''}"
             table.add_row(visible(str(path)), answer.task or "", classes, f"{answer.margin:.2f}", alien)
         Console(highlight=False, markup=False).print(table)
@@ -42,7 +42,7 @@ def write_csv(answered: Answered, _: Threshold | None) -> None:
     """A row per picture."""
     _print_row(("image", "class", "probability", "margin", "task", "novelty", "none_of_these"))
     for path, answer in answered:
-        numbers = (f"{answer.probability:.6f}", f"{answer.margin:.6f}", answer.task or "", f"{answer.novelty:.6f}")
+        numbers = (f"{answer.probability:.6f}", f"{answer.margin:.6f}", answer.task or "", f"{answer.novelty:.3f}")
         _print_row((_text(path), answer.label, *numbers, str(answer.is_none).lower()))
 
 
@@ -59,7 +59,7 @@ def as_json(answer: Answer) -> dict[str, object]:
         "probability": round(answer.probability, 6),
         "margin": round(answer.margin, 6),
         "task": answer.task,
-        "novelty": round(answer.novelty, 6),
+        "novelty": round(answer.novelty, 3),
         "none_of_these": answer.is_none,
         "classes": [{"class": name, "probability": round(share, 6)} for name, share in answer.best],
     }

@@ -58,7 +58,8 @@ def predict_pictures(named: Sequence[Path], folder: Path | None, *, task: str, t
     Raises UserError if no picture can be read.
     """
     learner = Learner.load(folder, task=task)
-    print(f"setting: {learner.finished.settings.setting}", file=sys.stderr)
+    if (setting := learner.finished.settings.setting) != "class":
+        print(f"setting: {setting}", file=sys.stderr)
     if learner.finished.settings.correction == "arc_retention":
         print(
             "note: arc_retention is transductive: the evaluation's test images have moved the head; the images given "

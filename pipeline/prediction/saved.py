@@ -64,7 +64,7 @@ def save(folder: Path, finished: Finished, *, metrics: Mapping[str, float], prov
     tensors: dict[str, Mapping[str, Tensor]] = {
         "tuned": {name: rows[-1:] for name, rows in models.items()} if single else models,
         "head": {name: tensor for name, tensor in parts.head._asdict().items() if tensor is not None},
-        "selector": parts.state if method.asks_selector and not method.judges_outputs else {},
+        "selector": parts.state if not method.judges_outputs and (method.asks_selector or not method.tunes) else {},
         "auxiliary": parts.auxiliary if method.judges_outputs else {},
         "novelty": finished.novelty._asdict() if finished.novelty else {},
     }
