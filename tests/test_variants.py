@@ -15,6 +15,7 @@ from harness.parameters import set_params
 from harness.stage_order import run_stage
 from harness.stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all
 from pipeline.__main__ import app
+from pipeline.classification.classifier import find_classifier
 from pipeline.evaluation.methods import ACCURACIES, METHODS
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.linear.gaussians import SHRINKAGE
