@@ -1,6 +1,7 @@
 """Settings: class-, domain- and task-incremental learning; classes that come again; domains from folders."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from harness.bad_data import picture
 from harness.dvc_repository import Repository, ran
 from harness.parameters import set_params
+from harness.root import ROOT
 from harness.stage_order import run_stage
 from harness.stage_repository import refusal, run_all
 from pipeline.__main__ import app
@@ -333,6 +335,7 @@ def test_domains_from_folders(
     make: Make, train: int, test: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)  # what DVC sees of the folder
     make(tmp_path / "images")
     images = fetch_dataset("image_folder", data_dir=Path("images"), scratch=tmp_path, domains=True)
     assert len(images.domains) == 2
@@ -345,6 +348,7 @@ def test_domains_from_folders(
 
 def test_a_folder_without_domains_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)  # what DVC sees of the folder
     folder(tmp_path / "images", "cat", "dog")
     message = refusal(lambda: fetch_dataset("image_folder", data_dir=Path("images"), scratch=tmp_path, domains=True))
     assert message.startswith(f"images{os.sep}cat has no class folders: expected DOMAIN/CLASS/*")
