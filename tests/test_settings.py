@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
@@ -258,6 +258,7 @@ def merged(name: str, seed: int) -> tuple[State, State]:
 
 
 @pytest.mark.parametrize("name", ["ncm", "lda", "ridge", "ridge_projected"])
+@settings(max_examples=5)
 @given(seed=st.integers(0, 99))
 def test_closed_forms_merge_to_what_all_images_at_once_would_give(name: str, seed: int) -> None:
     state, at_once = merged(name, seed)
