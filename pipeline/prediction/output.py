@@ -33,7 +33,7 @@ def write_table(answered: Answered, threshold: Threshold | None) -> None:
         table.columns[0].overflow = table.columns[2].overflow = "fold"
         for path, answer in part:
             classes = "\n".join(f"{visible(name)} {share:.0%}" for name, share in answer.best)
-            alien = f"{answer.novelty:.1f}{'\nnone of these' if answer.is_none else ''}"
+            alien = f"{answer.novelty:.1f}" + ("\nnone of these" if answer.is_none else "")
             table.add_row(visible(str(path)), answer.task or "", classes, f"{answer.margin:.2f}", alien)
         Console(highlight=False, markup=False).print(table)
 
