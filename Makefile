@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test cluster check schema docs bench faults audit format clean
+.PHONY: help install repro test slow cluster check schema docs bench faults audit format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ repro: $(VENV)/installed  ## install, run the pipeline, print the result
 
 test: $(VENV)/installed-dev  ## install what tests need, and run them
 	python -m pytest -q -n 2 --dist worksteal
+
+slow: $(VENV)/installed-dev  ## run the tests that `make test` leaves out for their time
+	python -m pytest -q -n 2 --dist worksteal -m slow
 
 cluster: $(VENV)/installed-dev  ## install Ray, and test sweeps on clusters on this machine (takes minutes)
 	python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev,ray]'

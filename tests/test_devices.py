@@ -147,8 +147,8 @@ def test_two_devices_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("tuning", "command"),
     [
-        ("lora", ["-m", "stages.stage_one"]),  # which draws what it starts from
-        ("ia3", ["-m", "stages.stage_one"]),
+        pytest.param("lora", ["-m", "stages.stage_one"], marks=pytest.mark.slow),  # which draws what it starts from
+        pytest.param("ia3", ["-m", "stages.stage_one"], marks=pytest.mark.slow),
         ("layernorm", ["-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "stages.stage_one"]),
     ],
 )

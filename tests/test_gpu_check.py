@@ -45,6 +45,7 @@ def parts(out: Path) -> list[dict[str, Any]]:
     return list(json.loads(file.read_text())["parts"]) if file.exists() else []
 
 
+@pytest.mark.slow
 def test_every_part_runs_in_miniature(tmp_path: Path, environment_without_dvc: dict[str, str]) -> None:
     done = subprocess.run(
         command(Path("out"), *MINIATURE),

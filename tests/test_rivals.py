@@ -37,6 +37,7 @@ COSTS = {  # numbers per task, passes at inference
 FAST = {"epochs": 2, "batch_size": 10}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_repository")
 @pytest.mark.parametrize("file", PRESETS, ids=[file.stem for file in PRESETS])
 def test_a_preset_runs_costs_what_it_should_and_predicts_what_was_evaluated(file: Path) -> None:

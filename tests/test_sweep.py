@@ -82,6 +82,7 @@ def test_a_grid_outlives_its_machine_runs_once_fails_by_name_and_goes_on(reposit
     )
 
 
+@pytest.mark.slow
 def test_own_pictures_in_a_folder_of_a_larger_repository(repository: Repository) -> None:
     """Under a name in another script, and a grid with no more than it needs; then one of which nothing works."""
     shutil.rmtree(repository.path / ".git")
