@@ -5,7 +5,7 @@ from functools import partial
 
 from pydantic import Field
 
-from pipeline.backbone.build import build_backbone
+from pipeline.backbone.build import load_backbone
 from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Normalize
 from pipeline.data.augment import augment
@@ -15,7 +15,6 @@ from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_views
 from pipeline.inference.method import Method, make_encoder
 from pipeline.linear.head import task_heads
-from pipeline.machine.device import compute_device
 from pipeline.machine.devices import on_all_devices
 from pipeline.params import ImageSize, Record, Scale, Seed, read_params
 from pipeline.progress import Progress
@@ -47,15 +46,7 @@ def main(task: Task) -> None:
     """Compute the features of TASK (t1, t2, ...)."""
     params = read_params(Params)
     index = task_index(task)
-    weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(
-        weights,
-        config,
-        image_size=params.image_size,
-        normalize=params.normalize,
-        device=compute_device(),
-        features=params.features,
-    )
+    backbone = load_backbone(image_size=params.image_size, normalize=params.normalize, features=params.features)
     train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
     test = artifacts.load_tensors(artifacts.TEST)

@@ -2,12 +2,11 @@
 
 from torch import Tensor
 
-from pipeline.backbone.build import build_backbone
+from pipeline.backbone.build import load_backbone
 from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Backbone, Normalize
 from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.machine.device import compute_device
 from pipeline.machine.devices import on_all_devices
 from pipeline.params import ImageSize, Record, read_params
 from pipeline.progress import Progress
@@ -26,15 +25,7 @@ class Params(Record):
 def main() -> None:
     """Compute queries, and write the empty artifacts from which the chains of tasks start."""
     params = read_params(Params)
-    weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(
-        weights,
-        config,
-        image_size=params.image_size,
-        normalize=params.normalize,
-        device=compute_device(),
-        features=params.features,
-    )
+    backbone = load_backbone(image_size=params.image_size, normalize=params.normalize, features=params.features)
     layout = backbone.layout.metadata()
     names = list(artifacts.load_json(artifacts.TASKS))
     test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from torch import Tensor
 
-from pipeline.backbone.build import build_backbone
+from pipeline.backbone.build import load_backbone
 from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Backbone, Normalize
 from pipeline.data.images import Images
@@ -20,7 +20,6 @@ from pipeline.inference.features import encode_selected
 from pipeline.inference.rematch import Rematched, rematch
 from pipeline.linear.head import task_heads
 from pipeline.linear.steps import step_heads
-from pipeline.machine.device import compute_device
 from pipeline.machine.devices import on_all_devices
 from pipeline.params import Count, ImageSize, Record, read_params
 from pipeline.progress import Progress
@@ -54,15 +53,7 @@ def main() -> None:
     if params.correction != "rematch" and not bank.kind.together:
         artifacts.save_tensors(artifacts.REMATCH, {})
         return
-    weights, config = artifacts.load_weights(artifacts.BACKBONE)
-    backbone = build_backbone(
-        weights,
-        config,
-        image_size=params.image_size,
-        normalize=params.normalize,
-        device=compute_device(),
-        features=params.features,
-    )
+    backbone = load_backbone(image_size=params.image_size, normalize=params.normalize, features=params.features)
     table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
     found: dict[str, Tensor] = {}
     if bank.kind.together:

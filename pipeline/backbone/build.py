@@ -10,7 +10,16 @@ from pipeline.backbone.timm_vit import VisionTransformer, create_model
 from pipeline.backbone.vectors import layout_of
 from pipeline.backbone.vit import Backbone, Normalize
 from pipeline.errors import UserError
-from pipeline.machine.device import compute_precision
+from pipeline.machine.device import compute_device, compute_precision
+from pipeline.store import artifacts
+
+
+def load_backbone(*, image_size: int, normalize: Normalize, features: str) -> Backbone:
+    """The stored backbone, on the device of this process. Raises UserError as build_backbone does."""
+    weights, config = artifacts.load_weights(artifacts.BACKBONE)
+    return build_backbone(
+        weights, config, image_size=image_size, normalize=normalize, device=compute_device(), features=features
+    )
 
 
 def build_backbone(

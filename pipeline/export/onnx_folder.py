@@ -14,6 +14,7 @@ from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.export.graph import OneModel, TwoPasses
 from pipeline.export.one_model import check_plain, check_same, samples, single
+from pipeline.inference.encoder import SelectingEncoder
 from pipeline.inference.learner import Learner
 from pipeline.prediction.finished import Finished
 from pipeline.store import artifacts
@@ -67,12 +68,24 @@ def write(folder: Path, finished: Finished, learner: Learner, target: Path) -> N
     check_same(learner.predict(Images.of_pixels(pixels)).logits.softmax(1), found, target, FORM)
 
 
+def _only_layernorms(encoder: SelectingEncoder) -> bool:
+    """Whether the tasks differ in parameters of the model's own LayerNorms and in nothing else."""
+    model = encoder.frozen.model
+    modules, own = dict(model.named_modules()), dict(model.named_parameters())
+    places = (name.rpartition(".")[0] for name in encoder.bank)
+    return (
+        encoder.tuned.model is model
+        and encoder.bank.keys() <= own.keys()
+        and all(isinstance(modules[place], nn.LayerNorm) for place in places)
+    )
+
+
 def _graph(finished: Finished, learner: Learner) -> nn.Module:
     encoder = check_plain(finished, learner, FORM, hidden=True)
     if not learner.method.chooses:
         backbone, tuned = single(encoder, finished, FORM)
         return OneModel(backbone, tuned, finished.parts.head)
-    if finished.parts.bank.tuning != "layernorm":
+    if not _only_layernorms(encoder):
         raise UserError(
             f"{FORM} holds the LayerNorms of each task, and this learner has tuning: {finished.parts.bank.tuning}: "
             "choose --format learner"

@@ -81,7 +81,7 @@ def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float],
             left.plot(steps, points, style, markersize=4, label=names[key], color=colour, linewidth=width)
         left.set(xlabel="tasks learned", ylabel="average accuracy (%)")
         left.set_ylim(0, 100)
-        left.legend(frameon=False, loc="lower left")
+        left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)  # below: it hides no line
         right.plot(
             steps, [100 * value for value in forgetting], "o-", markersize=4, color=_LINES["c_ln"][0], linewidth=2.4
         )
