@@ -62,6 +62,7 @@ class TwoPasses(nn.Module):
         """rows: the selector's scores."""
         super().__init__()
         self.backbone, self.rows, self.head = encoder.frozen, rows, head
+        self.members = functional.one_hot(rows.task).float()  # [R, T]; here, since a graph cannot count the tasks
         self.frozen = encoder.frozen.model
         self.bank = dict(encoder.bank)
         self.tuned = shared_copy(encoder.frozen.model)
@@ -74,7 +75,7 @@ class TwoPasses(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 [B, S, S, 3] -> logits and probabilities [B, C], and the task [B], counted from 0."""
         inputs = prepared(self.backbone, pixels)
-        task = choose(self.rows, self.frozen(inputs))
+        task = choose(self.rows, self.members, self.frozen(inputs))
         gathered = {name: rows[task] for name, rows in self.bank.items()}
         logits = logits_of(self.head, functional_call(self.tuned, gathered, (inputs,), tie_weights=False))
         return logits, logits.softmax(1), task
@@ -91,10 +92,12 @@ def logits_of(head: Head, features: Tensor) -> Tensor:
     return inputs @ head.weight.T + head.bias
 
 
-def choose(rows: Rows, queries: Tensor) -> Tensor:
-    """The task [B] of the highest score, from queries [B, D]. Of equal scores, the first task wins, as in argmax."""
+def choose(rows: Rows, members: Tensor, queries: Tensor) -> Tensor:
+    """The task [B] of the highest score, from queries [B, D]. Of equal scores, the first task wins, as in argmax.
+
+    members: [R, T], 1 where a row belongs to a task.
+    """
     scores = (functional.normalize(queries, dim=1) if rows.directions else queries) @ rows.weight.T + rows.bias
     if not rows.sums:
         return rows.task[scores.argmax(1)]
-    members = functional.one_hot(rows.task).float()  # [R, T]
     return ((scores - scores.amax(1, keepdim=True)).exp() @ members).argmax(1)
