@@ -168,9 +168,11 @@ def serving(folder: Path) -> Iterator[http.client.HTTPConnection]:
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     ready.wait()
+    connection = http.client.HTTPConnection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
     try:
-        yield http.client.HTTPConnection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
+        yield connection
     finally:
+        connection.close()
         server.should_exit = True
         thread.join()
 
@@ -225,10 +227,12 @@ def test_the_server_answers_as_predict_does_and_refuses_what_is_too_much(monkeyp
         connection.putheader("Content-Type", "image/png")
         connection.putheader("Content-Length", str(10 * 2**30))
         connection.endheaders()
-        assert connection.getresponse().status == 413, "before a byte of ten gigabytes is read"
+        with connection.getresponse() as refused:
+            assert refused.status == 413, "before a byte of ten gigabytes is read"
         connection.close()
         connection.request("GET", "/", headers={"Host": "evil.example"})
-        assert connection.getresponse().status == 400
+        with connection.getresponse() as refused:
+            assert refused.status == 400
         connection.close()
         connection.request("GET", "/")
         assert b"Drop pictures here" in connection.getresponse().read()
