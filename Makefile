@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test slow cluster check schema docs bench faults audit format clean
+.PHONY: help install repro test slow cluster check schema pictures docs bench faults audit format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: $(VENV)/installed-dev  ## style, types, layers: warnings are errors
 
 schema: $(VENV)/installed-dev  ## write params.schema.json, with which editors complete and check params.yaml
 	python -m harness.params_schema
+
+pictures: $(VENV)/installed-dev  ## draw docs/pictures from the numbers in reports/
+	python -m benchmarks.pictures
 
 docs: .scratch/docs/installed  ## build the pages of docs/ as a site in .scratch/site; a broken link is an error
 	@rm -rf .scratch/pages && mkdir -p .scratch/pages
