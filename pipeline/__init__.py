@@ -1,4 +1,4 @@
-"""Continual LayerNorm tuning (arXiv 2308.09610): the library that the stages call. Start with README.md."""
+"""Continual LayerNorm tuning (arXiv 2308.09610): the library behind the stages. Start with README.md."""
 
 import importlib.util
 import os

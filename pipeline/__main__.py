@@ -1,4 +1,4 @@
-"""Helper commands: plan, preset, summary, report, sweep, pending, compare, table, doctor. dvc does the long work."""
+"""The commands beside dvc: dvc runs the stages, and these do everything else."""
 
 import csv
 import difflib
@@ -50,7 +50,7 @@ _METRICS = (*ACCURACIES.values(), "selection_accuracy", "forgetting")
 
 @app.command()
 def plan(num_tasks: Annotated[int, typer.Argument(min=1, max=MOST_TASKS, help="How many tasks to learn.")]) -> None:
-    """Write num_tasks and the chain of tasks into params.yaml; everything else, comments included, is left as is."""
+    """Write num_tasks and the chain of tasks into params.yaml. Everything else is left as is, comments included."""
     artifacts.save_bytes(PARAMS_FILE, changed_params(num_tasks=num_tasks).encode())
     print(f"{PARAMS_FILE}: {num_tasks} tasks; `dvc repro` learns those that are new")
 
@@ -161,7 +161,7 @@ def report(
     from pipeline.report.export import to_html, to_latex  # noqa: PLC0415  (other commands do without it)
 
     if not (html or latex):
-        raise UserError("report: say what to write: --html, --latex or both")
+        raise UserError("report: choose what to write: --html, --latex or both")
     try:
         text = page.read_text(encoding="utf-8")
         written = {".html": to_html(text, page.parent)} if html else {}
@@ -184,19 +184,17 @@ def sweep_command(
         ),
     ] = None,
     on: Annotated[str | None, typer.Option(help="ray: on the nodes of a Ray cluster (docs/scaling.md).")] = None,
-    remote: Annotated[
-        str | None, typer.Option(help="ray: a Git remote through which nodes that don't see this folder work.")
-    ] = None,
+    remote: Annotated[str | None, typer.Option(help="ray: a Git remote, for nodes that don't see this folder.")] = None,
     cpus: Annotated[float, typer.Option(min=0.01, help="ray: CPU cores per experiment.")] = 1.0,
     gpus: Annotated[
-        float | None, typer.Option(min=0, help="ray: GPUs per experiment, such as 0.5; default: 1 where there are any.")
+        float | None, typer.Option(min=0, help="ray: GPUs per experiment, such as 0.5; default: 1 if there are any.")
     ] = None,
 ) -> None:
-    """Run every variant with every seed, by DVC's queue or on a cluster, skipping what has finished; compare them."""
+    """Run every variant with every seed, in DVC's queue or on a cluster, skip what has finished, and compare them."""
     from pipeline.experiments.sweep import compare, default_jobs, run_sweep  # noqa: PLC0415  (seconds of imports)
 
     if on not in (None, "ray"):
-        raise UserError(f"--on {on}: the only cluster known is ray")
+        raise UserError(f"--on {on} is unknown: the only cluster is ray")
     declared = read_sweep(grid)
     wanted = cells(declared)
     if on:
@@ -216,7 +214,7 @@ def sweep_command(
 
 @app.command()
 def pending(grid: Annotated[Path, typer.Argument(help="A file of sweeps/: variants and seeds.")]) -> None:
-    """Print what a sweep has still to run, what others wait for first: name, last stage, arguments of dvc exp run."""
+    """List what a sweep has still to run, shared work first: name, last stage, arguments of dvc exp run."""
     from pipeline.experiments.shared import plan  # noqa: PLC0415
 
     finished = revisions()
@@ -266,7 +264,7 @@ def table() -> None:
 def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Remove or replace what is damaged or left over.")] = False,
 ) -> None:
-    """Check environment, parameters, cache and artifacts: one line each, with the remedy where something is wrong."""
+    """Check environment, parameters, cache and artifacts: one line each, with the remedy if something is wrong."""
     console = Console(highlight=False, soft_wrap=True)
     wrong = 0
     for finding in examine():

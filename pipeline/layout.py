@@ -1,4 +1,4 @@
-"""How a feature vector is divided: the record that goes with stored features, and that statistics per vector need."""
+"""How a feature vector is divided. The record is stored with features; statistics per vector need it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

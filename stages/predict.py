@@ -36,7 +36,7 @@ def main(
     top: command.Top = 3,
     form: command.FormOption = "table",
 ) -> None:
-    """Print the most probable classes of each picture, the task that was selected, and whether it is none of them."""
+    """Print each picture's most probable classes, the selected task, and whether it is none of these."""
     if learner is None:
         settings = read_manifest().settings
         if note := changes_since(settings):

@@ -115,7 +115,7 @@ def schedule_of(task: Task, params: Params, kind: Kind, labels: Tensor) -> Sched
     """How long to train on images of these labels [N]. What is remarkable about it is said."""
     schedule = Schedule(**{field.name: getattr(params, field.name) for field in fields(Schedule)})
     if int(labels.max()) == 0 and not kind.penalty:
-        print(f"stage one, {task}: one class cannot be told from others: the tuned parameters keep their start values")
+        print(f"stage one, {task}: a single class leaves nothing to tell apart, so nothing is tuned")
         return replace(schedule, epochs=0)
     if warning := too_few_steps(len(labels), schedule, kind.size):
         print(f"warning: stage one, {task}: {warning}")

@@ -100,7 +100,8 @@ def test_only_plain_means_with_a_start_are_scaled(tuning: str, refused: bool) ->
     set_params(PARAMS, tuning=tuning, selection="average", average_scale=0.75)
     message = refusal(lambda: run_stage("method"))
     assert message == (
-        f"params.yaml: the mean of what tuning: {tuning} tunes has no start to be scaled from: set average_scale: 1.0"
+        f"params.yaml: the mean of what tuning: {tuning} tunes cannot be scaled, since it has no start: "
+        "set average_scale: 1.0"
         if refused
         else ""
     )

@@ -125,7 +125,7 @@ def test_memory_that_does_not_suffice_is_a_line(error: Exception, monkeypatch: p
     monkeypatch.setattr(sys, "argv", ["stage"])
     with pytest.raises((SystemExit, RuntimeError)) as raised:
         run(main)
-    expected = "error: the memory does not suffice: lower image_size or batch_size in params.yaml"
+    expected = "error: out of memory: lower image_size or batch_size in params.yaml"
     assert (str(raised.value) == expected) == (error in NO_MEMORY)
 
 

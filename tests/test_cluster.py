@@ -154,9 +154,9 @@ def test_what_fails_is_one_line_with_the_nodes_name_and_the_others_finish(
         add(cluster, "full", folder=disk)
         alone = driven.run(*SWEEP, "--on", "ray", fails=True)
         assert re.search(
-            "^without-dvc runs nothing more: its Python, .*/python/bin/python.*, has dvc none", alone, re.M
+            "^without-dvc gets no more experiments: its Python, .*/python/bin/python.*, has dvc none", alone, re.M
         )
-        assert re.search("^full runs nothing more: no space left on device", alone, re.M)
+        assert re.search("^full gets no more experiments: no space left on device", alone, re.M)
         assert "error: no node is left that can run experiments" in alone
         add(cluster, "able", folder=tmp_path / "able")
         output = driven.run(*SWEEP, "--on", "ray", fails=True)

@@ -145,7 +145,7 @@ def test_a_damaged_list_of_a_folder_and_a_file_under_another_name(cache: Path) -
 def test_a_changed_file_that_is_whole_is_not_removed(cache: Path) -> None:
     artifacts.save_json(Path("artifacts/one.json"), {"name": "another"})
     (finding,) = wrong(check_storage(cache)).values()
-    assert finding.what == "artifacts/one.json is of another run than dvc.lock has"
+    assert finding.what == "artifacts/one.json comes from another run than dvc.lock"
     assert finding.remove is None
 
 
@@ -202,7 +202,7 @@ def test_one_line_for_each_process_that_is_at_work(tmp_path: Path, monkeypatch: 
     RWLOCK.write_text(json.dumps({"write": {f"out/{number}": repro for number in range(9)}, "read": reads}))
     lines = [finding.what for finding in doctor.check_leftovers()][1:]
     assert sorted(lines) == [
-        f"`dvc {what}` (PID {pid}) is at work; a second one has to wait"
+        f"another dvc is running: `dvc {what}` (PID {pid})"
         for what, pid in (("push", os.getppid()), ("repro", os.getpid()))
     ]
     for damaged in ("[]", '{"write": []}', '{"read": {"a": [1]}}', '{"write": {"a": {"pid": "x"}}}'):

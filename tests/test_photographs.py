@@ -48,7 +48,7 @@ def test_stage_one_says_so_before_it_trains(capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     run_stage("stage_one", "t1")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("warning: stage one, t1: few steps to learn from: 2 at lr 0.01")
+    assert lines[0].startswith("warning: stage one, t1: too few steps to learn from: 2 at lr 0.01")
     set_params(Path("params.yaml"), batch_size=2)
     run_stage("stage_one", "t1")
     assert "warning" not in capsys.readouterr().out

@@ -67,7 +67,7 @@ def test_the_command_writes_what_is_asked_for(page: Path) -> None:
 @pytest.mark.parametrize(
     ("lost", "options", "said"),
     [
-        ("", [], "say what to write"),
+        ("", [], "choose what to write"),
         ("report.md", ["--latex"], "report.md cannot be read: No such file"),
         ("figures/a.png", ["--html"], "a.png cannot be read: No such file"),
     ],

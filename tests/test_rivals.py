@@ -82,7 +82,7 @@ def test_the_sweep_has_the_recipes_of_the_presets() -> None:
     ("changes", "message"),
     [
         ({"tuned_tasks": "first"}, "tuned_tasks: first leaves one model for all tasks: set selection: first"),
-        ({"selection": "first"}, "this selection uses what the first task tunes alone: set tuned_tasks: first"),
+        ({"selection": "first"}, "this selection uses only what the first task tunes: set tuned_tasks: first"),
         ({"selection": "all"}, "selection: all makes features longer with every task: set classifier: ease"),
         (
             {"selection": "all", "classifier": "ease", "training": "single_stage"},
@@ -91,7 +91,7 @@ def test_the_sweep_has_the_recipes_of_the_presets() -> None:
         ({"tuning": "l2p"}, "tuning: l2p keeps no model of earlier tasks: set selection: latest"),
         (
             {"tuning": "coda_prompt", "selection": "latest", "tuning_init": "pretrained"},
-            "tuning: coda_prompt goes on with earlier prompts: set tuning_init: previous",
+            "tuning: coda_prompt continues earlier prompts: set tuning_init: previous",
         ),
     ],
 )

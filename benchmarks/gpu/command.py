@@ -33,7 +33,7 @@ def main(
     out: Annotated[Path, typer.Argument(metavar="OUT_FOLDER", help="Where gpu.json and gpu.md are written.")],
     images: Annotated[Path | None, typer.Option(help="CIFAR-100 as a folder train/CLASS/*, test/CLASS/*.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of timm's vit_tiny_patch16_224.")] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, max=1000, help="After so many it ends.")] = 8,
+    minutes: Annotated[float, typer.Option(min=0.1, max=1000, help="It stops after this many minutes.")] = 8,
     part: Annotated[
         list[str] | None, typer.Option(help=f"Measure only this part; may be repeated: {', '.join(TITLES)}.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Reads a timm model's weights from a checkpoint as its authors publish it, the way timm does. Others are refused."""
+"""Reads a timm model's weights from a checkpoint as its authors publish it, the way timm does. Refuses all others."""
 
 import math
 import re

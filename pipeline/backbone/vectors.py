@@ -41,10 +41,10 @@ def layout_of(model: Any, features: str) -> Layout:  # noqa: ANN401
 
 
 class Vectors(nn.Module):
-    """The model, read at its last blocks. Its parameters are the model's, under names that begin with `model.`."""
+    """The model, read at its last blocks. Its parameters have the model's names, with `model.` in front."""
 
     def __init__(self, model: nn.Module, layout: Layout) -> None:
-        """model: a timm ViT, with what a kind has put into it."""
+        """model: a timm ViT, with the places that a kind has added."""
         super().__init__()
         self.model, self.layout = model, layout
 

@@ -32,7 +32,7 @@ INFERENCE_BATCH = 256
 
 @dataclass(frozen=True)
 class Folding:
-    """How the model without places can compute what the model with places computes."""
+    """How the plain model can compute what the model with places for tuned tensors computes."""
 
     model: "VisionTransformer"
     # A task's tensors -> parameters of that model, with which it computes the same as the model with places.

@@ -40,7 +40,7 @@ def refuse_old_classes(features: TaskFeatures, known: int, what: str) -> None:
     """Raises UserError if a class comes again, in statistics that cannot be merged. known: classes before the task."""
     if features.classes is not None and bool((features.classes < known).any()):
         raise UserError(
-            f"params.yaml: {what} takes each class in one task only, but a class comes again: set "
+            f"params.yaml: {what} needs every class in one task only, but a class comes again: set "
             "classifier: carried_gaussians and its anchor: false"
         )
 

@@ -39,7 +39,7 @@ class TaskFeatures:
 
     @property
     def vectors(self) -> int:
-        """Of how many vectors a feature consists."""
+        """The number of vectors in a feature."""
         return self.layout.vectors if self.layout else 1
 
     def of_blocks(self) -> list["TaskFeatures"]:

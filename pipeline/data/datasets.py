@@ -63,7 +63,7 @@ def check_domains(name: str) -> None:
 def fetch_dataset(name: str, *, data_dir: Path, scratch: Path, domains: bool = False) -> ImageSet:
     """The images of a data set, or of the folder `data_dir`. Raises UserError for an unknown name.
 
-    domains: whether tasks will be domains. A data set that has domains anyway is the same for both.
+    domains: whether tasks will be domains. A data set that always has domains is the same either way.
     """
     if name == IMAGE_FOLDER:
         check_apart_from_outputs(data_dir)

@@ -39,6 +39,6 @@ def check_noticed(folder: Path, read: Sequence[Path]) -> None:
     ignored = next(path for path in reversed(upward) if ignore.check_ignore(str(path)).match)
     rules = ", ".join(rule.file_info or rule.patterns for rule in ignore.check_ignore(str(ignored)).pattern_infos)
     raise UserError(
-        f"{ignored} is ignored by DVC ({rules}), so changed or new images in it would never be used: move or rename "
+        f"{ignored} is ignored by DVC ({rules}), so changed or new images in it would go unnoticed: move or rename "
         "it, or change that rule"
     )

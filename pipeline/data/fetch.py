@@ -74,9 +74,8 @@ def missing(remotes: Sequence[Remote], dataset: str) -> list[Missing]:
 
 
 def check_network(files: Sequence[Missing]) -> None:
-    """Raises UserError if a server of these files cannot be reached, so that trying again would be no use.
-
-    So does a file that only a browser can download.
+    """Raises UserError if trying again would be no use: a server cannot be reached, or only a browser can download a
+    file.
     """
     if by_hand := [file.place for file in files if file.by_hand]:
         raise UserError(f"{', '.join(by_hand)}: only a browser can download this: see the list above, then `dvc repro`")
@@ -138,7 +137,7 @@ def fetch(remote: Remote, dataset: str) -> Path:
 
 
 def _check(target: Path, remote: Remote) -> None:
-    """Raises UserError unless the file has the published MD5; without one, unless it is as it was seen first."""
+    """Raises UserError unless the MD5 is the published one or, if there is none, that of the first download."""
     found, kept = _md5(target), target.with_name(f"{target.name}.md5")
     if remote.md5 is None and not kept.exists():
         print(f"{target.name}: no checksum is published; MD5 {found} is kept in {kept}")

@@ -30,7 +30,7 @@ _MAX_PIXELS = 100_000_000  # 10,000 x 10,000: anything larger is a mistake or an
 
 
 class BadImageError(Exception):
-    """A file that is not an image, is truncated or absurdly large. The message says which."""
+    """A file that is not an image, is truncated or absurdly large. The message says which of these."""
 
 
 @cache
@@ -146,7 +146,7 @@ def is_plain(file: Path | BinaryIO) -> bool:
 def _grey(image: Image.Image, of: str, ranges: Ranges) -> Image.Image:
     if of not in ranges:
         raise BadImageError(
-            f"holds {of} values, unlike every image of the data set, so it is unknown which is white: save it as 8-bit"
+            f"holds {of} values, unlike the data set, so nobody knows which value is white: save it as 8-bit"
         )
     values = np.asarray(image)
     _finite(values)

@@ -48,7 +48,7 @@ def list_images(folder: Path, *, deep: bool = True) -> Listing:
 
 
 def walk_images(folder: Path, leave_out: Callable[[Path], None]) -> Iterator[Path]:
-    """The images in a folder and in folders inside, one by one in alphabetical order: any number in little memory.
+    """The images in a folder and its subfolders, one by one in alphabetical order. Any number takes little memory.
 
     leave_out: gets every other file, and every link to a folder, which is not followed.
     """

@@ -24,7 +24,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text in UTF-8: save it as such") from None
+        raise UserError(f"{path} is not text in UTF-8: save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     return [line.strip() for line in lines if line.strip()]

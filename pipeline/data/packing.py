@@ -116,7 +116,7 @@ def _encode(image: Image.Image) -> bytes:
         scale = PACKED_SIDE / min(image.size)
         size = (round(image.width * scale), round(image.height * scale))
         if max(size) > _JPEG_SIDE:
-            raise BadImageError(f"{image.width} x {image.height} pixels are too oblong")
+            raise BadImageError(f"{image.width} x {image.height} pixels are too long and narrow")
         image.resize(size, Image.Resampling.BICUBIC).save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     else:
         image.save(content, "PNG")

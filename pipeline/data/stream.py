@@ -68,7 +68,8 @@ def _dealt(labels: Tensor, tasks: Sequence[Sequence[int]]) -> Tensor:
 
 
 def domain_stream(train: Labelled, test: Labelled, domains: Sequence[str], wanted: int, seed: int | None) -> Stream:
-    """Tasks are domains, in the order of the data set, or ordered by seed. A task has the classes that it can train.
+    """Tasks are domains, in the order of the data set, or ordered by seed. A task has the classes for which it has
+    training images.
 
     wanted: tasks of the chain. Raises UserError for too few domains, or for one that cannot be tested.
     """

@@ -2,7 +2,7 @@
 
 A file does not say which value is black and which is white: 12 bits may be stored in 16, floats may end at 1, at 255 or
 anywhere, radiographs may go below zero. So all images of one kind in a data set share the range of their values;
-training, test and predict scale by it. Only for 16 unsigned bits the range is known without a data set: 65535 is white.
+training, test and predict scale by it. Only for 16 unsigned bits is the range known without a data set: 65535 is white.
 """
 
 import math

@@ -17,7 +17,7 @@ BASELINES = ("frozen", "frozen_ncm", "frozen_lda")  # they tune nothing
 
 def methods_of(*, selects: bool, tunes: bool, side_by_side: bool = False) -> list[str]:
     """The meaningful rows. selects: LayerNorms are chosen per image; tunes: something is tuned; side_by_side: a feature
-    gets longer with every task, which no discriminant and no head of stage one does.
+    gets longer with every task, so no discriminant and no head of stage one fits it.
 
     If one model serves all tasks, "true task given" means nothing: an earlier state of the model does not fit the
     present head. If nothing is tuned, stage one trains no head, so there is no single-stage row.

@@ -30,8 +30,8 @@ class Setting:
         """Which rows of a head count for B images: [B, R]; None: all.
 
         tasks: [B] the task of each image, given or chosen; None: unknown, or one model for all. classes_of: bool [T, C]
-        the classes of each task. Rows that belong to a task count only for images of that task, so that a domain's own
-        rows classify the images that are taken for it; rows of all tasks count for all.
+        the classes of each task. Rows that belong to a task count only for images of that task. So a domain's own rows
+        classify the images that were assigned to it. Rows that belong to all tasks count for all images.
         """
         if tasks is None or not (self.by_domain or self.gives_task):
             return None

@@ -1,7 +1,6 @@
-"""A grid on the nodes of a Ray cluster: each experiment is one task of Ray, in a clone of its own (node.py).
-
-Ray schedules, and retries what a dead node was doing. A task starts when the one it waits for (shared.py) has ended.
-A node that can't run experiments gets no more of them.
+"""Runs a grid on the nodes of a Ray cluster. Each experiment is one Ray task, in a clone of its own (node.py). Ray
+schedules the tasks and retries what a dead node was doing. A task starts when the one it waits for (shared.py) has
+ended. A node that can't run experiments gets no more of them.
 """
 
 import contextlib
@@ -98,7 +97,7 @@ def _connected() -> Iterator[Any]:
         ray.init(log_to_driver=False, logging_level="ERROR")
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason}: RAY_ADDRESS names one") from None
+        raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason}: set RAY_ADDRESS") from None
     try:
         ray.cloudpickle.register_pickle_by_value(node)  # nodes need no copy of the project
         yield ray
@@ -107,11 +106,11 @@ def _connected() -> Iterator[Any]:
 
 
 def _options(ray: Any, resources: Resources) -> dict[str, float]:  # noqa: ANN401
-    """Ray's options of a task. Raises UserError where no node has what it takes: Ray would wait for one for ever."""
+    """Ray's options of a task. Raises UserError if no node is large enough, because Ray would wait for one for ever."""
     gpus = float(bool(ray.cluster_resources().get("GPU"))) if resources.gpus is None else resources.gpus
     options = {"num_cpus": resources.cpus, "num_gpus": gpus}
     if not _able(ray, options):
-        raise UserError(f"no node of the cluster has {resources.cpus:g} CPUs and {gpus:g} GPUs: --cpus, --gpus")
+        raise UserError(f"no node of the cluster has {resources.cpus:g} CPUs and {gpus:g} GPUs: lower --cpus or --gpus")
     return options
 
 
@@ -131,7 +130,7 @@ def _name(of: Mapping[str, str]) -> str:
 
 
 def _project(remote: str | None) -> node.Project:
-    """What nodes clone: this commit, with the changes that are not committed, as DVC's queue would run it."""
+    """What nodes clone: this commit and all uncommitted changes, which DVC's queue would run, too."""
     commit = git("rev-parse", "HEAD").strip()
     url = git("rev-parse", "--show-toplevel").strip()
     cache = "" if remote else experiments.cache_folder()
@@ -185,7 +184,7 @@ class _Sweep:
             while ready or self.running:
                 nodes = _able(self.ray, self.options).keys() - self.unfit
                 if self.unfit and not nodes:
-                    raise UserError("no node is left that can run experiments: the same command continues")
+                    raise UserError("no node is left that can run experiments: run the same command to continue")
                 where = {"ray.io/node-id": f"!in({','.join(sorted(self.unfit))})"} if self.unfit else {}
                 for name in ready:
                     task = on_node.options(**self.options, max_retries=_RETRIES, label_selector=where)
@@ -196,7 +195,7 @@ class _Sweep:
             show(self.ended["finished"], f"{self.ended['failed']} failed")
 
     def _next(self, reference: Any) -> list[str]:  # noqa: ANN401
-        """What to submit after a task that ended: those that waited for it, or itself once more, on another node."""
+        """What to submit when a task has ended: those that waited for it, or the same again on another node."""
         name = self.running.pop(reference)
         try:
             outcome = self.ray.get(reference)
@@ -206,7 +205,7 @@ class _Sweep:
         if outcome["is_unfit"]:
             if outcome["node"] not in self.unfit:
                 self.unfit.add(outcome["node"])
-                self._say(f"{where} runs nothing more: {outcome['problem']}")
+                self._say(f"{where} gets no more experiments: {outcome['problem']}")
             return [name]
         if outcome["problem"]:
             log = LOGS / f"{name}.log"
@@ -220,7 +219,7 @@ class _Sweep:
         return self._followers(name)
 
     def _failed(self, name: str, line: str) -> list[str]:
-        """Say so; what waited for it tries by itself, as it may have another cause to fail or none."""
+        """Say so. Tasks that waited for it run all the same: they may fail for another reason, or not at all."""
         self.ended["failed"] += self.tasks[name].job["returns"]
         self._say(line)
         return self._followers(name)

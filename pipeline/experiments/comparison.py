@@ -70,7 +70,7 @@ def rows(
 ) -> list[dict[str, Any]]:
     """One row per variant that has finished for at least one seed.
 
-    results: the experiment of each variant and seed; work: what the log of stages records of each experiment.
+    results: the experiment of each variant and seed; work: what the log of stages says about each experiment.
     """
     accuracy = {
         variant: {seed: experiment.metrics["average_accuracy"] for seed, experiment in by_seed.items()}

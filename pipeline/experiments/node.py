@@ -1,7 +1,7 @@
-"""What a node of a cluster does for one experiment: DVC runs it in a clone of its own, and the result goes back.
+"""What a node of a cluster does for one experiment: it runs DVC in a clone of its own and returns the result.
 
-Ray sends these functions to nodes that have no copy of the project, so they import the standard library only. Two
-nodes never share a clone: DVC's lock file forgets the locks of processes that its own machine does not have.
+Ray sends these functions to nodes that have no copy of the project, so they import the standard library only. Two nodes
+never share a clone, because DVC's lock file ignores processes of other machines.
 """
 
 import ctypes
@@ -120,7 +120,7 @@ def _run_in(folder: Path, job: Job, project: Project, lines: list[str]) -> str:
 
 
 def _publish(name: str, project: Project, here: Path, lines: list[str]) -> None:
-    """Return an experiment, unless another node has been faster, which Ray had given up."""
+    """Return an experiment, unless a node that Ray had given up was faster."""
     try:
         _dvc(["dvc", "exp", "push", "--no-cache" if project["cache"] else "--run-cache", "origin", name], here, lines)
     except _Failed:
@@ -141,7 +141,7 @@ def _dvc(command: list[str], here: Path, lines: list[str]) -> None:
 
 
 def _command(command: list[str], folder: Path, lines: list[str], given: bytes = b"") -> str:
-    """Output of a command, which ends when this process does."""
+    """The output of a command that ends when this process does."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     own = {"PATH": path, "DVC_NO_ANALYTICS": "1", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
@@ -172,7 +172,7 @@ def _reason(printed: str) -> str:
 
 
 def _end_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it is gone, which may not have the time to."""
+    """Ask the kernel to end this process when its parent is gone, since the parent may have no time to do so."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 

@@ -182,7 +182,7 @@ def count_workers() -> int:
 
 
 def give_up_abandoned() -> None:
-    """Mark experiments as failed whose process is gone. The queue would show them as running for ever."""
+    """Mark experiments whose process is gone as failed. Otherwise the queue would show them as running for ever."""
     processes = {file.parent.name[:7]: json.loads(file.read_text()) for file in _RUNNING.glob("*/*.json")}
     gone = {task for task, known in processes.items() if known["returncode"] is None and not _is_alive(known["pid"])}
     if gone:

@@ -1,4 +1,4 @@
-"""What experiments of a grid share, as tasks that the others wait for: the data set, then the queries of each split."""
+"""What the experiments of a grid share, as tasks that others wait for: the data set, then the queries of each split."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def _digest(stage: str, values: Mapping[str, object], sources: code.Sources, inp
 
 
 def _without_single(tasks: dict[str, Task]) -> dict[str, Task]:
-    """Leave out what a single task waits for: that one does it itself."""
+    """Leave out a shared task that only one other waits for, since that one can do the work itself."""
     followers = Counter(task.after for task in tasks.values())
     kept = {name: task for name, task in tasks.items() if task.job["returns"] or followers[name] > 1}
     for name, task in kept.items():

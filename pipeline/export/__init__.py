@@ -1,1 +1,1 @@
-"""The finished learner as a folder that leaves the repository: for this library, for timm alone, or as ONNX."""
+"""Writes the finished learner as a folder for use elsewhere: for this library, for timm alone, or as ONNX."""

@@ -104,7 +104,7 @@ def none_of_these(threshold: Threshold | None) -> str:
     if threshold is None:
         return "No threshold: there were no pictures to choose it on."
     return (
-        f"A picture with a score above {threshold.value:.4g} is called none of these classes. The threshold is the "
+        f"A picture with a score above {threshold.value:.4g} belongs to none of these classes. The threshold is the "
         f"95th percentile of the scores of {threshold.chosen_on} pictures that no training has seen; on "
         f"{threshold.measured_on} others of the same classes, the false-alarm rate is "
         f"{percent(threshold.false_alarms)} %."

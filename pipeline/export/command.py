@@ -11,10 +11,10 @@ Form = Literal["learner", "timm", "onnx"]
 def export(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     form: Annotated[
-        Form, typer.Option("--format", help="For this project, for timm alone, or an ONNX graph.")
+        Form, typer.Option("--format", help="learner: for this project; timm: for timm alone; onnx: one graph.")
     ] = "learner",
 ) -> None:
-    """Write the finished learner into FOLDER: weights, classes, a model card; no pickle."""
+    """Write the finished learner into FOLDER: weights, classes and a model card, without pickle."""
     from pipeline.export.write import write_folder  # noqa: PLC0415  (seconds of imports)
 
     size = write_folder(folder, form)

@@ -1,7 +1,7 @@
 """A learner as one module of tensor operations, which torch can turn into ONNX.
 
-Where a task is selected, both passes are in it: the frozen model gives the query, rows of the selector give the task,
-and each image takes the LayerNorm rows of its own task through the second pass.
+If a task is selected, the graph contains both passes: the frozen model gives the query, rows of the selector give the
+task, and the second pass uses the LayerNorm rows of each image's own task.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What graphs and checkpoints can hold of a learner, and the check that they answer as it does."""
+"""Which learners a graph or a checkpoint can hold, and the check that it answers as the learner does."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ _OTHERWISE = "choose --format learner"
 
 
 def check_plain(finished: Finished, learner: Learner, form: str, *, hidden: bool) -> SelectingEncoder:
-    """The encoder of a learner that is one pass or two, a linear head and nothing else.
+    """The encoder of a learner that consists of one or two passes and a linear head, and of nothing else.
 
     hidden: whether the head may have a hidden layer. Raises UserError, which names what cannot be expressed.
     """

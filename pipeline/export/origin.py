@@ -25,7 +25,7 @@ def provenance(manifest: Manifest) -> dict[str, Any]:
 
 
 def run_params() -> dict[str, Any]:
-    """The parameters with which DVC last ran the stages; where it never did, those in params.yaml."""
+    """The parameters with which DVC last ran the stages or, if it never did, those in params.yaml."""
     if not _LOCK.exists():
         return {name: value for name, value in read_mapping(PARAMS_FILE).items() if name != "tasks"}
     found: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def metrics() -> dict[str, float]:
 
 
 def image_counts() -> dict[str, Any]:
-    """Training and test images of each task; empty where they are not here."""
+    """The numbers of training and test images of each task; empty if the images are not here."""
     if not artifacts.IMAGE_COUNTS.exists():
         return {}
     counts: dict[str, Any] = artifacts.load_json(artifacts.IMAGE_COUNTS)

@@ -1,1 +1,1 @@
-"""The doctor: what is wrong with a checkout, and what mends it."""
+"""The doctor: finds what is wrong with a checkout, and repairs it."""

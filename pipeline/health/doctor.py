@@ -28,10 +28,10 @@ _ROOM = 2**30  # bytes that should be free
 # pipeline.store.artifacts writes .NAME.PID before NAME; a user's images may lie in the same folders.
 _UNFINISHED = re.compile(r"\..+\.(?:csv|json|md|png|safetensors)\.(\d+)")
 _COLLECT = (
-    "`dvc gc --all-commits --all-experiments`, while nothing runs, deletes from the cache what no commit, tag or "
-    "experiment needs, nor the workspace"
+    "while nothing runs, `dvc gc --all-commits --all-experiments` deletes what neither the workspace nor any commit, "
+    "tag or experiment needs"
 )
-_SHARED = "make room: but `dvc gc` deletes what other projects keep in this cache, unless -p names each of them"
+_SHARED = "make room, but beware: `dvc gc` deletes what other projects keep in this cache, unless -p names each of them"
 
 
 def examine() -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def check_environment() -> Iterator[Finding]:
     here = Path(sys.executable).parent
     activate = f"`source {here}/activate`"
     prefix = _output("python", "-c", "import sys; print(sys.prefix)")
-    yield Finding(prefix == sys.prefix, f"python: of {prefix or 'no environment on the PATH'}", activate)
+    yield Finding(prefix == sys.prefix, f"python: from {prefix or 'no environment on the PATH'}", activate)
     dvc = shutil.which("dvc")
     yield Finding(dvc is not None and Path(dvc).parent == here, f"dvc: {dvc or 'not on the PATH'}", activate)
     try:
@@ -64,7 +64,7 @@ def check_environment() -> Iterator[Finding]:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints; None where it fails or is not there."""
+    """What a command prints; None if it fails or does not exist."""
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -94,7 +94,7 @@ def _installed(name: str) -> str | None:
 
 
 def check_parameters() -> Finding:
-    """Whether params.yaml has what dvc.yaml names, nothing else, and a chain of tasks."""
+    """Whether params.yaml has exactly the names that dvc.yaml uses, and a valid chain of tasks."""
     remedy = f"`git diff {PARAMS_FILE} {PIPELINE_FILE}` shows what has changed"
     try:
         given, known = read_mapping(PARAMS_FILE), known_keys()
@@ -122,7 +122,7 @@ def check_device() -> Finding:
 
 
 def check_images() -> Iterator[Finding]:
-    """A user's folder of images: DVC notices no link to a folder, and no folder that it ignores, that came later."""
+    """A user's folder of images. DVC does not notice a link to a folder, or an ignored folder, that was added later."""
     from pipeline.data.datasets import IMAGE_FOLDER, fetch_dataset  # noqa: PLC0415  (seconds of imports)
 
     params = read_mapping(PARAMS_FILE)
@@ -139,7 +139,7 @@ def check_images() -> Iterator[Finding]:
 
 
 def cache_folder() -> Path:
-    """DVC's cache, wherever it is configured to be."""
+    """DVC's cache, wherever the configuration puts it."""
     printed = _output(sys.executable, "-m", "dvc", "cache", "dir")
     if printed is None:
         raise UserError("DVC finds no repository here, or can't read .dvc/config: work in a clone's root")
@@ -148,18 +148,18 @@ def cache_folder() -> Path:
 
 
 def check_line_endings() -> Iterator[Finding]:
-    """Whether git has rewritten line endings (core.autocrlf) where DVC hashes bytes; .gitattributes forbids it."""
+    """Whether git has rewritten line endings (core.autocrlf) in files that DVC hashes; .gitattributes forbids it."""
     listed = (_output("git", "ls-files", "--eol", "pipeline", "stages", "reports") or "").splitlines()
     rewritten = [line.partition("\t")[2] for line in listed if re.match(r"i/lf\s+w/(crlf|mixed)", line)]
     if rewritten:
-        what = f"line endings: git has changed those of {len(rewritten)} files, as {rewritten[0]}"
+        what = f"line endings: git has changed those of {len(rewritten)} files, such as {rewritten[0]}"
         yield Finding(
             False, what, "`git rm -rq --cached . && git reset --hard` in a clone without edits, or a new clone"
         )
 
 
 def check_room(cache: Path) -> Iterator[Finding]:
-    """Whether there is room, and leave to write, where things are written."""
+    """Whether the folders that are written to have room and are writable."""
     in_cache = f"make room: {_COLLECT}" if cache.is_relative_to(Path.cwd()) or not cache.is_absolute() else _SHARED
     for what, folder, remedy in (
         ("workspace", Path(), "make room"),
@@ -169,13 +169,13 @@ def check_room(cache: Path) -> Iterator[Finding]:
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(there).free
         if not os.access(there, os.W_OK | os.X_OK):
-            yield Finding(False, f"{what}: {there} cannot be written to", "grant access, or set TMPDIR for the last")
+            yield Finding(False, f"{what}: {there} cannot be written to", "grant access, or choose another folder")
         else:
             yield Finding(free >= _ROOM, f"{what}: {free / 1e9:.1f} GB free in {there}", remedy)
 
 
 def check_leftovers() -> Iterator[Finding]:
-    """What killed processes have left."""
+    """What killed processes have left behind."""
     unfinished = [
         (path, int(name[1]))
         for folder in OUTPUTS
@@ -186,7 +186,7 @@ def check_leftovers() -> Iterator[Finding]:
     if not dead:
         yield Finding(True, "leftovers: no unfinished file of a killed process")
     for path in dead:
-        yield Finding(False, f"{path} is unfinished, its writer is gone", REPAIR, path)
+        yield Finding(False, f"{path} is unfinished, and the process that wrote it is gone", REPAIR, path)
     if RWLOCK.exists():
         yield from _check_lock()
 
@@ -194,10 +194,10 @@ def check_leftovers() -> Iterator[Finding]:
 def _check_lock() -> Iterator[Finding]:
     holders = lock_holders()
     if holders is None:
-        yield Finding(False, f"{RWLOCK} is damaged, DVC can't start", REPAIR, RWLOCK)
+        yield Finding(False, f"{RWLOCK} is damaged, so DVC can't start", REPAIR, RWLOCK)
         return
     alive = {pid: command for pid, command in holders.items() if psutil.pid_exists(pid)}
     for pid, command in alive.items():
-        yield Finding(True, f"`{command}` (PID {pid}) is at work; a second one has to wait")
+        yield Finding(True, f"another dvc is running: `{command}` (PID {pid})")
     if holders and not alive:
         yield Finding(False, f"{RWLOCK} was left by a killed `{next(iter(holders.values()))}`", REPAIR, RWLOCK)

@@ -1,4 +1,4 @@
-"""What `python -m pipeline doctor` finds, and what its --repair does about it."""
+"""What `python -m pipeline doctor` finds, and what `--repair` does about it."""
 
 import os
 import shutil
@@ -17,11 +17,11 @@ class Finding(NamedTuple):
 
 
 def repair(finding: Finding) -> str:
-    """Take the damaged file away, or put an intact copy in its place: what has been done."""
+    """Remove the damaged file, or put an intact copy in its place. Returns a line that says what was done."""
     assert finding.remove
     if finding.intact is None:
         finding.remove.unlink(missing_ok=True)  # by now its writer may have
-        return f"removed {finding.remove}: `dvc repro` makes it again where it is needed"
+        return f"removed {finding.remove}: `dvc repro` makes it again if it is needed"
     beside = finding.remove.with_name(f".{finding.remove.name}.{os.getpid()}")
     shutil.copyfile(finding.intact, beside)
     shutil.copymode(finding.remove, beside)

@@ -1,6 +1,5 @@
-"""What DVC has stored, in its cache and in the workspace, against the digests under which it is stored.
-
-DVC hashes neither a cache object that is write-protected nor a file whose time and size it knows: so this reads all.
+"""Compares what DVC has stored, in its cache and in the workspace, with the digests under which it is stored. DVC does
+not hash a write-protected cache object, nor a file whose time and size it knows. So this reads all of them.
 """
 
 import hashlib
@@ -24,9 +23,9 @@ _SEALED = ("artifacts", "data")  # folders in which every file carries its own d
 
 
 def check_storage(cache: Path, *, at_work: bool = False) -> list[Finding]:
-    """The objects of a cache folder, and the outputs that dvc.lock names; not while a DVC is at work on these.
+    """Checks the objects of a cache folder and the outputs that dvc.lock names, but no outputs while a DVC is running.
 
-    A list: a repair must not change what is still to be looked at, as the object behind a symbolic link.
+    Returns a list, because a repair must not change what is still to be checked, such as the object behind a link.
     """
     files = {path: path.parent.name + path.name for path in sorted(cache.glob("files/md5/??/*"))}
     objects = {path: oid for path, oid in files.items() if _OBJECT.fullmatch(oid)}  # DVC is writing the others
@@ -36,7 +35,7 @@ def check_storage(cache: Path, *, at_work: bool = False) -> list[Finding]:
     copies = {digest: path for path, digest in found.items() if digest == right[path]}  # where this content belongs
     findings = [*_objects_found(cache, objects, expected, found, copies)]
     if at_work:
-        return [*findings, Finding(True, "outputs: not looked at while a DVC is at work on them")]
+        return [*findings, Finding(True, "outputs: not checked while a DVC is running")]
     return [*findings, *_outputs_found(expected, found, copies)]
 
 
@@ -60,7 +59,7 @@ def _objects_found(
 
 
 def outputs(objects: Mapping[str, Path]) -> dict[Path, str | None]:
-    """Every output file that dvc.lock names, and its MD5; None where the list of its folder is damaged or not here.
+    """Every output file that dvc.lock names, and its MD5; None if the list of its folder is damaged or missing.
 
     objects: the cache's, by name.
     """
@@ -98,14 +97,14 @@ def _outputs_found(
     damaged = [path for path in others if not _is_intact(path, expected[path])]
     changed = [path for path in others if path not in damaged and expected[path] is not None]
     if not (damaged or changed):
-        note = f", {len(missing)} not here: `dvc repro` makes or `dvc pull` fetches them" if missing else ""
+        note = f", {len(missing)} missing here: `dvc repro` makes them, or `dvc pull` fetches them" if missing else ""
         yield Finding(True, f"outputs: {len(expected) - len(missing)}, as {LOCK_FILE} has them{note}")
     for path in damaged:
         intact = copies.get(expected[path] or "")
         if not (intact and _is_link_to(path, expected[path] or "")):  # which is intact as soon as the object is
             yield Finding(False, f"{path} is damaged or changed by hand", REPAIR, path, intact)
     for path in changed:  # by a stage, since it is sealed
-        yield Finding(False, f"{path} is of another run than {LOCK_FILE} has", "`dvc repro`")
+        yield Finding(False, f"{path} comes from another run than {LOCK_FILE}", "`dvc repro`")
 
 
 def _is_link_to(path: Path, digest: str) -> bool:
@@ -114,7 +113,7 @@ def _is_link_to(path: Path, digest: str) -> bool:
 
 
 def _is_intact(path: Path, expected: str | None) -> bool:
-    """Whether a file whose content is not as expected, or of which nothing is known, is whole all the same."""
+    """Whether a file is intact although its content is unexpected or nothing is known about it."""
     if path.parts[0] not in _SEALED:
         return expected is None
     try:

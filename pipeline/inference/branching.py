@@ -1,7 +1,7 @@
 """Computes features with branches beside the frozen backbone: one pass gives the query and every task's feature.
 
-The tokens never see a branch. So the one pass serves the choice of a task, too, and test images need not be run after
-each task: they are run once, when all tasks are learned, and that pass gives every entry of the accuracy matrix.
+The tokens never see a branch. So the one pass also serves the choice of a task. Test images need not be run after each
+task: they are run once, when all tasks are learned, and that pass gives every entry of the accuracy matrix.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class BranchingEncoder:
         return self._of(outputs, self._choose(outputs, outputs[0], self._newest(len(inputs))))
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """The table with the tasks that this step chooses, and no feature: `complete` fills it, from one pass."""
+        """The table with the tasks that this step chooses; `complete` fills in the features, from one pass."""
         del images
         unknown = torch.full_like(own_tasks, _UNKNOWN)
         new = len(own_tasks) - table.selected.shape[1]
@@ -84,7 +84,7 @@ class BranchingEncoder:
         return self._of(self._outputs(images, self._tasks), tasks)
 
     def flops(self) -> int:
-        """Of a pass with the branches that inference needs."""
+        """Operations of a pass with the branches that inference needs."""
         return self._with(self._needed).flops({})
 
     @property

@@ -258,7 +258,7 @@ class ChoosingEncoder:
         return features
 
     def flops(self) -> int:
-        """Of a pass under the tensors of all tasks."""
+        """Operations of a pass under the tensors of all tasks."""
         return self.tuned.flops(self.bank)
 
     def _newest(self) -> dict[str, Tensor]:

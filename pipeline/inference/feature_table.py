@@ -48,7 +48,7 @@ class FeatureTable:
 
     @staticmethod
     def of_files(features: Mapping[str, Tensor], at_the_end: Mapping[str, Tensor]) -> "FeatureTable":
-        """The table in the file of a task's features; or in that of what runs at the end, if it was completed there."""
+        """The table in the file of a task's features or, if it was completed at the end, in the file of that stage."""
         return FeatureTable.from_tensors(part(at_the_end, COMPLETED) or features)
 
     def after(self, step: int, image: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Method(NamedTuple):
         return self.kind.means(bank) if self.selection.averages and self.kind.means else bank
 
     def scaled_models(self, bank: Rows, tuned: Backbone) -> Rows:
-        """The same, with means scaled from what stands in the places of the tuned model before training."""
+        """The same, with means scaled from the values that the places of the tuned model have before training."""
         models = self.models(bank)
         if self.average_scale == 1 or not self.selection.averages:
             return models
@@ -97,8 +97,8 @@ class Method(NamedTuple):
             raise UserError(f"params.yaml: the mean of what tuning: {tuning} tunes means nothing: set selection: query")
         if self.average_scale != 1 and self.selection.averages and not self.kind.scalable:
             raise UserError(
-                f"params.yaml: the mean of what tuning: {tuning} tunes has no start to be scaled from: set "
-                "average_scale: 1.0"
+                f"params.yaml: the mean of what tuning: {tuning} tunes cannot be scaled, since it has no "
+                "start: set average_scale: 1.0"
             )
         if self.kind.means_of_chain and self.selection.averages and not is_chain:
             raise UserError(
@@ -106,7 +106,7 @@ class Method(NamedTuple):
                 "tuning_init: previous"
             )
         if self.kind.asks_frozen and not is_chain:
-            raise UserError(f"params.yaml: tuning: {tuning} goes on with earlier prompts: set tuning_init: previous")
+            raise UserError(f"params.yaml: tuning: {tuning} continues earlier prompts: set tuning_init: previous")
         if is_joint and self.selection is not latest:
             raise UserError("params.yaml: order: joint leaves one model for all tasks: set selection: latest")
         if self.kind.chosen and self.selection is not query:
@@ -125,11 +125,11 @@ class Method(NamedTuple):
             )
 
     def check_tasks(self, classifier: Classifier, *, only_first: bool, is_single_stage: bool) -> None:
-        """Raises UserError if what is tuned, for the first task or for all, is not what images run under."""
+        """Raises UserError if images would not run under what is tuned, for the first task or for all."""
         if only_first and not self.selection.is_fixed:
             raise UserError("params.yaml: tuned_tasks: first leaves one model for all tasks: set selection: first")
         if self.selection.is_fixed and not only_first:
-            raise UserError("params.yaml: this selection uses what the first task tunes alone: set tuned_tasks: first")
+            raise UserError("params.yaml: this selection uses only what the first task tunes: set tuned_tasks: first")
         if self.selection.side_by_side and (not classifier.side_by_side or is_single_stage):
             raise UserError(
                 "params.yaml: selection: all makes features longer with every task: set classifier: ease and training: "

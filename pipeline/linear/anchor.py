@@ -3,7 +3,7 @@
 The frozen backbone's features (queries) of a class stay what they were, so its mean there is exact for ever. A map from
 queries to present features is fitted to sums over the images of all tasks. The sums of old tasks follow the features by
 the same map as the class statistics do. The map then predicts where the mean of an old class is now: a second estimate,
-whose error adds up in another way. No sample is kept.
+whose error accumulates differently. No sample is kept.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Anchor(NamedTuple):
 
 
 def anchor_of(state: Mapping[str, Tensor], size: int, vectors: int) -> Anchor:
-    """The anchor in a state; that of no image if it is empty. size: V d."""
+    """The anchor in a state; if the state is empty, that of no image. size: V d."""
     if state:
         return Anchor(**state)
     none, square = torch.zeros(size).double(), torch.zeros(vectors, size // vectors, size // vectors).double()

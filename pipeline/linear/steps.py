@@ -1,7 +1,6 @@
-"""The head after each step, in one file: what a step leaves as it was is stored once.
-
-Most classifiers only add rows. Were every step's head stored whole, the file of task t would grow with the square of t.
-A classifier that changes old rows, as a discriminant does, still stores every head whole.
+"""The head after each step, in one file. Rows that a step does not change are stored once. Most classifiers only add
+rows. If every step's head were stored whole, the file of task t would grow with the square of t. A classifier that
+changes old rows, as a discriminant does, still stores every head whole.
 """
 
 from collections.abc import Mapping
@@ -16,8 +15,8 @@ from pipeline.linear.head import Head
 def append_step(before: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
     """Add the head [C, D] of one more step to those stored so far (empty before the first).
 
-    Where features get longer, the heads of earlier steps get zeros for what is new. The result holds rows: `weight` [R,
-    D], `bias` [R] and, where a head has them, its other tensors. It also holds where in them the head of each step
+    If features get longer, the heads of earlier steps get zeros for the new part. The result holds rows: `weight` [R,
+    D], `bias` [R] and, if a head has them, its other tensors. It also says where among the rows the head of each step
     begins and ends, int64 [T]: `starts` and `ends`.
     """
     if not before:

@@ -75,7 +75,8 @@ def _wanted() -> int:
         if "DEVICE" in os.environ:
             raise UserError(f"DEVICES={text} contradicts DEVICE: unset DEVICE; CUDA_VISIBLE_DEVICES chooses among GPUs")
         if int(text) > torch.cuda.device_count():
-            raise UserError(f"DEVICES={text}, but this machine has {torch.cuda.device_count()} GPUs: set DEVICES=1")
+            there = torch.cuda.device_count()
+            raise UserError(f"DEVICES={text}, but this machine has {there} GPU{'s' * (there != 1)}: set DEVICES=1")
     return int(text)
 
 

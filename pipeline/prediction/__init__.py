@@ -1,1 +1,1 @@
-"""The finished learner in use: loaded from a folder or from the stages' files, asked about any number of pictures."""
+"""Uses the finished learner: loads it from a folder or from the stages' files, and predicts any number of pictures."""

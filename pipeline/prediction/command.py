@@ -22,7 +22,7 @@ FormOption = Annotated[Form, typer.Option("--format", help="A table for people, 
 def predict(
     images: Images, learner: Folder = None, task: TaskOption = "", top: Top = 3, form: FormOption = "table"
 ) -> None:
-    """Print the most probable classes of each picture. Where some cannot be read, the exit code is 3."""
+    """Print the most probable classes of each picture. The exit code is 3 if a picture cannot be read."""
     from pipeline.prediction.run import predict_pictures  # noqa: PLC0415  (seconds of imports)
 
     try:

@@ -1,4 +1,4 @@
-"""A finished learner with all that its users need, from the stages' files in the working folder."""
+"""A finished learner with everything that its users need, from the stages' files in the working folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def from_stages(manifest: Manifest) -> Finished:
 
 
 def _novelty(heads: Mapping[str, torch.Tensor], dim: int) -> Novelty | None:
-    """From the class Gaussians of the head itself, or of the discriminant that every run has beside it."""
+    """From the class Gaussians of the head itself or of the discriminant that every run also has."""
     for row in ("tuned", "tuned_lda"):
         state = part(heads, f"{row}.state.")
         if {"counts", "means", "scatter"} <= state.keys() and state["means"].shape[1] == dim:

@@ -1,4 +1,4 @@
-"""The learner for everybody's code: `Learner.load(FOLDER).predict(images)`."""
+"""The finished learner for your own code: `Learner.load(FOLDER).predict(images)`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,10 +61,10 @@ class Learner:
 
     @staticmethod
     def load(folder: Path | str | None = None, *, task: str = "") -> "Learner":
-        """The learner in an exported folder; without one, that of the working folder's stages.
+        """The learner in an exported folder or, without a folder, the one that the stages made in the working folder.
 
-        task: that of all pictures (t1, t2, ...), for a learner of `setting: task`. Raises UserError for a folder that
-        is no learner, of another version or damaged, and for a task that is missing or not asked for.
+        task: that of all pictures (t1, t2, ...), for a learner of `setting: task`. Raises UserError if the folder is no
+        learner, is damaged or comes from another version, and if a task is missing or is given without need.
         """
         finished = finished_learner.from_stages(read_manifest()) if folder is None else saved.load(Path(folder))
         given = task_index(task) if task else None

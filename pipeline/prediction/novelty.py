@@ -1,4 +1,4 @@
-"""How alien a picture is to all classes: a score, and the threshold above which the answer is "none of these".
+"""How unlike all known classes a picture is: a score, and the threshold above which the answer is "none of these".
 
 The score is the relative Mahalanobis distance (Ren et al., arXiv 2106.09022): the squared distance of a feature to the
 nearest class Gaussian minus that to one Gaussian of all classes together. The statistics are those that a linear
@@ -65,9 +65,8 @@ def scores_of(novelty: Novelty | None, features: Tensor, logits: Tensor) -> Tens
 
 
 def choose_threshold(scores: Tensor, labels: Tensor) -> Threshold | None:
-    """From pictures that no training has seen, M of them: every other one of a class chooses, the rest measure.
-
-    None if there are fewer than two.
+    """The threshold, from M pictures that no training has seen. Every second picture of a class chooses it; the others
+    measure its false alarms. None if there are fewer than two pictures.
     """
     if len(scores) < 2:
         return None

@@ -24,8 +24,8 @@ def write_table(answered: Answered, threshold: Threshold | None) -> None:
     caption = None
     if threshold:
         caption = (
-            f"novelty above {threshold.value:.4g}: none of these classes; so are {threshold.false_alarms:.1%} of "
-            f"{threshold.measured_on} held-out pictures of known classes"
+            f"novelty above {threshold.value:.4g} means none of these classes, also for "
+            f"{threshold.false_alarms:.1%} of {threshold.measured_on} held-out pictures of known classes"
         )
     rows = iter(answered)
     while part := list(islice(rows, _TABLE_ROWS)):

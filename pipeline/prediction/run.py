@@ -13,7 +13,7 @@ from pipeline.prediction.sources import pictures
 
 
 class Predicting:
-    """The answers of a learner for pictures, and what has no answer."""
+    """The answers of a learner for pictures, and the pictures without an answer."""
 
     def __init__(self, learner: Learner, named: Sequence[Path], top: int) -> None:
         """named: files, folders and patterns; top: classes per answer."""

@@ -2,7 +2,7 @@
 
 `learner.json` holds the settings, classes and checksums; `backbone.safetensors` the frozen weights; `tuned.safetensors`
 what the tasks have tuned, one row per task that images can run under; `head.safetensors` the classifier;
-`selector.safetensors`, `auxiliary.safetensors` and `novelty.safetensors` what the learner has besides, if it has.
+`selector.safetensors`, `auxiliary.safetensors` and `novelty.safetensors` hold what only some learners have.
 """
 
 import dataclasses
@@ -96,7 +96,7 @@ def _method(finished: Finished) -> Method:
 
 
 def load(folder: Path) -> Finished:
-    """The learner in a folder. Raises UserError for a folder that is none, of another version, damaged or mixed."""
+    """The learner in a folder. Raises UserError if it is no learner, or is damaged, mixed or of another version."""
     saved = read_record(folder)
     tensors = {
         name.removesuffix(".safetensors"): _tensors(folder / name, sealed) for name, sealed in saved.files.items()
@@ -183,7 +183,7 @@ def _tensors(file: Path, sealed: str) -> dict[str, Tensor]:
 
 
 def _config(file: Path) -> dict[str, Any]:
-    """The backbone's configuration. A folder of a stranger must not make timm fetch or unpickle anything."""
+    """The backbone's configuration. A stranger's folder must not make timm fetch or unpickle anything."""
     with safe_open(file, framework="pt") as opened:
         text = (opened.metadata() or {}).get("config", "")
     try:

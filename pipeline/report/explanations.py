@@ -28,7 +28,7 @@ def explain(method: Method, classifier: Classifier | None, *, is_given: bool = F
     elif is_given and method.chooses:
         sentences.append(
             """Each test image runs under the parameters tuned by its task, in one pass. The head has learned from
-            training images whose parameters were chosen as without a given task."""
+            training images whose parameters were chosen as if no task were given."""
         )
     elif not method.kind.chosen:
         sentences.append(method.selection.sentence)

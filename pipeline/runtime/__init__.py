@@ -1,1 +1,1 @@
-"""What a stage's process is wrapped in."""
+"""Everything around the process of a stage: commands, locks, checks, resuming, the stage server."""

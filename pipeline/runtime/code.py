@@ -1,8 +1,7 @@
-"""Which code a stage runs: its module, and all of this repository's that it imports, found by reading them.
-
-DVC sees no import. Listed one by one, the modules of every stage made dvc.lock so long that reading and writing it took
-DVC longer than a small stage computes; so the stage `code` writes a file of digests for each other one, which depends
-on it.
+"""Which code a stage runs: its own module, and all modules of this repository that it imports, found by reading them.
+DVC does not see imports. When the modules of every stage were listed one by one, dvc.lock became so long that reading
+and writing it took DVC longer than a small stage computes. So the stage `code` writes one file of digests for every
+other stage, and that stage depends on the file.
 """
 
 import ast
@@ -30,9 +29,8 @@ AT_START = read_sources() if "DVC_STAGE" in os.environ else {}
 
 
 def modules(start: Path, sources: Sources) -> set[Path]:
-    """Those that running `start` reads, itself included, wherever in a file the import stands.
-
-    A package's __init__.py counts where it holds more than a docstring.
+    """The modules that running `start` reads, itself included, wherever in a file the import stands. A package's
+    __init__.py counts if it holds more than a docstring.
     """
     by_name = {_name_of(file): file for file, source in sources.items() if file.name != _PACKAGE or _has_code(source)}
     found: set[Path] = set()

@@ -1,4 +1,4 @@
-"""Turns a function into a command whose users never meet a traceback for a mistake of theirs or a full disk."""
+"""Turns a function into a command that shows no traceback for a user's mistake or a full disk."""
 
 import functools
 import io
@@ -51,8 +51,8 @@ def _run_app(app: typer.Typer) -> None:
         if error.errno not in REFUSALS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror}: make room or grant access, then the same command again")
+        sys.exit(f"error: {where}{error.strerror}: make room or grant access, then run the same command again")
     except (MemoryError, RuntimeError) as error:  # on a CPU, torch has no type of its own for it
         if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
             raise
-        sys.exit("error: the memory does not suffice: lower image_size or batch_size in params.yaml")
+        sys.exit("error: out of memory: lower image_size or batch_size in params.yaml")

@@ -1,4 +1,4 @@
-"""Which DVC is at work: DVC writes its process into a lock file for as long as it reads or writes a stage's files."""
+"""Which DVC is running: it names its process in a lock file while it reads or writes a stage's files."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,8 @@ RWLOCK = Path(".dvc/tmp/rwlock")
 
 
 def lock_holders(lock: Path = RWLOCK) -> dict[int, str] | None:
-    """Processes that the lock file names, each once, and their commands.
-
-    None where it can't be read: it is damaged, or another DVC is just writing it.
+    """Processes that the lock file names, each once, and their commands. None if the file can't be read, because it is
+    damaged or because another DVC is writing it.
     """
     try:
         locks = json.loads(lock.read_text())

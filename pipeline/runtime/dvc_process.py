@@ -1,4 +1,4 @@
-"""The process of DVC itself, which Ctrl-C ends without a traceback while it imports, too (pipeline.dvc starts it)."""
+"""The process of DVC itself. Ctrl-C ends it without a traceback, also during imports (pipeline.dvc starts it)."""
 
 import sys
 

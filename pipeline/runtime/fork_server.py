@@ -2,7 +2,7 @@
 
 Nothing of the project is imported here, which is why this is a script and no module of the package: a stage runs the
 code of its own folder. Requests come from stand_in.py. They are answered as soon as the libraries that every stage
-needs are there; the others are imported whenever nobody is asking.
+needs are imported. The others are imported while no request is waiting.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ REST = ("timm", "matplotlib.figure")
 
 
 def imported() -> Iterator[object]:
-    """Import what every stage needs, then the rest step by step; what is yielded must be kept."""
+    """Import what every stage needs, then the rest step by step. The caller must keep what is yielded."""
     yield [importlib.import_module(name) for name in FIRST]
     yield runpy.run_path(str(SCHEMAS))  # operators are defined for as long as this lives
     yield from map(importlib.import_module, REST)
 
 
 def serve(address: str) -> None:
-    """Answer requests until nobody has asked for a while."""
+    """Answer requests until none has come for a while."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()

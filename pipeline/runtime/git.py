@@ -1,4 +1,4 @@
-"""Asks git. Where it refuses, it says why in its first line; what follows is advice, seldom on the case at hand."""
+"""Runs git. If git refuses, its first line says why; the advice that follows seldom fits the case."""
 
 import os
 import re

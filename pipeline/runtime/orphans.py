@@ -1,8 +1,8 @@
-"""Ends a stage whose DVC is gone: nobody would file its result, and a new run may be writing the same files.
+"""Ends a stage whose DVC is gone: nothing would record its result, and a new run may be writing the same files.
 
 Nothing tells a process that its parent was killed, and DVC is not always the parent: a shell, a stand-in or a launcher
 may stand between them. But DVC's lock file names every DVC that is running a stage. So the stage's own DVC is the
-nearest ancestor that stands in this file; if none does, it is already gone.
+nearest ancestor that this file names. If it names none, that DVC is already gone.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def _watch(started: int, lock: Path) -> None:
 
 
 def _wait_for(dvc: psutil.Process) -> None:
-    """Return when it has ended, even if its own parent takes no notice of that."""
+    """Return when it has ended, even if its own parent does not notice."""
     with contextlib.suppress(psutil.NoSuchProcess):
         while dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
             time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -1,8 +1,8 @@
-"""Lets a training that was killed go on after its last epoch, to the same bytes.
+"""Lets a killed training resume after its last finished epoch and end with the same bytes.
 
 DVC removes a stage's outputs before it runs. So the state after each epoch lies in `.scratch/resume` of the main
-repository, whichever folder DVC runs the experiment in, under the digest of all that the numbers depend on: it is
-found again if and only if it is the right one.
+repository, whichever folder DVC runs the experiment in, under the digest of everything that the numbers depend on. So
+it is found again if and only if it is the right one.
 """
 
 import contextlib
@@ -47,13 +47,13 @@ def state_file(stage: str, device: torch.device) -> Path:
 
 
 def state_files(stage: str, device: torch.device, parts: int) -> list[Path]:
-    """The same for each part of a training: a part that has ended keeps its state until the last one has."""
+    """The same for each part of a training. A finished part keeps its state until the last part has finished."""
     last = state_file(stage, device)
     return [*(last.with_name(f"{last.name}.{part}") for part in range(1, parts)), last]
 
 
 def epochs(state: Path, progress: Progress, training: Training, count: int) -> Iterator[int]:
-    """Those of `count` epochs that are still to be done: the first begins with what was saved after the one before."""
+    """The epochs, of `count`, that are still to be done. The first begins with what was saved after the one before."""
     _prune(state.parent)
     done = 0
     if tensors := _load(state):
@@ -82,7 +82,7 @@ def _save(state: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _load(state: Path) -> dict[str, Tensor]:
-    """The tensors, or none: where there is no state, and where it is not what was written."""
+    """The tensors; none if there is no state, or if it is not what was written."""
     if not state.exists():
         return {}
     content = memoryview(state.read_bytes())

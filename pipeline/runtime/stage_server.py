@@ -2,9 +2,9 @@
 
 A stage of a small pipeline computes for a second and imports for two. So a server (fork_server.py) imports libraries
 once; a stand-in for `python` (stand_in.py), first on the PATH of a `dvc`, asks it to fork a child that runs the stage's
-module from the stage's own working directory, with its environment, standard streams and exit code. Where no server
-answers, the stand-in is plain Python; when the stand-in is killed, so is the child; when its DVC is, the child ends
-itself, and with it the stand-in (pipeline.runtime.orphans). `python -m pipeline.dvc`, sweeps and the tests use it.
+module from the stage's own working directory, with its environment, standard streams and exit code. If no server
+answers, the stand-in is plain Python. If the stand-in is killed, so is the child. If its DVC is killed, the child ends
+itself and with it the stand-in (pipeline.runtime.orphans). `python -m pipeline.dvc`, sweeps and the tests use it.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class StageServer(NamedTuple):
 
 
 def start(environment: Mapping[str, str]) -> StageServer:
-    """Start a server, and wait until it can be asked. Raises UserError where temporary files have no place."""
+    """Start a server, and wait until it answers. Raises UserError if temporary files have no place."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="stages"))
     except OSError as error:

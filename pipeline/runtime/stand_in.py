@@ -1,7 +1,7 @@
 """Stands in for `python` on the PATH of a DVC: `stand_in.py SOCKET -m stages.split` has a server fork the stage.
 
-This process has the stage's streams, its environment and its exit code; if it is killed, so is the stage. Where no
-server answers, it becomes Python itself. It runs for every stage, so it imports only what it needs.
+This process has the stage's streams, its environment and its exit code; if it is killed, so is the stage. If no server
+answers, it becomes Python itself. It runs for every stage, so it imports only what it needs.
 """
 
 import json

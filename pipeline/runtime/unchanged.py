@@ -1,7 +1,8 @@
 """Whether the code, parameters and data that a stage depends on stayed the same while it ran.
 
-DVC records what a stage depends on after its command has ended (treeverse/dvc#11058): an edit meanwhile would file the
-old result under the new values, as up to date. And code must be what the stage `code` saw at the beginning of the run.
+DVC records what a stage depends on only after its command has ended (treeverse/dvc#11058). So an edit in the meantime
+would store the old result under the new values, as if it were up to date. Code must also be what the stage `code` saw
+at the beginning of the run.
 """
 
 from collections.abc import Iterator
@@ -22,14 +23,14 @@ _SHOWN = 3  # files of a folder
 def unchanged(stage: str) -> Iterator[None]:
     """Raise UserError if anything that a stage depends on changed between the start of the process and the end.
 
-    stage: DVC's name for it, as in its DVC_STAGE; "" stands for a process that is none, of which nothing is asked.
+    stage: DVC's name for it, as in its DVC_STAGE; "" for a process that is no stage, for which nothing is checked.
     """
     if not stage:
         yield
         return
     name = stage.rpartition(":")[2]  # of ../dvc.yaml:split, where DVC was called from a subfolder
     if edited := _edited(name, code.AT_START or code.read_sources()):
-        raise UserError(f"{', '.join(edited)} changed since this run began: `dvc repro` begins again")
+        raise UserError(f"{', '.join(edited)} changed since this run began: `dvc repro` starts again")
     declared = read_declared(name)
     before = {what: _state(file) for what, file in declared.files.items()}
     yield
@@ -45,14 +46,14 @@ def unchanged(stage: str) -> Iterator[None]:
 
 
 def _edited(name: str, sources: code.Sources) -> list[str]:
-    """Modules of a stage that are not as the stage `code` has listed them; one that imports more is not, either."""
+    """Modules of a stage that differ from the list of the stage `code`, also because they import more."""
     stage = name.partition("@")[0]
     listed = {} if stage in ("method", "code") else artifacts.load_json(artifacts.code_file(stage))
     return [module for module, digest in listed.items() if code.digest(sources.get(Path(module), b"")) != digest]
 
 
 def _differences(what: str, before: object, after: object) -> list[str]:
-    """What of a dependency changed: the file itself, or those in a folder, by name."""
+    """What changed in a dependency: the file itself, or files in a folder, by name."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return [what] if before != after else []
     names = sorted(name for name in before | after if before.get(name, _ABSENT) != after.get(name, _ABSENT))

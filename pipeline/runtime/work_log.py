@@ -1,6 +1,6 @@
-"""How long the stages of an experiment worked, and on what: a log beside the results, which must not hold such things.
-
-A line of JSON a stage in `.scratch/stages.jsonl` of the main repository, whichever folder DVC runs the experiment in.
+"""How long the stages of an experiment worked, and on what machine. Timings go to a log, because results must be
+reproducible byte for byte. It has one line of JSON per stage, in `.scratch/stages.jsonl` of the main repository,
+whichever folder DVC runs the experiment in.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ def environment() -> str:
     parts = [f"Python {platform.python_version()}"]
     if torch:
         cuda = torch.cuda.is_available()
-        device = (
-            torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-        )
+        threads = torch.get_num_threads()
+        cpu = f"{platform.machine()} CPU, {threads} thread{'s' * (threads != 1)}"
+        device = torch.cuda.get_device_name() if cuda else cpu
         parts += [f"torch {torch.__version__}", device]
     return ", ".join(parts)
 

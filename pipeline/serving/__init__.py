@@ -1,1 +1,1 @@
-"""The learner behind HTTP: a page on which one drops pictures, and an endpoint for programs."""
+"""Serves the learner over HTTP: a page on which you drop pictures, and an endpoint for programs."""

@@ -11,12 +11,12 @@ from pipeline.errors import UserError
 
 def serve(
     folder: Annotated[Path, typer.Argument(help="An exported learner.")],
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8000,
-    megabytes: Annotated[int, typer.Option(min=1, max=1000, help="The largest upload.")] = 20,
-    pictures: Annotated[int, typer.Option(min=1, max=1000, help="The most pictures in an upload.")] = 32,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: any free port.")] = 8000,
+    megabytes: Annotated[int, typer.Option(min=1, max=1000, help="The largest upload, in megabytes.")] = 20,
+    pictures: Annotated[int, typer.Option(min=1, max=1000, help="The largest number of pictures in an upload.")] = 32,
 ) -> None:
-    """Answer uploads of pictures with classes, on a page and over HTTP. Nothing is written to disk."""
+    """Serve a page and an HTTP endpoint that name the classes of uploaded pictures. Nothing is written to disk."""
     for module, package in (
         ("starlette", "starlette"),
         ("uvicorn", "uvicorn"),

@@ -25,7 +25,7 @@ def run(folder: Path, *, host: str, port: int, most_bytes: int, most_pictures: i
     if _is_loopback(host):
         hosts = ["127.0.0.1", "localhost", "[::1]", host]
     else:
-        print(f"warning: {host} can be reached from other machines, and nobody has to log in", file=sys.stderr)
+        print(f"warning: {host} can be reached from other machines, without any login", file=sys.stderr)
     app = application(learner, hosts=hosts, most_bytes=most_bytes, most_pictures=most_pictures)
     config = uvicorn.Config(app, log_level="warning", limit_concurrency=_CONNECTIONS, timeout_keep_alive=5)
     name, bound = listening.getsockname()[:2]

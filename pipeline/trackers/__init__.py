@@ -1,1 +1,1 @@
-"""The finished run for the trackers that people already use: MLflow, TensorBoard, Weights & Biases."""
+"""Sends the finished run to the trackers that people already use: MLflow, TensorBoard, Weights & Biases."""

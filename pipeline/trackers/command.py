@@ -16,7 +16,7 @@ def log(
         str, typer.Option(help="The experiment or project to log into.")
     ] = "continual-layernorm-tuning",
 ) -> None:
-    """Send the finished run: parameters, metrics, accuracy matrix, figures, and the checksums of its artifacts."""
+    """Send the finished run to a tracker: parameters, metrics, accuracy matrix, figures, checksums of artifacts."""
     from pipeline.trackers.finished_run import read_run  # noqa: PLC0415  (seconds of imports)
     from pipeline.trackers.send import send  # noqa: PLC0415
 

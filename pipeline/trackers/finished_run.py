@@ -1,4 +1,4 @@
-"""What is known of a finished run, as trackers want it."""
+"""What trackers are told about a finished run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

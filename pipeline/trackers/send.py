@@ -14,7 +14,7 @@ _LONGEST = 6000  # characters of a parameter that MLflow takes
 
 
 def send(run: Run, to: To, *, at: str, experiment: str) -> str:
-    """Log the run; a line that says where. Raises UserError if the package is missing or the tracker refuses."""
+    """Log the run, and say where in one line. Raises UserError if the package is missing or the tracker refuses."""
     package = _PACKAGES[to]
     if importlib.util.find_spec(package) is None:
         extra = "pip install wandb" if to == "wandb" else "pip install -c constraints.txt '.[track]'"

@@ -1,9 +1,9 @@
 """What a task tunes: the contract that every file in `pipeline/tuning/kinds` fulfils.
 
 A kind makes places for its tensors in the unmodified timm model and gives their start values. With these values the
-model is exactly the pretrained one, but for prompts, which every token sees from the start. Everything else is the same
-for all kinds: `functional_call` puts a task's tensors into their places, the loop (pipeline.tuning.loop) trains them,
-and one file per task stores them.
+model is exactly the pretrained one. Prompts are the exception: every token sees them from the start. Everything else is
+the same for all kinds: `functional_call` puts a task's tensors into their places, the loop (pipeline.tuning.loop)
+trains them, and one file per task stores them.
 
 A place is a parameter of the model, or a new one. A new one is registered in a module of a `shared_copy` of the model
 and used by a hook of that module, or it belongs to a module that replaces another.

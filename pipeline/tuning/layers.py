@@ -42,7 +42,7 @@ def fused_qkv(model: nn.Module) -> dict[str, nn.Linear]:
     for path, layer in layers.items():
         if layer.out_features % 3:
             raise UserError(
-                f"params.yaml: the backbone's {path} is no layer of queries, keys and values of one size, which this "
-                "tuning needs: set tuning: layernorm"
+                f"params.yaml: the backbone's {path} is not one layer for queries, keys and values of one size, which "
+                "this tuning needs: set tuning: layernorm"
             )
     return layers

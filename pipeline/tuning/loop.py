@@ -61,7 +61,7 @@ def too_few_steps(images: int, schedule: Schedule, size: float) -> str:
     batch = images * schedule.epochs // wanted
     smaller = f"batch_size: {batch}, or " if batch else ""
     return (
-        f"few steps to learn from: {steps} at lr {schedule.lr:g} move a value that begins near {size:g} by at most "
+        f"too few steps to learn from: {steps} at lr {schedule.lr:g} move a value that begins near {size:g} by at most "
         f"{steps * schedule.lr:.1g}: set {smaller}epochs: {math.ceil(wanted / per_epoch)}, or a higher lr"
     )
 

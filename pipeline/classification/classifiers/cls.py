@@ -29,7 +29,7 @@ Fisher = Literal["mean", "images"]
 
 
 class Options(Record):
-    """Of which gradient the information is the square."""
+    """The gradient whose square is the Fisher information."""
 
     fisher: Fisher = "mean"
 

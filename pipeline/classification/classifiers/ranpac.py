@@ -3,7 +3,7 @@
 Features f [N, D] become h = relu(f W) with W [D, M] from N(0, 1) and M = 10,000 for D = 768; other backbones get the
 same ratio. There is no intercept. The strength is the power of ten from -8 to 8 with the least squared error on the
 last fifth of the task's images, after a fit on the others; the solution is that of the sums of all tasks. The authors'
-loader shuffles the images before this cut, and so does this: ours are sorted by class.
+loader shuffles the images before this cut. So does this code, since our images are sorted by class.
 
 `ridge_projected` is the same with an intercept, 2,000 units and one strength chosen on held-out images.
 """

@@ -25,6 +25,6 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
 SELECTOR = Selector(
     learn,
     nearest_prototype,
-    "The task of the most similar of all tasks' ten centres is selected.",
+    "Each task has ten centres; the task with the most similar one is selected.",
     rows=prototype_rows,
 )
