@@ -3,9 +3,14 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
+# uv installs in a fraction of pip's time, so it is used if it is there (`make UV= repro`: pip all the same). It does not read
+# pip's configuration, so the variable that docs/install.md names is handed on.
+UV ?= $(shell command -v uv)
+MORE_WHEELS = $(if $(PIP_EXTRA_INDEX_URL),--extra-index-url $(PIP_EXTRA_INDEX_URL) --index-strategy unsafe-best-match)
+INSTALL = $(if $(UV),$(UV) pip install -q --compile-bytecode --python $(VENV)/bin/python $(MORE_WHEELS),python -m pip install -q --disable-pip-version-check)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test slow cluster check schema docs bench faults audit format clean
+.PHONY: help install repro test slow cluster check schema pictures docs bench faults audit format clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +26,7 @@ slow: $(VENV)/installed-dev  ## run the tests that `make test` leaves out for th
 	python -m pytest -q -n 2 --dist worksteal -m slow
 
 cluster: $(VENV)/installed-dev  ## install Ray, and test sweeps on clusters on this machine (takes minutes)
-	python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev,ray]'
+	$(INSTALL) -c constraints.txt '.[dev,ray]'
 	python -m pytest -q -n 0 -m cluster
 
 check: $(VENV)/installed-dev  ## style, types, layers: warnings are errors
@@ -32,6 +37,9 @@ check: $(VENV)/installed-dev  ## style, types, layers: warnings are errors
 
 schema: $(VENV)/installed-dev  ## write params.schema.json, with which editors complete and check params.yaml
 	python -m harness.params_schema
+
+pictures: $(VENV)/installed-dev  ## draw docs/pictures from the numbers in reports/
+	python -m benchmarks.pictures
 
 docs: .scratch/docs/installed  ## build the pages of docs/ as a site in .scratch/site; a broken link is an error
 	@rm -rf .scratch/pages && mkdir -p .scratch/pages
@@ -83,9 +91,9 @@ clean:  ## remove the pipeline's outputs; DVC's cache stays, so dvc repro restor
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	python -m pip install -q --disable-pip-version-check -c constraints.txt .
+	$(INSTALL) -c constraints.txt .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
+	$(INSTALL) -c constraints.txt '.[dev]'
 	@touch $@

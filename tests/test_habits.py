@@ -1,6 +1,7 @@
 """Files for services and editors agree with the project's own."""
 
 import re
+import subprocess
 
 from ruamel.yaml import YAML
 
@@ -34,3 +35,14 @@ def test_issues_ask_for_what_the_doctor_prints() -> None:
     for name in ("bug", "idea"):
         fields = yaml.load(ROOT / f".github/ISSUE_TEMPLATE/{name}.yml")["body"]
         assert any("python -m pipeline doctor" in field["attributes"]["label"] for field in fields)
+
+
+def test_make_installs_with_uv_where_it_is_and_with_pip_elsewhere() -> None:
+    def commands(*variables: str) -> str:
+        return subprocess.run(
+            ["make", "-n", "-B", "install", *variables], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
+
+    assert "\n/x/uv pip install -q" in commands("UV=/x/uv", "PIP_EXTRA_INDEX_URL=")
+    assert "--extra-index-url ADDRESS " in commands("UV=/x/uv", "PIP_EXTRA_INDEX_URL=ADDRESS")
+    assert "\npython -m pip install -q" in commands("UV=")

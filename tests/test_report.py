@@ -12,7 +12,7 @@ from pipeline.classification.classifier import find_classifier
 from pipeline.evaluation.methods import BASELINES, METHODS, verdict
 from pipeline.inference.method import Method
 from pipeline.parts import names
-from pipeline.report.figures import curves, heat_map
+from pipeline.report.figures import _limits, curves, heat_map
 from pipeline.report.markdown import Result, render
 from pipeline.report.text import escape
 from pipeline.selection.choose import SELECTIONS, SelectionName
@@ -47,7 +47,12 @@ def test_says_what_was_run_and_what_came_out() -> None:
     assert text.startswith("# Continual LayerNorm tuning on glyphs\n")
     assert "4 classes arrive in 2 tasks" in text
     assert "| C-LN | 50.0 | 60.0 | 10.0 |" in text
-    assert "**C-LN is 40.0 points above the best baseline (frozen backbone, same head).**" in text
+    title, picture, sentence, *_ = text.split("\n\n")
+    assert (title, picture) == (
+        "# Continual LayerNorm tuning on glyphs",
+        "![Average accuracy and forgetting over the tasks](figures/over_tasks.png)",
+    ), "the report opens with the picture"
+    assert sentence == "**C-LN is 40.0 points above the best baseline (frozen backbone, same head).**"
     assert "| kept per task (tuned parameters, selector, classifier) | 1,234 bytes |" in text
     assert "| floating-point operations per image at inference | 0.01 GFLOP |" in text
     for figure in ("over_tasks", "accuracy_matrix", "selection", "key_similarity"):
@@ -170,3 +175,9 @@ def test_curves_with_one_task_and_with_negative_forgetting() -> None:
     more = curves({name: [0.5, 0.4] for name in METHODS}, [0.0, -0.1], METHODS)
     assert one != more
     assert more == curves({name: [0.5, 0.4] for name in METHODS}, [0.0, -0.1], METHODS)
+
+
+def test_lines_fill_the_figure_and_no_value_is_cut_off() -> None:
+    assert _limits([[0.42, 0.66], [0.61]]) == (40.0, 70.0)
+    assert _limits([[0.0, 1.0]]) == (0.0, 100.0)
+    assert _limits([[0.7, 0.7]]) == (60.0, 80.0)

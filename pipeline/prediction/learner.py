@@ -30,15 +30,25 @@ Picture = Path | str | bytes | Image.Image | np.ndarray[Any, Any]  # a file, its
 
 
 class Answer(NamedTuple):
-    """What the learner says of one picture."""
+    """What the learner says about one picture.
 
-    label: str  # the class
+    Attributes:
+        label: the most probable class
+        probability: of that class, from 0 to 1
+        margin: how much less probable the next class is
+        task: the task that was selected (t1, t2, ...); None if one model serves all tasks
+        novelty: how unlike all known classes the picture is (pipeline.prediction.novelty)
+        is_none: whether the novelty is above the threshold, so the picture belongs to none of the classes
+        best: the most probable classes, each with its probability
+    """
+
+    label: str
     probability: float
-    margin: float  # how far the next class is behind
-    task: str | None  # the task that was selected, t1, t2, ...; None if one model serves all
-    novelty: float  # how alien the picture is to all classes (pipeline.prediction.novelty)
-    is_none: bool  # whether that is above the threshold: none of these classes
-    best: Sequence[tuple[str, float]]  # the most probable classes
+    margin: float
+    task: str | None
+    novelty: float
+    is_none: bool
+    best: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True)

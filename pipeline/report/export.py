@@ -11,7 +11,7 @@ from markdown_it.token import Token
 _STYLE = """\
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #8888; vertical-align: top; }
 img { max-width: 100%; background: white; }
 code { overflow-wrap: anywhere; }"""

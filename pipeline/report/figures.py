@@ -1,7 +1,8 @@
 """The report's figures, as PNG bytes that depend only on the numbers drawn."""
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -80,7 +81,7 @@ def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float],
             points = [100 * value for value in values]
             left.plot(steps, points, style, markersize=4, label=names[key], color=colour, linewidth=width)
         left.set(xlabel="tasks learned", ylabel="average accuracy (%)")
-        left.set_ylim(0, 100)
+        left.set_ylim(*_limits(accuracy.values()))
         left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)  # below: it hides no line
         right.plot(
             steps, [100 * value for value in forgetting], "o-", markersize=4, color=_LINES["c_ln"][0], linewidth=2.4
@@ -116,7 +117,10 @@ def bands(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
                 label=_plain(name),
             )
         axes.set(xlabel="tasks learned", ylabel="average accuracy (%)")
-        axes.set_ylim(0, 100)
+        ends = [
+            [point["mean"] + sign * (point["std"] or 0.0) for point in of] for of in curves.values() for sign in (-1, 1)
+        ]
+        axes.set_ylim(*_limits(ends))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", color="#e4e7ec", linewidth=0.8)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -146,6 +150,12 @@ def scatter(points: Mapping[str, tuple[float, Mapping[str, Any]]]) -> bytes:
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
         return _png(figure)
+
+
+def _limits(values: Iterable[Sequence[float]]) -> tuple[float, float]:
+    """Limits of an axis in percent, in steps of ten, so that lines which differ by a few points stand apart."""
+    fractions = [value for row in values for value in row]
+    return max(0.0, 10 * math.floor(10 * min(fractions) - 0.2)), min(100.0, 10 * math.ceil(10 * max(fractions) + 0.2))
 
 
 def _plain(name: str) -> str:

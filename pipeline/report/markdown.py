@@ -51,7 +51,7 @@ HEADLINE = ("method", "average accuracy (%)", "average incremental accuracy (%)"
 
 
 def render(result: Result) -> str:
-    """The whole report, in Markdown."""
+    """The whole report, in Markdown. It opens with the main figure and one sentence on the result."""
     params, tasks = result.params, result.tasks
     is_given = SETTINGS[params["setting"]].gives_task
     images = "test images" if params["evaluate_on"] == "test" else "held-out training images (validation)"
@@ -59,6 +59,10 @@ def render(result: Result) -> str:
     classes = [(name, ", ".join(map(escape, names))) for name, names in tasks.items()]
     return f"""\
 # Continual LayerNorm tuning on {params["dataset"]}
+
+![Average accuracy and forgetting over the tasks](figures/over_tasks.png)
+
+**{verdict({row: values[0] for row, values in result.rows.items()})}**
 
 {arrival(result)}
 {introduce(result.method, backbone=params["backbone"], is_joint=params["order"] == "joint", is_given=is_given)}
@@ -75,11 +79,7 @@ Seed {params["seed"]}, lr {params["lr"]:g}, {params["epochs"]} epochs per task; 
 
 {definitions(result)}
 
-{domains_section(result)}## Over the tasks
-
-![Average accuracy and forgetting over the tasks](figures/over_tasks.png)
-
-## Accuracy matrix
+{domains_section(result)}## Accuracy matrix
 
 Accuracy (%) on each task after each step.
 
@@ -102,9 +102,9 @@ Accuracy (%) on each task after each step.
 
 
 def conclusion(result: Result) -> str:
-    """Sentences that compare C-LN with the best baseline, and what a reader must know to judge that."""
+    """What a reader must know to judge the first sentence, which compares C-LN with the best baseline."""
     params, accuracies = result.params, {row: values[0] for row, values in result.rows.items()}
-    sentences = [f"**{verdict(accuracies)}**"]
+    sentences = []
     if result.method.tunes:
         sentences.append(worth_of_tuning(accuracies))
     else:
