@@ -26,6 +26,7 @@ from pipeline.inference.competition import Competition
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.manifest import Settings, write_manifest
 from pipeline.inference.method import Method, Passes
+from pipeline.layout import Layout
 from pipeline.linear.head import Head
 from pipeline.linear.steps import step_heads
 from pipeline.params import read_params
@@ -63,9 +64,9 @@ def main() -> None:
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     at_the_end = artifacts.load_tensors(artifacts.REMATCH)
     rematched = {} if "predictions" not in at_the_end else at_the_end
-    table = FeatureTable.of_files(artifacts.load_tensors(artifacts.features_file(last)), at_the_end)
-    queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
-    keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
+    stored = artifacts.load_tensors(artifacts.features_file(last))
+    table, queries = FeatureTable.of_files(stored, at_the_end), stored["test_queries"]
+    keys = artifacts.load_tensors(artifacts.keys_file(last))["keys"]
 
     bank = load_bank(artifacts.bank_file(last), params.num_tasks)
     method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
@@ -123,10 +124,22 @@ def main() -> None:
             "domains": list(artifacts.load_json(artifacts.DOMAINS).values())[: params.num_tasks],
             "tuned_passes": table.tuned_passes.tolist(),
             "tasks": dict(list(artifacts.load_json(artifacts.TASKS).items())[: params.num_tasks]),
-            "backbone": artifacts.load_json(artifacts.BACKBONE_FACTS),
+            "backbone": backbone_facts(last),
         },
     )
     write_manifest(params)
+
+
+def backbone_facts(last: str) -> dict[str, int]:
+    """Size and cost of the frozen backbone, from the last task's file."""
+    described = artifacts.load_metadata(artifacts.features_file(last))
+    layout = Layout.from_metadata(described)
+    return {
+        "parameters": int(described["parameters"]),
+        "dim": layout.dim,
+        "vectors": layout.vectors,
+        "flops_per_pass": int(described["frozen_flops"]),
+    }
 
 
 CHOSEN = ("c_ln", "c_ln_lda", "single_stage")  # rows whose features are those of the chosen task
@@ -149,8 +162,8 @@ def pass_costs(
         whole_matrix += int(rematched["passes"].sum()) / images
         tuned += int(rematched["asked"][-1]) / images
     queries = 0 if method.kind.asks_frozen else passes.query  # else part of the tuned pass, and counted in it
-    frozen_flops = artifacts.load_json(artifacts.BACKBONE_FACTS)["flops_per_pass"]
-    tuned_flops = int(artifacts.load_metadata(artifacts.features_file(last))["flops"])
+    described = artifacts.load_metadata(artifacts.features_file(last))
+    frozen_flops, tuned_flops = int(described["frozen_flops"]), int(described["flops"])
     return {
         "passes_per_image": whole_matrix,
         "passes_at_inference": passes.query + tuned,

@@ -1,4 +1,7 @@
-"""Cut the images into tasks: one packed file of training images per task, and one of all test images."""
+"""Cut the images into tasks: one packed file of training images per task, and one of all test images.
+
+It also writes the empty artifacts from which the chains of tasks start.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -8,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.data import test_images
 from pipeline.data.class_orders import ordered
 from pipeline.data.held_out import hold_out
 from pipeline.data.images import Images
@@ -26,6 +30,15 @@ from pipeline.tasks import (
     named_tasks,
     shuffled_tasks,
     task_name,
+)
+
+CHAINS = (  # files of which a task's adds to that of the task before
+    artifacts.keys_file,
+    artifacts.selector_file,
+    artifacts.bank_file,
+    artifacts.auxiliary_heads_file,
+    artifacts.features_file,
+    artifacts.heads_file,
 )
 
 
@@ -74,6 +87,8 @@ def main() -> None:
     }
     artifacts.save_json(artifacts.IMAGE_COUNTS, counts_of_tasks)
     save_tasks(stream, train, test, is_joint=params.order == "joint")
+    for file in CHAINS:
+        artifacts.save_tensors(file("t0"), {})
     sizes = ", ".join(str(len(classes)) for classes in stream.tasks)
     print(f"{len(stream.tasks)} tasks of {sizes} classes, evaluated on {params.evaluate_on} images")
 
@@ -97,6 +112,8 @@ def save_tasks(stream: Stream, train: Labelled, test: Labelled, *, is_joint: boo
         parts.append((rows, torch.tensor([numbers[c] for c in classes])[labels], torch.full_like(rows, task)))
     rows, labels, tasks = (torch.cat(column) for column in zip(*parts, strict=True))
     artifacts.save_images(artifacts.TEST, test.images[rows].contents(), {"labels": labels, "tasks": tasks})
+    for task, (of_task, _, _) in enumerate(parts):
+        test_images.save_digest(task_name(task), test.images[of_task])
 
 
 def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> list[list[int]]:
