@@ -141,10 +141,19 @@ def test_a_task_that_is_to_be_given_needs_test_images_of_tasks() -> None:
 
 @pytest.mark.usefixtures("tiny_repository")
 def test_a_key_knows_a_domain() -> None:
+    """A key is one direction for both classes of a domain, and one class of blue lies nearer to red's: 5 of 30 images.
+
+    The discriminant has a mean for each class of each domain, and makes no mistake on the same queries.
+    """
     write_domains()
-    set_params(Path("params.yaml"), setting="domain")
+    set_params(Path("params.yaml"), setting="domain", selector="lda")
     run_all(DOMAINS)
-    assert metrics()["selection_accuracy"] > 0.5  # three colours; chance is a third
+    assert metrics()["selection_accuracy"] == 1
+    set_params(Path("params.yaml"), selector="key")
+    run_all(DOMAINS)
+    assert metrics()["selection_accuracy"] == pytest.approx(25 / 30, abs=1e-6)
+    chosen = torch.tensor(artifacts.load_json(artifacts.EVALUATION)["selection"])
+    assert chosen.diag().tolist() == [10, 10, 5]
     rows = load_file(artifacts.heads_file("t3"))
     assert rows["tuned.head.classes"].tolist() == DOMAINS * [0, 1]
     assert rows["tuned.head.tasks"].tolist() == [0, 0, 1, 1, 2, 2]
