@@ -6,7 +6,6 @@ It also records what it has evaluated, so that the learner that predicts is the 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from pipeline.evaluation import metrics
@@ -87,7 +86,7 @@ def main() -> None:
         }
     competition = Competition(setting, method, test, table, classes_of_tasks(params.num_tasks))
     matrices = {}
-    selects = method.chooses and not setting.gives_task
+    selects = method.chooses and not setting.gives_task and not test.is_shared
     side_by_side = method.tunes and method.selection.side_by_side
     for row in methods_of(selects=selects, tunes=method.tunes, side_by_side=side_by_side):
         name, features_at = features_of[row]
@@ -100,8 +99,7 @@ def main() -> None:
     # Selection is reported only if there was a choice, and keys only if they made it.
     selection = selection_matrix(test, table.selected[-1]) if selects and test.num_tasks > 1 else None
     counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
-    of_tasks = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
-    values = accuracies(matrices, selection, of_tasks) | {
+    values = accuracies(matrices, selection, test.counts) | {
         **pass_costs(method, table, rematched, last, is_given=setting.gives_task),
         "bytes_per_task": kept_bytes(method, bank, heads, last, is_given=setting.gives_task) / params.num_tasks,
         "task_parameters": bank.trained,
@@ -118,9 +116,10 @@ def main() -> None:
             "matrices": {name: triangle(matrix) for name, matrix in matrices.items()},
             "selection": None if selection is None else selection.tolist(),
             "key_similarity": cosine(keys, keys).tolist()
-            if selects and method.asks_selector and method.selector.by_key
+            if method.chooses and not setting.gives_task and method.asks_selector and method.selector.by_key
             else None,
             "test_images": len(test.tasks),
+            "shares_test": test.is_shared,
             "domains": list(artifacts.load_json(artifacts.DOMAINS).values())[: params.num_tasks],
             "tuned_passes": table.tuned_passes.tolist(),
             "tasks": dict(list(artifacts.load_json(artifacts.TASKS).items())[: params.num_tasks]),
@@ -196,7 +195,7 @@ def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None, images:
         "accuracy_over_images": over_images[-1],
         "incremental_accuracy_over_images": sum(over_images) / len(over_images),
     }
-    if len(c_ln) > 1:
+    if metrics.has_forgetting(c_ln):
         values["forgetting"] = metrics.forgetting(c_ln)
         values["forgetting_clipped"] = metrics.forgetting(c_ln, clipped=True)
     if selection is not None:
@@ -232,8 +231,11 @@ def triangle(matrix: Matrix) -> list[list[float]]:
 
 def save_plots(matrices: Mapping[str, Matrix], test: EvaluationSet, selection: Tensor | None) -> None:
     """The tables behind DVC's plots: fractions, tasks from 1, methods by the names of the report."""
-    of_pairs = [(step, task) for step in range(test.num_tasks) for task in range(step + 1)]
-    cells = [(step + 1, task + 1, round(float(matrices["c_ln"][step, task]), 6)) for step, task in of_pairs]
+    cells = [
+        (step, "all" if test.is_shared else task, value)
+        for step, row in enumerate(triangle(matrices["c_ln"]), start=1)
+        for task, value in enumerate(row, start=1)
+    ]
     artifacts.save_csv(artifacts.ACCURACY_MATRIX, ("after_task", "on_task", "accuracy"), cells)
     points = [
         (step, METHODS[row], round(value, 6))
@@ -241,7 +243,7 @@ def save_plots(matrices: Mapping[str, Matrix], test: EvaluationSet, selection: T
         for step, value in enumerate(metrics.average_accuracies(matrix), start=1)
     ]
     artifacts.save_csv(artifacts.ACCURACY_OVER_TASKS, ("tasks_learned", "method", "accuracy"), points)
-    images = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
+    images = test.counts
     # DVC cannot draw a table without rows. Without selection, the rows say "none".
     chosen: list[tuple[int, int | str, int, float]] = [(own, "none", count, 1.0) for own, count in enumerate(images, 1)]
     if selection is not None:

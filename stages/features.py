@@ -68,6 +68,11 @@ def main(task: Task) -> None:
     state = artifacts.load_tensors(artifacts.selector_file(task))
     bank = load_bank(artifacts.bank_file(task), index + 1)
     method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
+    if not method.selection.is_real and bool((test["tasks"] < 0).any()):
+        raise UserError(
+            f"params.yaml: selection: {params.selection} needs the task of each test image, and those of this data set "
+            "are of domains that no task trains: choose another selection"
+        )
 
     with Progress(f"features, {task}", images=0) as progress:
         encoder = make_encoder(

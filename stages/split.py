@@ -81,11 +81,7 @@ def main() -> None:
     names = [[info["classes"][c] for c in classes] for classes in stream.tasks]
     artifacts.save_json(artifacts.TASKS, {task_name(t): classes for t, classes in enumerate(names)})
     artifacts.save_json(artifacts.DOMAINS, {task_name(t): domain for t, domain in enumerate(stream.domains)})
-    counts_of_tasks = {
-        task_name(t): {"training": int((stream.train == t).sum()), params.evaluate_on: int((stream.test == t).sum())}
-        for t in range(len(stream.tasks))
-    }
-    artifacts.save_json(artifacts.IMAGE_COUNTS, counts_of_tasks)
+    artifacts.save_json(artifacts.IMAGE_COUNTS, image_counts(stream, params.evaluate_on))
     save_tasks(stream, train, test, is_joint=params.order == "joint")
     for file in CHAINS:
         artifacts.save_tensors(file("t0"), {})
@@ -93,10 +89,17 @@ def main() -> None:
     print(f"{len(stream.tasks)} tasks of {sizes} classes, evaluated on {params.evaluate_on} images")
 
 
+def image_counts(stream: Stream, evaluate_on: str) -> dict[str, dict[str, int]]:
+    """Images of each task, for training and for evaluation; only for training if no test image is a task's."""
+    sides = {"training": stream.train, **({} if stream.shares_test else {evaluate_on: stream.test})}
+    return {task_name(t): {name: int((of == t).sum()) for name, of in sides.items()} for t in range(len(stream.tasks))}
+
+
 def save_tasks(stream: Stream, train: Labelled, test: Labelled, *, is_joint: bool) -> None:
     """Write the training images of each task, and the test images of all tasks.
 
-    `labels` of training images count from 0 within the task, and `classes` are their numbers among all classes.
+    `labels` of training images count from 0 within the task, and `classes` are their numbers among all classes. The
+    `tasks` of test images are -1 if they are of no task, and count after every step.
     """
     numbers = stream.numbers()
     for task, classes in enumerate(stream.tasks):
@@ -107,7 +110,7 @@ def save_tasks(stream: Stream, train: Labelled, test: Labelled, *, is_joint: boo
         fields = {"labels": labels, "classes": of_all}
         artifacts.save_images(artifacts.train_file(task_name(task)), train.images[rows].contents(), fields)
     parts = []
-    for task, classes in enumerate(stream.tasks):
+    for task, classes in stream.tested():
         rows, labels = rows_of(test.labels.where(stream.test == task, -1), classes)
         parts.append((rows, torch.tensor([numbers[c] for c in classes])[labels], torch.full_like(rows, task)))
     rows, labels, tasks = (torch.cat(column) for column in zip(*parts, strict=True))
