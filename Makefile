@@ -78,12 +78,12 @@ install: $(VENV)/installed  ## only make .venv with the pinned dependencies
 
 # Files are removed by the names that stages give them, never whole folders: a user's images or weights may lie there, too.
 OUTPUTS := data/raw/classes.json data/raw/train.safetensors data/raw/test.safetensors data/train/t[1-9]*.safetensors \
-	data/backbone.safetensors data/tasks.json data/image_counts.json data/domains.json data/test.safetensors artifacts/code/*.json \
-	artifacts/method.json artifacts/stream.json artifacts/backbone.json artifacts/learner.json artifacts/evaluation.json artifacts/keys.safetensors artifacts/rematch.safetensors \
-	artifacts/queries/test.safetensors artifacts/queries/train/t[1-9]*.safetensors \
-	$(foreach folder,banks auxiliary_heads features heads selectors,artifacts/$(folder)/t[0-9]*.safetensors)
-FOLDERS := data/raw data/train data artifacts/queries/train \
-	$(foreach folder,code queries banks auxiliary_heads features heads selectors,artifacts/$(folder)) artifacts
+	data/backbone.safetensors data/tasks.json data/image_counts.json data/domains.json data/test.safetensors data/test_images/t[1-9]*.json artifacts/code/*.json \
+	artifacts/method.json artifacts/stream.json artifacts/learner.json artifacts/evaluation.json artifacts/rematch.safetensors \
+	artifacts/queries/test/t[1-9]*.safetensors artifacts/queries/train/t[1-9]*.safetensors \
+	$(foreach folder,banks auxiliary_heads features heads keys selectors,artifacts/$(folder)/t[0-9]*.safetensors)
+FOLDERS := data/raw data/train data/test_images data artifacts/queries/train artifacts/queries/test \
+	$(foreach folder,code queries banks auxiliary_heads features heads keys selectors,artifacts/$(folder)) artifacts
 
 clean:  ## remove the pipeline's outputs; DVC's cache stays, so dvc repro restores them
 	@rm -f $(OUTPUTS)

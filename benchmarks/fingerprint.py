@@ -36,7 +36,7 @@ NUM_TASKS = 3
 GROUPS = {
     "images": "data/t*/*",
     "queries": "artifacts/queries/**/*",
-    "keys": "artifacts/keys*",
+    "keys": "artifacts/keys/*",
     "selectors": "artifacts/selectors/*",
     "tuned": "artifacts/banks/*",
     "auxiliary heads": "artifacts/auxiliary_heads/*",

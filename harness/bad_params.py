@@ -57,6 +57,13 @@ RIGHT: dict[str, list[object]] = {
     ],
     "ia3": [{}],
     "lora": [{"rank": rank, "alpha": alpha, "mlp": mlp} for rank, alpha, mlp in ((1, 1e-300, True), (4, 1000, False))],
+    "layernorm_ia3": [
+        {"layernorm": {"norms": "final", "parameters": parameters}, "ia3": {}} for parameters in ("both", "bias")
+    ],
+    "layernorm_lora": [
+        {"layernorm": {"norms": "all", "parameters": "scale"}, "lora": {"rank": 1, "alpha": alpha, "mlp": True}}
+        for alpha in (1e-300, 1000.0)
+    ],
     "diff_pruning": [
         {"on": on, "share": share, "penalty": penalty, "change_speed": 1.0, "gate_speed": 10.0}
         for on, share, penalty in (("weights", 1e-300, 0.0), ("layernorms", 1.0, 1e6))
@@ -116,6 +123,10 @@ WRONG: dict[str, list[object]] = {
             {"rank": rank, "alpha": alpha, "mlp": mlp}
             for rank, alpha, mlp in ((0, 1, True), (4096, 1, True), (10**9, 1, True), (4, 0, True), (4, 1, "yes"))
         ),
+    ],
+    "layernorm_ia3": [{}, None, {"ia3": {}}, {"layernorm": {"norms": "last_7", "parameters": "both"}, "ia3": {}}],
+    "layernorm_lora": [
+        {"layernorm": {"norms": "all", "parameters": "both"}, "lora": {"rank": 0, "alpha": 1.0, "mlp": True}}
     ],
     "diff_pruning": [
         {"on": on, "share": share, "penalty": 1.0, "change_speed": 1.0, "gate_speed": speed}

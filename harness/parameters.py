@@ -55,6 +55,11 @@ PLAIN: dict[str, object] = {
     "layerwise": {"norms": "all", "parameters": "both", "attention": False, "detach": False},
     "ia3": {},
     "lora": {"rank": 4, "alpha": 4.0, "mlp": False},
+    "layernorm_ia3": {"layernorm": {"norms": "all", "parameters": "both"}, "ia3": {}},
+    "layernorm_lora": {
+        "layernorm": {"norms": "all", "parameters": "both"},
+        "lora": {"rank": 4, "alpha": 4.0, "mlp": False},
+    },
     "diff_pruning": {"on": "weights", "share": 0.005, "penalty": 10.0, "change_speed": 0.2, "gate_speed": 100.0},
     "apt": {"slots": 4, "values": "scaled"},
     "adapter": {"width": 4, "scale": 0.1},

@@ -7,7 +7,7 @@ to satisfy the record of each.
 import importlib
 import json
 from collections import defaultdict
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter
 
@@ -65,13 +65,22 @@ def named_values() -> dict[str, list[str]]:
 def options_schema(part: str) -> Schema:
     """The block of options of a way to tune or a classifier."""
     is_kind = part in parts.names("tuning")
-    options: type[Record] = (find_kind(part) if is_kind else find_classifier(part)).options
+    return block_schema((find_kind(part) if is_kind else find_classifier(part)).options)
+
+
+def block_schema(options: type[Record]) -> Schema:
+    """A block of options; those of a composed kind have a block per member."""
+    members = {name: of for name, field in options.model_fields.items() if _is_record(of := field.annotation)}
     return {
         "type": "object",
         "additionalProperties": False,
         "required": sorted(options.model_fields),
-        "properties": properties_of(options),
+        "properties": properties_of(options) | {name: block_schema(member) for name, member in members.items()},
     }
+
+
+def _is_record(annotation: Any) -> TypeGuard[type[Record]]:  # noqa: ANN401
+    return isinstance(annotation, type) and issubclass(annotation, Record)
 
 
 def properties_of(record: type[Record]) -> dict[str, Schema]:

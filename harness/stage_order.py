@@ -7,8 +7,8 @@ from pipeline.tasks import chain
 
 Call = tuple[str, ...]  # a stage, and its task if it has one
 
-BEFORE_TASKS = ("method", "code", "download", "split", "queries", "keys")
-OF_A_TASK = ("stage_one", "features", "stage_two")
+BEFORE_TASKS = ("method", "code", "download", "split")
+OF_A_TASK = ("queries", "keys", "stage_one", "features", "stage_two")
 AFTER_TASKS = ("rematch", "evaluate", "report")
 
 
@@ -18,7 +18,7 @@ def in_order(num_tasks: int) -> list[Call]:
     return [*((stage,) for stage in BEFORE_TASKS), *of_tasks, *((stage,) for stage in AFTER_TASKS)]
 
 
-LEARNING = ("queries", "keys", *OF_A_TASK, "rematch", "evaluate")  # from images cut into tasks to accuracy
+LEARNING = (*OF_A_TASK, "rematch", "evaluate")  # from images cut into tasks to accuracy
 AFTER_LAYERNORMS = ("keys", "features", "stage_two", "rematch", "evaluate")  # what another classifier may change
 
 

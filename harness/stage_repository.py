@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 from harness.parameters import PLAIN, set_params
 from harness.root import ROOT
-from harness.stage_order import BEFORE_TASKS, in_order, run_stage
+from harness.stage_order import BEFORE_TASKS, in_order, run_stage, run_stages
 from harness.tiny import TINY_CONFIG, random_images, tiny_weights
 from pipeline.__main__ import app
 from pipeline.data.packing import content_numbers
 from pipeline.errors import UserError
+from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.store import artifacts
 
 CLASSES, TRAIN_PER_CLASS, TEST_PER_CLASS = 8, 10, 5
@@ -43,10 +44,14 @@ def refusal(act: Callable[[], object]) -> str:
 
 
 def prepare() -> None:
-    """Run the stages before the first task, except download."""
-    for stage in BEFORE_TASKS:
-        if stage != "download":
-            run_stage(stage)
+    """Run the stages before the first training, except download."""
+    count = len(read_mapping(PARAMS_FILE)["tasks"])
+    run_stages(count, {*BEFORE_TASKS, "queries", "keys"} - {"download"})
+
+
+def frozen_flops() -> int:
+    """Operations of a frozen pass, as the stages have counted them."""
+    return int(artifacts.load_metadata(artifacts.test_queries_file("t1"))["flops"])
 
 
 def run_all(tasks: int) -> None:

@@ -6,7 +6,6 @@ It also records what it has evaluated, so that the learner that predicts is the 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from pipeline.evaluation import metrics
@@ -26,6 +25,7 @@ from pipeline.inference.competition import Competition
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.manifest import Settings, write_manifest
 from pipeline.inference.method import Method, Passes
+from pipeline.layout import Layout
 from pipeline.linear.head import Head
 from pipeline.linear.steps import step_heads
 from pipeline.params import read_params
@@ -63,9 +63,9 @@ def main() -> None:
     heads = artifacts.load_tensors(artifacts.heads_file(last))
     at_the_end = artifacts.load_tensors(artifacts.REMATCH)
     rematched = {} if "predictions" not in at_the_end else at_the_end
-    table = FeatureTable.of_files(artifacts.load_tensors(artifacts.features_file(last)), at_the_end)
-    queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
-    keys = artifacts.load_tensors(artifacts.KEYS)["keys"][: params.num_tasks]
+    stored = artifacts.load_tensors(artifacts.features_file(last))
+    table, queries = FeatureTable.of_files(stored, at_the_end), stored["test_queries"]
+    keys = artifacts.load_tensors(artifacts.keys_file(last))["keys"]
 
     bank = load_bank(artifacts.bank_file(last), params.num_tasks)
     method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
@@ -86,7 +86,7 @@ def main() -> None:
         }
     competition = Competition(setting, method, test, table, classes_of_tasks(params.num_tasks))
     matrices = {}
-    selects = method.chooses and not setting.gives_task
+    selects = method.chooses and not setting.gives_task and not test.is_shared
     side_by_side = method.tunes and method.selection.side_by_side
     for row in methods_of(selects=selects, tunes=method.tunes, side_by_side=side_by_side):
         name, features_at = features_of[row]
@@ -99,8 +99,7 @@ def main() -> None:
     # Selection is reported only if there was a choice, and keys only if they made it.
     selection = selection_matrix(test, table.selected[-1]) if selects and test.num_tasks > 1 else None
     counts = list(artifacts.load_json(artifacts.IMAGE_COUNTS).values())[: params.num_tasks]
-    of_tasks = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
-    values = accuracies(matrices, selection, of_tasks) | {
+    values = accuracies(matrices, selection, test.counts) | {
         **pass_costs(method, table, rematched, last, is_given=setting.gives_task),
         "bytes_per_task": kept_bytes(method, bank, heads, last, is_given=setting.gives_task) / params.num_tasks,
         "task_parameters": bank.trained,
@@ -117,16 +116,29 @@ def main() -> None:
             "matrices": {name: triangle(matrix) for name, matrix in matrices.items()},
             "selection": None if selection is None else selection.tolist(),
             "key_similarity": cosine(keys, keys).tolist()
-            if selects and method.asks_selector and method.selector.by_key
+            if method.chooses and not setting.gives_task and method.asks_selector and method.selector.by_key
             else None,
             "test_images": len(test.tasks),
+            "shares_test": test.is_shared,
             "domains": list(artifacts.load_json(artifacts.DOMAINS).values())[: params.num_tasks],
             "tuned_passes": table.tuned_passes.tolist(),
             "tasks": dict(list(artifacts.load_json(artifacts.TASKS).items())[: params.num_tasks]),
-            "backbone": artifacts.load_json(artifacts.BACKBONE_FACTS),
+            "backbone": backbone_facts(last),
         },
     )
     write_manifest(params)
+
+
+def backbone_facts(last: str) -> dict[str, int]:
+    """Size and cost of the frozen backbone, from the last task's file."""
+    described = artifacts.load_metadata(artifacts.features_file(last))
+    layout = Layout.from_metadata(described)
+    return {
+        "parameters": int(described["parameters"]),
+        "dim": layout.dim,
+        "vectors": layout.vectors,
+        "flops_per_pass": int(described["frozen_flops"]),
+    }
 
 
 CHOSEN = ("c_ln", "c_ln_lda", "single_stage")  # rows whose features are those of the chosen task
@@ -149,8 +161,8 @@ def pass_costs(
         whole_matrix += int(rematched["passes"].sum()) / images
         tuned += int(rematched["asked"][-1]) / images
     queries = 0 if method.kind.asks_frozen else passes.query  # else part of the tuned pass, and counted in it
-    frozen_flops = artifacts.load_json(artifacts.BACKBONE_FACTS)["flops_per_pass"]
-    tuned_flops = int(artifacts.load_metadata(artifacts.features_file(last))["flops"])
+    described = artifacts.load_metadata(artifacts.features_file(last))
+    frozen_flops, tuned_flops = int(described["frozen_flops"]), int(described["flops"])
     return {
         "passes_per_image": whole_matrix,
         "passes_at_inference": passes.query + tuned,
@@ -183,7 +195,7 @@ def accuracies(matrices: Mapping[str, Matrix], selection: Tensor | None, images:
         "accuracy_over_images": over_images[-1],
         "incremental_accuracy_over_images": sum(over_images) / len(over_images),
     }
-    if len(c_ln) > 1:
+    if metrics.has_forgetting(c_ln):
         values["forgetting"] = metrics.forgetting(c_ln)
         values["forgetting_clipped"] = metrics.forgetting(c_ln, clipped=True)
     if selection is not None:
@@ -219,8 +231,11 @@ def triangle(matrix: Matrix) -> list[list[float]]:
 
 def save_plots(matrices: Mapping[str, Matrix], test: EvaluationSet, selection: Tensor | None) -> None:
     """The tables behind DVC's plots: fractions, tasks from 1, methods by the names of the report."""
-    of_pairs = [(step, task) for step in range(test.num_tasks) for task in range(step + 1)]
-    cells = [(step + 1, task + 1, round(float(matrices["c_ln"][step, task]), 6)) for step, task in of_pairs]
+    cells = [
+        (step, "all" if test.is_shared else task, value)
+        for step, row in enumerate(triangle(matrices["c_ln"]), start=1)
+        for task, value in enumerate(row, start=1)
+    ]
     artifacts.save_csv(artifacts.ACCURACY_MATRIX, ("after_task", "on_task", "accuracy"), cells)
     points = [
         (step, METHODS[row], round(value, 6))
@@ -228,7 +243,7 @@ def save_plots(matrices: Mapping[str, Matrix], test: EvaluationSet, selection: T
         for step, value in enumerate(metrics.average_accuracies(matrix), start=1)
     ]
     artifacts.save_csv(artifacts.ACCURACY_OVER_TASKS, ("tasks_learned", "method", "accuracy"), points)
-    images = torch.bincount(test.tasks, minlength=test.num_tasks).tolist()
+    images = test.counts
     # DVC cannot draw a table without rows. Without selection, the rows say "none".
     chosen: list[tuple[int, int | str, int, float]] = [(own, "none", count, 1.0) for own, count in enumerate(images, 1)]
     if selection is not None:

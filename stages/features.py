@@ -1,5 +1,10 @@
-"""Compute features under the selected LayerNorms: of a task's training images, and of test images selected anew."""
+"""Compute features under the selected LayerNorms: of a task's training images, and of test images selected anew.
 
+Test images of earlier tasks are read, too, without a dependency on them: DVC would then run every task again when a
+task arrives. A file of features names the images that it is of, so a change of any of them reaches all later tasks.
+"""
+
+import hashlib
 from dataclasses import asdict
 from functools import partial
 
@@ -8,6 +13,7 @@ from pydantic import Field
 from pipeline.backbone.build import load_backbone
 from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Normalize
+from pipeline.data import test_images
 from pipeline.data.augment import augment
 from pipeline.data.images import Images
 from pipeline.errors import UserError
@@ -23,6 +29,7 @@ from pipeline.seeds import generator
 from pipeline.selection.choose import SELECTIONS, SelectionName
 from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
+from pipeline.store.cumulative import append_rows
 from pipeline.tasks import task_index, task_name
 from pipeline.tuning.bank import load_bank
 
@@ -49,16 +56,23 @@ def main(task: Task) -> None:
     backbone = load_backbone(image_size=params.image_size, normalize=params.normalize, features=params.features)
     train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     train_queries = artifacts.load_tensors(artifacts.train_queries_file(task))["queries"]
+    test_images.load_images(task, index)  # those of this task are what DVC says
     test = artifacts.load_tensors(artifacts.TEST)
-    test_queries = artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"]
     seen = test["tasks"] <= index
     before = artifacts.load_tensors(artifacts.features_file(task_name(index - 1)))
+    own_queries = artifacts.load_tensors(artifacts.test_queries_file(task))
+    test_queries = append_rows({"queries": before["test_queries"]} if before else {}, own_queries)["queries"]
     random = generator(params.seed, "features", index)
     view = partial(augment, generator=random, min_crop=params.min_crop, flip=params.flip)
 
     state = artifacts.load_tensors(artifacts.selector_file(task))
     bank = load_bank(artifacts.bank_file(task), index + 1)
     method = Method(bank.kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
+    if not method.selection.is_real and bool((test["tasks"] < 0).any()):
+        raise UserError(
+            f"params.yaml: selection: {params.selection} needs the task of each test image, and those of this data set "
+            "are of domains that no task trains: choose another selection"
+        )
 
     with Progress(f"features, {task}", images=0) as progress:
         encoder = make_encoder(
@@ -70,7 +84,11 @@ def main(task: Task) -> None:
             progress=progress,
         )
         of_train = encoder.train_features(train, train_queries)
-        features = {"train_features": of_train.selected[None], "own_features": of_train.own}
+        features = {
+            "train_features": of_train.selected[None],
+            "own_features": of_train.own,
+            "test_queries": test_queries,
+        }
         if params.classifier_views:
             features["train_features"] = encode_views(
                 backbone, train, params.classifier_views, view, encoder.view_features
@@ -79,12 +97,20 @@ def main(task: Task) -> None:
             features["previous_features"] = of_train.previous
         width = of_train.own.shape[1]
         table = FeatureTable.from_tensors(before) if before else FeatureTable.empty(width)
-        table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries[seen], test["tasks"][seen])
+        table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries, test["tasks"][seen])
         progress.finish()
     if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):
         raise UserError(f"features under what {task} has tuned are not finite: lower lr")
-    described = {"flops": str(encoder.flops())} | backbone.layout.metadata()  # flops of a tuned pass
+    described = {"flops": str(encoder.flops())} | backbone.layout.metadata() | facts(task)  # flops of a tuned pass
     artifacts.save_tensors(artifacts.features_file(task), features | asdict(table), described)
+
+
+def facts(task: str) -> dict[str, str]:
+    """What later stages want to know: of the frozen backbone, and which test images all the features are of."""
+    frozen = artifacts.load_metadata(artifacts.test_queries_file(task))
+    before = artifacts.load_metadata(artifacts.features_file(task_name(task_index(task) - 1)))
+    images = hashlib.sha256((before.get("test_images", "") + test_images.read_digest(task)).encode()).hexdigest()
+    return {"frozen_flops": frozen["flops"], "parameters": frozen["parameters"], "test_images": images}
 
 
 if __name__ == "__main__":

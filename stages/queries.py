@@ -1,17 +1,19 @@
-"""Run the frozen backbone once over every image to get the queries, and write the start of every chain of tasks."""
+"""Run the frozen backbone once over every image of a task, to get the queries."""
 
 from torch import Tensor
 
 from pipeline.backbone.build import load_backbone
 from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Backbone, Normalize
+from pipeline.data import test_images
 from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.machine.devices import on_all_devices
 from pipeline.params import ImageSize, Record, read_params
 from pipeline.progress import Progress
-from pipeline.runtime.command import run
+from pipeline.runtime.command import Task, run
 from pipeline.store import artifacts
+from pipeline.tasks import task_index
 
 
 class Params(Record):
@@ -22,34 +24,21 @@ class Params(Record):
     features: FeaturesName
 
 
-def main() -> None:
-    """Compute queries, and write the empty artifacts from which the chains of tasks start."""
+def main(task: Task) -> None:
+    """Compute the queries of TASK (t1, t2, ...)."""
     params = read_params(Params)
+    of_test = test_images.load_images(task, task_index(task))
+    of_train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     backbone = load_backbone(image_size=params.image_size, normalize=params.normalize, features=params.features)
-    layout = backbone.layout.metadata()
-    names = list(artifacts.load_json(artifacts.TASKS))
-    test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
-    train = {name: Images.from_tensors(artifacts.load_tensors(artifacts.train_file(name))) for name in names}
-
-    with Progress("queries", len(test) + sum(len(images) for images in train.values())) as progress:
-        for name, images in train.items():
-            artifacts.save_tensors(
-                artifacts.train_queries_file(name), {"queries": queries_of(backbone, images)}, layout
-            )
-            progress.step(len(images))
-        artifacts.save_tensors(artifacts.TEST_QUERIES, {"queries": queries_of(backbone, test)}, layout)
-        progress.step(len(test))
-        progress.finish()
-    facts = {
-        "parameters": sum(parameter.numel() for parameter in backbone.model.parameters()),
-        "dim": backbone.model.num_features,
-        "vectors": backbone.layout.vectors,
-        "flops_per_pass": backbone.flops({}),
+    described = backbone.layout.metadata() | {
+        "parameters": str(sum(parameter.numel() for parameter in backbone.model.parameters())),
+        "flops": str(backbone.flops({})),  # of a frozen pass
     }
-    artifacts.save_json(artifacts.BACKBONE_FACTS, facts)
-    chains = artifacts.bank_file, artifacts.auxiliary_heads_file, artifacts.features_file, artifacts.heads_file
-    for file in chains:
-        artifacts.save_tensors(file("t0"), {})
+    with Progress(f"queries, {task}", len(of_train) + len(of_test)) as progress:
+        for file, images in ((artifacts.train_queries_file, of_train), (artifacts.test_queries_file, of_test)):
+            artifacts.save_tensors(file(task), {"queries": queries_of(backbone, images)}, described)
+            progress.step(len(images))
+        progress.finish()
 
 
 def queries_of(backbone: Backbone, images: Images) -> Tensor:

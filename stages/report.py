@@ -80,16 +80,18 @@ def main() -> None:
         rows={name: summary(matrix) for name, matrix in matrices.items()},
         test_images=evaluation["test_images"],
         domains=evaluation["domains"],
+        shares_test=evaluation["shares_test"],
         matrix=evaluation["matrices"]["c_ln"],
         keys_choose=evaluation["key_similarity"] is not None,
         method=Method(kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale),
         classifier=classifier if params.training == "two_stage" else None,
     )
     accuracies = {name: metrics.average_accuracies(matrix) for name, matrix in matrices.items()}
-    figures = {
-        "over_tasks": curves(accuracies, metrics.forgetting_over_steps(matrices["c_ln"]), METHODS),
-        "accuracy_matrix": heat_map(evaluation["matrices"]["c_ln"], x="on task", y="after task", label="accuracy (%)"),
-    }
+    c_ln = evaluation["matrices"]["c_ln"]
+    forgetting = [] if evaluation["shares_test"] else metrics.forgetting_over_steps(matrices["c_ln"])
+    figures = {"over_tasks": curves(accuracies, forgetting, METHODS)}
+    if not evaluation["shares_test"]:
+        figures["accuracy_matrix"] = heat_map(c_ln, x="on task", y="after task", label="accuracy (%)")
     if evaluation["selection"] is not None:
         selection = np.array(evaluation["selection"])
         shares = (selection / selection.sum(1, keepdims=True)).tolist()
@@ -106,7 +108,7 @@ def summary(matrix: metrics.Matrix) -> Row:
     return (
         metrics.average_accuracy(matrix),
         metrics.average_incremental_accuracy(matrix),
-        metrics.forgetting(matrix) if len(matrix) > 1 else None,
+        metrics.forgetting(matrix) if metrics.has_forgetting(matrix) else None,
     )
 
 

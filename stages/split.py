@@ -1,4 +1,7 @@
-"""Cut the images into tasks: one packed file of training images per task, and one of all test images."""
+"""Cut the images into tasks: one packed file of training images per task, and one of all test images.
+
+It also writes the empty artifacts from which the chains of tasks start.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -8,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.data import test_images
 from pipeline.data.class_orders import ordered
 from pipeline.data.held_out import hold_out
 from pipeline.data.images import Images
@@ -26,6 +30,15 @@ from pipeline.tasks import (
     named_tasks,
     shuffled_tasks,
     task_name,
+)
+
+CHAINS = (  # files of which a task's adds to that of the task before
+    artifacts.keys_file,
+    artifacts.selector_file,
+    artifacts.bank_file,
+    artifacts.auxiliary_heads_file,
+    artifacts.features_file,
+    artifacts.heads_file,
 )
 
 
@@ -68,20 +81,25 @@ def main() -> None:
     names = [[info["classes"][c] for c in classes] for classes in stream.tasks]
     artifacts.save_json(artifacts.TASKS, {task_name(t): classes for t, classes in enumerate(names)})
     artifacts.save_json(artifacts.DOMAINS, {task_name(t): domain for t, domain in enumerate(stream.domains)})
-    counts_of_tasks = {
-        task_name(t): {"training": int((stream.train == t).sum()), params.evaluate_on: int((stream.test == t).sum())}
-        for t in range(len(stream.tasks))
-    }
-    artifacts.save_json(artifacts.IMAGE_COUNTS, counts_of_tasks)
+    artifacts.save_json(artifacts.IMAGE_COUNTS, image_counts(stream, params.evaluate_on))
     save_tasks(stream, train, test, is_joint=params.order == "joint")
+    for file in CHAINS:
+        artifacts.save_tensors(file("t0"), {})
     sizes = ", ".join(str(len(classes)) for classes in stream.tasks)
     print(f"{len(stream.tasks)} tasks of {sizes} classes, evaluated on {params.evaluate_on} images")
+
+
+def image_counts(stream: Stream, evaluate_on: str) -> dict[str, dict[str, int]]:
+    """Images of each task, for training and for evaluation; only for training if no test image is a task's."""
+    sides = {"training": stream.train, **({} if stream.shares_test else {evaluate_on: stream.test})}
+    return {task_name(t): {name: int((of == t).sum()) for name, of in sides.items()} for t in range(len(stream.tasks))}
 
 
 def save_tasks(stream: Stream, train: Labelled, test: Labelled, *, is_joint: bool) -> None:
     """Write the training images of each task, and the test images of all tasks.
 
-    `labels` of training images count from 0 within the task, and `classes` are their numbers among all classes.
+    `labels` of training images count from 0 within the task, and `classes` are their numbers among all classes. The
+    `tasks` of test images are -1 if they are of no task, and count after every step.
     """
     numbers = stream.numbers()
     for task, classes in enumerate(stream.tasks):
@@ -92,11 +110,13 @@ def save_tasks(stream: Stream, train: Labelled, test: Labelled, *, is_joint: boo
         fields = {"labels": labels, "classes": of_all}
         artifacts.save_images(artifacts.train_file(task_name(task)), train.images[rows].contents(), fields)
     parts = []
-    for task, classes in enumerate(stream.tasks):
+    for task, classes in stream.tested():
         rows, labels = rows_of(test.labels.where(stream.test == task, -1), classes)
         parts.append((rows, torch.tensor([numbers[c] for c in classes])[labels], torch.full_like(rows, task)))
     rows, labels, tasks = (torch.cat(column) for column in zip(*parts, strict=True))
     artifacts.save_images(artifacts.TEST, test.images[rows].contents(), {"labels": labels, "tasks": tasks})
+    for task, (of_task, _, _) in enumerate(parts):
+        test_images.save_digest(task_name(task), test.images[of_task])
 
 
 def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> list[list[int]]:

@@ -58,7 +58,7 @@ def finished(environment: dict[str, str], tmp_path_factory: pytest.TempPathFacto
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             repository = make_repository(path.with_suffix(".new"), environment)
-            assert len(ran(repository.dvc("repro"))) == 15
+            assert len(ran(repository.dvc("repro"))) == 17
             repository.commit("result")
             repository.path.rename(path)
     return Repository(path, environment)

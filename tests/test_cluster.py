@@ -53,12 +53,15 @@ def test_what_experiments_share_is_a_task_they_wait_for(monkeypatch: pytest.Monk
 
 def test_the_shared_stages_are_those_that_the_pipeline_says() -> None:
     stages = read_mapping(PIPELINE_FILE)["stages"]
-    made_by = {out: name for name, stage in stages.items() for out in stage.get("outs", ()) if isinstance(out, str)}
+    outs = {name: stage.get("do", stage).get("outs", ()) for name, stage in stages.items()}
+    made_by = {out: name for name, of_stage in outs.items() for out in of_stage if isinstance(out, str)}
+    del made_by["artifacts/code"]
     found, waiting = set[str](), ["queries"]
     while waiting:
         stage = waiting.pop()
         found.add(stage)
-        waiting += [made_by[dep] for dep in stages[stage]["deps"] if dep in made_by]
+        deps = stages[stage].get("do", stages[stage])["deps"]
+        waiting += [by for dep in deps for out, by in made_by.items() if dep == out or dep.startswith(f"{out}/")]
     # `method` only says whether tasks are domains; its own parameters do not matter here.
     assert found == {*SHARED, "method"}, "and what `code` writes for each, which the digests of its code stand for"
 
@@ -127,7 +130,7 @@ def test_the_bytes_of_the_local_queue_though_a_node_and_the_driver_die(
         again = driven.run(*SWEEP, "--on", "ray")
         assert "12 experiments: 12 finished, 0 new" in again
         ran = [json.loads(line) for line in driven.read(".scratch/stages.jsonl").splitlines()]
-        of_queries = [line["experiment"].partition("-")[0] for line in ran if line["stage"] == "queries"]
+        of_queries = [line["experiment"].partition("-")[0] for line in ran if line["stage"] == "queries@t1"]
         assert of_queries == ["queries"] * 2, "seed 0 has run and is in the cache; the others once each"
         assert not list(tmp_path.glob("node-[12]/sweep-*")), "no clone is left"
     table = driven.run("python", "-m", "pipeline", "table")
@@ -192,7 +195,7 @@ def test_nodes_that_do_not_see_this_folder_work_through_remotes(
     assert len(names) == 2
     assert len(driven.run("git", "ls-remote", str(hub), "refs/exps/*").splitlines()) == 2
     ran = [json.loads(line)["stage"] for line in driven.read(".scratch/stages.jsonl").splitlines()]
-    assert "queries" not in ran, "they come from DVC's remote"
+    assert "queries@t1" not in ran, "they come from DVC's remote"
     driven.dvc("exp", "apply", next(iter(names)), fails=True)
     driven.dvc("pull", "-q")
 

@@ -57,7 +57,7 @@ def test_parameters_that_contradict_one_another_end_early(changes: dict[str, obj
 @pytest.mark.usefixtures("tiny_repository")
 def test_an_unknown_set_of_norms_is_one_line() -> None:
     run_stage("split")
-    run_stage("queries")
+    run_stage("queries", "t1")
     set_params(Path("params.yaml"), **{"layernorm.norms": "first_2"})
     with pytest.raises(UserError, match=r"layernorm\.norms: string should match pattern"):
         run_stage("stage_one", "t1")

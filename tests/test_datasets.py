@@ -20,7 +20,7 @@ from pipeline.data.datasets import DATASETS, fetch_dataset, missing_files
 from pipeline.data.fetch import Remote
 from pipeline.data.image_set import ImageSet
 from pipeline.data.packing import are_arrays, stored
-from pipeline.data.sets import archive_sets, field_sets, torchvision_sets  # before torchvision
+from pipeline.data.sets import archive_sets, field_sets, five_datasets, torchvision_sets  # before torchvision
 from pipeline.errors import UserError
 
 from torchvision import datasets  # isort: skip
@@ -71,6 +71,21 @@ def cifar_members() -> dict[str, bytes]:
     return {f"cifar-100-python/{name}": data for name, data in (("train", split), ("test", split), ("meta", meta))}
 
 
+def cifar10_members() -> dict[str, bytes]:
+    split = pickle.dumps({"data": PIXELS[[0, 1] * 5], "labels": list(range(10))})
+    meta = pickle.dumps({"label_names": ["airplane", "automobile", *"cdefghij"]})
+    parts = [f"data_batch_{number}" for number in range(1, 6)]
+    return {f"cifar-10-batches-py/{name}": split for name in (*parts, "test_batch")} | {
+        "cifar-10-batches-py/batches.meta": meta
+    }
+
+
+def png(value: int, size: int = 28) -> bytes:
+    content = io.BytesIO()
+    Image.new("L", (size, size), value).save(content, "PNG")
+    return content.getvalue()
+
+
 def folder(root: str, classes: list[str], count: int) -> dict[str, bytes]:
     return {f"{root}/{name}/{name}_{i}.jpg": jpeg(i) for name in classes for i in range(count)}
 
@@ -94,10 +109,25 @@ def pilot(root: str, classes: list[str]) -> dict[str, bytes]:
 
 FILES: dict[str, dict[str, bytes]] = {
     "cifar100": {"cifar-100-python.tar.gz": tar(cifar_members())},
-    "fashion_mnist": {
-        f"{split}-{kind}.gz": content
-        for split in ("train", "t10k")
-        for kind, content in (("images-idx3-ubyte", IDX_IMAGES), ("labels-idx1-ubyte", IDX_LABELS))
+    "cifar10": {"cifar-10-python.tar.gz": tar(cifar10_members())},
+    **{
+        name: {
+            f"{split}-{kind}.gz": content
+            for split in ("train", "t10k")
+            for kind, content in (("images-idx3-ubyte", IDX_IMAGES), ("labels-idx1-ubyte", IDX_LABELS))
+        }
+        for name in ("mnist", "fashion_mnist")
+    },
+    "not_mnist": {
+        "notMNIST.zip": zipped(
+            {
+                f"notMNIST/{split}/{letter}/{letter}{number}.png": png(10 * number + 1)
+                for split, count in (("Train", 3), ("Test", 2))
+                for letter in "ABCDEFGHIJ"
+                for number in range(count)
+            }
+            | {"notMNIST/Train/F/Q3Jvc3NvdmVyIEJvbGRPYmxpcXVlLnR0Zg==.png": b""}
+        )
     },
     "svhn": {"train_32x32.mat": SVHN, "test_32x32.mat": SVHN},
     "flowers102": {
@@ -205,9 +235,19 @@ FILES: dict[str, dict[str, bytes]] = {
         )
     },
 }
+FIVE = ("svhn", "mnist", "cifar10", "not_mnist", "fashion_mnist")
+SHARED = {"core50_sessions": ("core50",), "five_datasets": FIVE}  # data sets that read the files of others
 EXPECTED = {  # classes, training images per class, test images per class
     "cifar100": (["apple", "baby", "crab"], [1, 1, 1], [1, 1, 1]),
+    "cifar10": (["airplane", "automobile"], [5] * 10, [1] * 10),
+    "mnist": (["0 - zero", "1 - one"], [1] * 10, [1] * 10),
     "fashion_mnist": (["T-shirt/top", "Trouser"], [1] * 10, [1] * 10),
+    "not_mnist": (["A", "B"], [3] * 10, [2] * 10),
+    "five_datasets": (
+        ["svhn 0", "svhn 1"],
+        [1, 1, 2] + [1] * 17 + [5] * 10 + [3] * 10 + [1] * 10,
+        [1, 1, 2] + [1] * 27 + [2] * 10 + [1] * 10,
+    ),
     "svhn": (["0", "1"], [1, 1, 2, 1, 1, 1, 1, 1, 1, 1], [1, 1, 2, 1, 1, 1, 1, 1, 1, 1]),
     "flowers102": ([], [2, 2], [1, 1]),
     "food101": (["pie", "soup"], [2, 1], [1, 1]),
@@ -223,6 +263,7 @@ EXPECTED = {  # classes, training images per class, test images per class
     "vtab": (["c00", "c01"], [2] * 12, [1] * 12),
     "domainnet": (["ant", "bee"], [12, 12], [6, 6]),
     "core50": (["o1", "o2"], [40, 40], [15, 15]),
+    "core50_sessions": (["o1", "o2"], [44, 44], [11, 11]),
     "office_home": (["Bed", "Pen"], [16, 16], [4, 4]),
     "pacs": (["dog", "house"], [16, 16], [4, 4]),
 }
@@ -238,12 +279,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
         assert remote.md5 is None or len(remote.md5) == 32
         return downloads / dataset / remote.name
 
-    for module in (torchvision_sets, archive_sets, field_sets):
+    for module in (torchvision_sets, archive_sets, field_sets, five_datasets):
         monkeypatch.setattr(module, "fetch", fetch)
     sums = {name.rpartition("/")[2]: md5(content).hexdigest() for name, content in cifar_members().items()}
     monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
     monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])
     monkeypatch.setattr(datasets.CIFAR100, "meta", datasets.CIFAR100.meta | {"md5": sums["meta"]})
+    sums = {name.rpartition("/")[2]: md5(content).hexdigest() for name, content in cifar10_members().items()}
+    monkeypatch.setattr(
+        datasets.CIFAR10, "train_list", [[f"data_batch_{n}", sums[f"data_batch_{n}"]] for n in range(1, 6)]
+    )
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": sums["batches.meta"]})
     lists = {split: [*row[:2], md5(SVHN).hexdigest()] for split, row in datasets.SVHN.split_list.items()}
     monkeypatch.setattr(datasets.SVHN, "split_list", lists)
     flowers = {
@@ -259,22 +306,29 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
     return put
 
 
+def place_all(name: str, place: Callable[[str, str, bytes], None]) -> None:
+    """Put every file that a data set reads."""
+    for part in SHARED.get(name, (name,)):
+        for file, content in FILES[part].items():
+            place(part, file, content)
+
+
 def loaded(name: str, scratch: Path) -> ImageSet:
     scratch.mkdir(exist_ok=True)
     return fetch_dataset(name, data_dir=Path("none"), scratch=scratch)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_what_is_missing_is_named_with_source_size_and_place(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    folder = tmp_path / "downloads" / name
-    assert {file.place for file in missing_files(name)} == {str(folder / file) for file in FILES[name]}
+    files = [tmp_path / "downloads" / part / file for part in SHARED.get(name, (name,)) for file in FILES[part]]
+    assert {file.place for file in missing_files(name)} == set(map(str, files))
     assert all(file.url.startswith("http") for file in missing_files(name))
-    folder.mkdir(parents=True)
-    for file in FILES[name]:
-        (folder / file).write_bytes(b"")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
     assert missing_files(name) == []
 
 
@@ -285,13 +339,12 @@ def test_nothing_is_missing_of_what_is_made_or_found_here() -> None:
 
 
 def test_every_data_set_that_is_downloaded_is_tested() -> None:
-    assert set(FILES) == set(EXPECTED) == set(DATASETS) - {"glyphs"}
+    assert set(FILES) | set(SHARED) == set(EXPECTED) == set(DATASETS) - {"glyphs"}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_arrives_as_published(name: str, place: Callable[[str, str, bytes], None], tmp_path: Path) -> None:
-    for file, content in FILES[name].items():
-        place(name, file, content)
+    place_all(name, place)
     images = loaded(name, tmp_path / "scratch")
     classes, train, test = EXPECTED[name]
     assert images.classes[: len(classes)] == classes
@@ -301,18 +354,52 @@ def test_arrives_as_published(name: str, place: Callable[[str, str, bytes], None
     arrays = are_arrays(images.train_images, images.test_images)
     packed = list(stored(images.train_images, arrays=arrays))
     assert len(packed) == len(images.train_labels)
-    assert arrays == (name in ("cifar100", "fashion_mnist", "svhn", "tiny_imagenet"))
+    assert arrays == (name in (*FIVE, "five_datasets", "cifar100", "tiny_imagenet"))
+
+
+def test_five_datasets_are_five_groups_of_ten_classes_one_after_another(
+    place: Callable[[str, str, bytes], None], tmp_path: Path
+) -> None:
+    place_all("five_datasets", place)
+    images = loaded("five_datasets", tmp_path / "scratch")
+    assert images.groups == [name for name in FIVE for _ in range(10)]
+    assert images.classes[::10] == [
+        "svhn 0",
+        "mnist 0 - zero",
+        "cifar10 airplane",
+        "not_mnist A",
+        "fashion_mnist T-shirt/top",
+    ]
+    pixels = images.train_images
+    assert isinstance(pixels, torch.Tensor)
+    assert pixels.shape[1:] == (32, 32, 3)
+    first_digit = pixels[images.train_labels == 10][0]
+    assert int(first_digit[:2].sum() + first_digit[-2:].sum() + first_digit[:, :2].sum()) == 0
+    assert first_digit[2, 2:30].tolist() == [[n, n, n] for n in range(28)], "28 pixels, with a border of two"
+    letters = pixels[images.train_labels == 30]
+    assert letters[:, 16, 16, 0].tolist() == [1, 11, 21]
+    assert list(images.notes) == ["not_mnist: left out 1 files of Train/F, which are no images"]
+
+
+@pytest.mark.parametrize("size", [16, 40])
+def test_letters_of_another_size_are_named(size: int, place: Callable[[str, str, bytes], None], tmp_path: Path) -> None:
+    place_all("five_datasets", place)
+    other = {f"notMNIST/{split}/A/a{n}.png": png(n, size) for split in ("Train", "Test") for n in (1, 2)}
+    place("not_mnist", "notMNIST.zip", zipped(other))
+    with pytest.raises(
+        UserError, match=rf"not_mnist holds images of {size} x {size} pixels, and 5-Datasets has 32 or 28"
+    ):
+        loaded("five_datasets", tmp_path / "scratch")
 
 
 @pytest.mark.parametrize(
     ("name", "domains"),
-    [("domainnet", 6), ("core50", 11), ("office_home", 4), ("pacs", 4)],
+    [("domainnet", 6), ("core50_sessions", 11), ("office_home", 4), ("pacs", 4)],
 )
 def test_domains_are_those_of_the_data_set(
     name: str, domains: int, place: Callable[[str, str, bytes], None], tmp_path: Path
 ) -> None:
-    for file, content in FILES[name].items():
-        place(name, file, content)
+    place_all(name, place)
     (tmp_path / "scratch").mkdir()
     images = fetch_dataset(name, data_dir=Path("none"), scratch=tmp_path / "scratch", domains=True)
     assert len(images.domains) == domains
@@ -322,6 +409,21 @@ def test_domains_are_those_of_the_data_set(
         assert len(of.unique()) == domains
     for path, domain in zip(images.train_images, images.train_domains.tolist(), strict=True):
         assert path.parts[-3] == images.domains[domain]
+
+
+def test_core50_as_published_trains_eight_sessions_and_tests_on_three_others(
+    place: Callable[[str, str, bytes], None], tmp_path: Path
+) -> None:
+    place_all("core50", place)
+    (tmp_path / "scratch").mkdir()
+    images = fetch_dataset("core50", data_dir=Path("none"), scratch=tmp_path / "scratch", domains=True)
+    assert images.domains == ["s11", "s4", "s2", "s9", "s1", "s6", "s5", "s8"]
+    assert images.test_domains is None
+    assert {path.parts[-3] for path in images.test_images} == {"s3", "s7", "s10"}
+    assert images.train_domains is not None
+    for path, domain in zip(images.train_images, images.train_domains.tolist(), strict=True):
+        assert path.parts[-3] == images.domains[domain]
+    assert images.train_domains.bincount().tolist() == [10] * 8
 
 
 def test_the_classes_of_vtab_are_grouped_by_data_set(place: Callable[[str, str, bytes], None], tmp_path: Path) -> None:

@@ -51,6 +51,11 @@ Make = Callable[[Path], None]
             16,
         ),
         (lambda root: folder(root, "photo/cat", "photo/dog", "sketch/cat"), 9, 3),
+        (
+            lambda root: folder(root, *(f"train/{d}/{c}" for d in ("a", "b") for c in ("x", "y")), "test/x", "test/y"),
+            16,
+            8,
+        ),
     ],
 )
 def test_domains_from_folders(make: Make, train: int, test: int, tmp_path: Path) -> None:
@@ -59,6 +64,7 @@ def test_domains_from_folders(make: Make, train: int, test: int, tmp_path: Path)
     assert len(images.domains) == 2
     assert len(images.classes) == 2
     assert (len(images.train_labels), len(images.test_labels)) == (train, test)
+    assert (images.test_domains is None) == Path("images/test/x").exists()
     assert images.train_domains is not None
     for path, label, domain in zip(images.train_images, images.train_labels, images.train_domains, strict=True):
         assert path.parts[-3:-1] == (images.domains[int(domain)], images.classes[int(label)])

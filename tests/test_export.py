@@ -38,8 +38,7 @@ def images_seen() -> Images:
 def run_with(**changes: object) -> None:
     """Run what follows stage one with other parameters."""
     set_params(PARAMS, **changes)
-    run_stage("keys")
-    for stage in ("features", "stage_two"):
+    for stage in ("keys", "features", "stage_two"):
         for task in ("t1", "t2", "t3"):
             run_stage(stage, task)
     run_stage("rematch")

@@ -5,6 +5,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import URLError
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.data import fetch as fetching
 from pipeline.data.fetch import Missing, Remote, check_network, fetch, missing
+from pipeline.data.hub import HubFile
 from pipeline.errors import UserError
 
 CONTENT = bytes(range(256)) * 40
@@ -208,3 +210,126 @@ def test_any_three_breaks_still_give_the_file(server: Server, counts: list[int])
     server.answers = [*map(broken_after, counts), whole]
     assert fetch(remote(server), "set").read_bytes() == CONTENT
     Path("downloads/set/file.bin").unlink()
+
+
+class Hub:
+    """Stands in for the Hugging Face Hub: dataset repositories and their files, as its client asks for them."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        """Listen. files: path below the server's root -> content."""
+        asked: list[str] = []
+        self.asked = asked
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self._answer(with_body=False)
+
+            def do_GET(self) -> None:
+                self._answer(with_body=True)
+
+            def _answer(self, *, with_body: bool) -> None:
+                asked.append(f"{self.command} {self.path}")
+                content = files.get(self.path)
+                if content is None:
+                    self.send_response(404)
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                start = int((self.headers["Range"] or "bytes=0-")[6:].split("-")[0])
+                self.send_response(206 if self.headers["Range"] else 200)
+                self.send_header("Content-Length", str(len(content) - start))
+                self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+                self.send_header("X-Repo-Commit", "0" * 40)
+                self.end_headers()
+                if with_body:
+                    self.wfile.write(content[start:])
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._http.shutdown()
+        self._http.server_close()
+
+
+COPY = HubFile("somebody/copies", "there/file.bin", "v1")
+PLACE_OF_COPY = "/datasets/somebody/copies/resolve/v1/there/file.bin"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    hub = Hub({PLACE_OF_COPY: CONTENT, "/datasets/lab/mirror/resolve/main/set/file.bin": CONTENT[::-1]})
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.delenv("DATASETS_HUB", raising=False)
+    yield hub
+    hub.stop()
+
+
+def test_the_hub_has_what_the_first_server_refuses(server: Server, hub: Hub) -> None:
+    server.answers = [unavailable]
+    both = replace(remote(server), hub=COPY)
+    (file,) = missing([both], "set")
+    assert str(file).endswith(
+        "file.bin, else there/file.bin of dataset somebody/copies on the Hugging Face Hub; by hand: "
+        "downloads/set/file.bin"
+    )
+    check_network([replace(file, url="http://127.0.0.1:9/file.bin")])  # the first server need not be there
+    assert fetch(both, "set").read_bytes() == CONTENT
+    assert listing() == ["file.bin"]
+    assert f"GET {PLACE_OF_COPY}" in hub.asked
+    asked = len(hub.asked)
+    fetch(both, "set")
+    assert len(hub.asked) == asked, "the file is here"
+
+
+def test_the_hub_is_not_asked_while_the_first_server_answers(server: Server, hub: Hub) -> None:
+    assert fetch(replace(remote(server), hub=COPY), "set").read_bytes() == CONTENT
+    assert hub.asked == []
+
+
+def test_a_laboratory_s_own_repository_serves_files_placed_by_hand_too(
+    server: Server, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Remote("https://drive.example/view", None, file="file.bin", by_hand=True)
+    assert missing([alone], "set")[0].by_hand
+    with pytest.raises(UserError, match="is missing: download it in a browser"):
+        fetch(alone, "set")
+    monkeypatch.setenv("DATASETS_HUB", "lab/mirror")
+    assert not missing([alone], "set")[0].by_hand
+    assert fetch(alone, "set").read_bytes() == CONTENT[::-1]
+    assert listing() == ["file.bin", "file.bin.md5"], "the first checksum seen is kept"
+    assert server.asked == []
+    assert hub.asked[-1] == "GET /datasets/lab/mirror/resolve/main/set/file.bin"
+
+
+@pytest.mark.parametrize(
+    ("copy", "reason"),
+    [
+        (replace(COPY, path="absent.bin"), r"nor absent.bin of dataset somebody/copies on the Hugging Face Hub \(.+\)"),
+        (replace(COPY, repository="not a/name"), r"nor there/file.bin of dataset not a/name on .+ \(.+\)"),
+        (HubFile("lab/mirror", "set/file.bin"), "and set/file.bin of dataset lab/mirror on .+ has another MD5"),
+    ],
+)
+def test_both_sources_that_fail_are_named_in_one_line(copy: HubFile, reason: str, server: Server, hub: Hub) -> None:
+    server.answers = [unavailable]
+    with pytest.raises(
+        UserError, match=rf"\(the server says 503 .+, {reason}\): try again, or put the file at"
+    ) as raised:
+        fetch(replace(remote(server), hub=copy), "set")
+    assert "\n" not in str(raised.value)
+    assert not Path("downloads/set/file.bin").exists()
+    assert all(asked.partition(" ")[2] != PLACE_OF_COPY for asked in hub.asked)
+
+
+def test_a_hub_out_of_reach_is_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers = [unavailable]
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # its client tries again
+    with pytest.raises(UserError, match=r"nor there/file.bin of dataset somebody/copies on .+ \(.+\): try again"):
+        fetch(replace(remote(server), hub=COPY), "set")

@@ -219,8 +219,8 @@ def test_what_changed_is_named() -> None:
     heads = str(artifacts.auxiliary_heads_file("t1"))
     with pytest.raises(UserError, match=f"^lr in params.yaml, {heads} changed while stage_one@t2 ran"):
         edit_during("stage_one@t2", "lr", heads)
-    with pytest.raises(UserError, match=r"^data/train/t1.safetensors changed while queries ran"):
-        edit_during("../dvc.yaml:queries", "data/train/t1.safetensors")
+    with pytest.raises(UserError, match=r"^data/train/t1.safetensors changed while queries@t1 ran"):
+        edit_during("../dvc.yaml:queries@t1", "data/train/t1.safetensors")
     edit_during("stage_one@t2", "classifier_lr", "data/train/t1.safetensors")
     edit_during("", "lr")
 
@@ -230,15 +230,15 @@ def test_files_that_appear_in_a_folder_are_named_and_those_of_file_browsers_let_
     prepare()
 
     def appear(*names: str) -> None:
-        with unchanged("queries"):
+        with unchanged("split"):
             for name in names:
-                Path("data/train", name).parent.mkdir(exist_ok=True)
-                Path("data/train", name).write_bytes(b"new")
+                Path("data/raw", name).parent.mkdir(exist_ok=True)
+                Path("data/raw", name).write_bytes(b"new")
 
     appear("Thumbs.db", ".DS_Store", "._t1", "desktop.ini", ".hidden/any")
-    with pytest.raises(UserError, match=r"^data/train/a/new changed while queries ran"):
+    with pytest.raises(UserError, match=r"^data/raw/a/new changed while split ran"):
         appear("a/new")
-    with pytest.raises(UserError, match=r"^data/train/0, data/train/1, data/train/2, 2 more in data/train changed"):
+    with pytest.raises(UserError, match=r"^data/raw/0, data/raw/1, data/raw/2, 2 more in data/raw changed"):
         appear(*"01234")
 
 
@@ -248,7 +248,7 @@ def test_code_that_is_no_longer_what_the_run_began_with_is_named() -> None:
     listed = artifacts.load_json(artifacts.code_file("keys"))
     artifacts.save_json(artifacts.code_file("keys"), listed | {"pipeline/selection/key.py": "from another version"})
     with pytest.raises(UserError, match=r"^pipeline/selection/key\.py changed since this run began: `dvc repro`"):
-        edit_during("keys")
+        edit_during("keys@t1")
     edit_during("split")
     content = artifacts.code_file("split").read_bytes()
     artifacts.code_file("split").write_bytes(content[:-9])

@@ -8,6 +8,7 @@ from PIL import Image
 from harness.parameters import set_params
 from harness.root import ROOT
 from harness.stage_order import run_stage
+from harness.stage_repository import prepare
 from harness.tiny import random_images
 from pipeline.params import read_mapping
 from pipeline.tuning.kind import find_kind
@@ -43,8 +44,7 @@ def test_the_preset_for_photographs_makes_enough_steps_of_a_few_pictures() -> No
 
 @pytest.mark.usefixtures("tiny_repository")
 def test_stage_one_says_so_before_it_trains(capsys: pytest.CaptureFixture[str]) -> None:
-    for stage in ("method", "code", "split", "queries", "keys"):
-        run_stage(stage)
+    prepare()
     capsys.readouterr()
     run_stage("stage_one", "t1")
     lines = capsys.readouterr().out.splitlines()

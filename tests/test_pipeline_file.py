@@ -42,7 +42,9 @@ def test_parts_are_seen_by_dvc_where_they_are_chosen_or_imported() -> None:
     for parameter, place in PLACES.items():
         assert f"/{place.folder}/*" in ignored
         assert f"{place.folder}/${{{parameter}}}.py" in listed
-        imported = {file.as_posix() for file in of_stages if file.parent == place.folder and file.stem != "__init__"}
+        chosen = {Path(f"{place.folder}/{name}.py") for name in names(parameter)}
+        by_parts = {file for part in chosen for file in modules(part, SOURCES) - {part}}  # members of composed kinds
+        imported = {file.as_posix() for file in chosen & (of_stages | by_parts)}
         assert imported == {line.removeprefix("!/") for line in ignored if line.startswith(f"!/{place.folder}/")}
     assert STAGES["method"]["deps"] == ["stages/method.py", "pipeline/inference/method.py"]
 

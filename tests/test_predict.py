@@ -77,7 +77,7 @@ def test_every_combination_predicts_what_the_evaluation_counted(
     monkeypatch.setattr(ridge_projected, "UNITS", 50)  # random features are many, and no matter here
     monkeypatch.setattr(cls, "UNITS", 50)
     set_params(PARAMS, tuning=tuning, selection=selection, selector=selector, classifier_epochs=1, **CHANGING)
-    run_stage("keys")
+    run_of_tasks("keys")
     if tuning != "layernorm":
         run_of_tasks("stage_one")
     run_of_tasks("features")
@@ -200,8 +200,8 @@ def test_one_more_task_is_predicted_once_it_is_learned(capsys: pytest.CaptureFix
     before = answer(capsys)
     assert CliRunner().invoke(app, ["plan", "4"]).exit_code == 0
     run_stage("split")
-    run_stage("keys")
-    run_stage("stage_one", "t4")
+    for stage in ("queries", "keys", "stage_one"):
+        run_stage(stage, "t4")
     assert answer(capsys)[0] == before[0]
     run_stage("features", "t4")
     run_stage("stage_two", "t4")

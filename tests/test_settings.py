@@ -22,17 +22,22 @@ from stages import predict
 DOMAINS, CLASSES = 3, 2
 
 
-def write_domains() -> None:
-    """Raw data of three domains with two classes, as download writes them for setting: domain."""
+def write_domains(*, unseen: bool = False) -> None:
+    """Raw data of three domains with two classes, as download writes them for setting: domain.
+
+    unseen: the test images are of a fourth domain, which no task trains.
+    """
     for file, count, seed in ((artifacts.RAW_TRAIN, 10, 1), (artifacts.RAW_TEST, 5, 2)):
         generator = torch.Generator().manual_seed(seed)
         cells = [(domain, c) for domain in range(DOMAINS) for c in range(CLASSES) for _ in range(count)]
         domains, labels = torch.tensor(cells).T
-        ground = torch.tensor([[200, 0, 0], [0, 200, 0], [0, 0, 200]])[domains]
+        is_other = unseen and file == artifacts.RAW_TEST
+        grounds = [[120, 120, 0]] * 3 if is_other else [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
+        ground = torch.tensor(grounds)[domains]
         pixels = ground[:, None, None] + torch.randint(55, (len(cells), 16, 16, 3), generator=generator)
         pixels[labels == 1, :8] = 255 - pixels[labels == 1, :8]
         images = pixels.to(torch.uint8)
-        fields = {"labels": labels, "contents": content_numbers(images), "domains": domains}
+        fields = {"labels": labels, "contents": content_numbers(images), **({} if is_other else {"domains": domains})}
         artifacts.save_images(file, iter(images), fields)
     facts = {"classes": ["plain", "striped"], "groups": ["", ""], "domains": ["red", "green", "blue"]}
     artifacts.save_json(artifacts.RAW_CLASSES, facts)
@@ -88,11 +93,67 @@ def test_domains_come_one_after_another_and_predict_equals_evaluate(changes: dic
 
 
 @pytest.mark.usefixtures("tiny_repository")
-def test_a_key_knows_a_domain() -> None:
-    write_domains()
-    set_params(Path("params.yaml"), setting="domain")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"selector": "lda", "classifier": "lda"},
+        {"selection": "average", "classifier": "carried_gaussians"},
+        {"tuning": "layerwise"},
+        {"tuning": "synqt"},
+        {"tuning": "none"},
+    ],
+)
+def test_test_images_of_other_domains_count_after_every_step(changes: dict[str, object]) -> None:
+    write_domains(unseen=True)
+    set_params(Path("params.yaml"), setting="domain", epochs=8, classifier_epochs=30, **changes)
     run_all(DOMAINS)
-    assert metrics()["selection_accuracy"] > 0.5  # three colours; chance is a third
+    assert load_file(artifacts.TEST)["tasks"].tolist() == 30 * [-1]
+    assert all(len(rows) == DOMAINS and {len(row) for row in rows} == {1} for rows in matrices().values())
+    assert {"forgetting", "forgetting_clipped", "selection_accuracy", "oracle_accuracy"}.isdisjoint(metrics())
+    (accuracy,) = matrices()["c_ln"][-1]
+    assert metrics()["average_accuracy"] == metrics()["accuracy_over_images"] == pytest.approx(accuracy)
+    assert metrics()["test_images"] == 30
+    assert "The test images are of other domains, which no task trains: all of them count after every step." in report()
+    assert "| domain | accuracy on all test images after it (%) |" in report()
+    assert "accuracy_matrix.png" not in report()
+    assert not Path("reports/figures/accuracy_matrix.png").exists()
+    steps = artifacts.ACCURACY_MATRIX.read_text().splitlines()
+    assert [line.split(",")[:2] for line in steps[1:]] == [["1", "all"], ["2", "all"], ["3", "all"]]
+    assert [sorted(count) for count in artifacts.load_json(artifacts.IMAGE_COUNTS).values()] == DOMAINS * [["training"]]
+    test = load_file(artifacts.TEST)
+    logits = predict.load_learner(read_manifest().settings).predict(Images.from_tensors(test)).logits
+    assert float((logits.argmax(1) == test["labels"]).double().mean()) == pytest.approx(accuracy, abs=1e-5)
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_task_that_is_to_be_given_needs_test_images_of_tasks() -> None:
+    write_domains(unseen=True)
+    set_params(Path("params.yaml"), setting="domain", selection="oracle")
+    message = refusal(lambda: run_all(DOMAINS))
+    assert message.startswith(
+        "params.yaml: selection: oracle needs the task of each test image, and those of this data"
+    )
+    set_params(Path("params.yaml"), evaluate_on="validation")
+    run_all(DOMAINS)
+    assert [len(row) for row in matrices()["c_ln"]] == [1, 2, 3], "held-out training images are of their domains"
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_key_knows_a_domain() -> None:
+    """A key is one direction for both classes of a domain, and one class of blue lies nearer to red's: 5 of 30 images.
+
+    The discriminant has a mean for each class of each domain, and makes no mistake on the same queries.
+    """
+    write_domains()
+    set_params(Path("params.yaml"), setting="domain", selector="lda")
+    run_all(DOMAINS)
+    assert metrics()["selection_accuracy"] == 1
+    set_params(Path("params.yaml"), selector="key")
+    run_all(DOMAINS)
+    assert metrics()["selection_accuracy"] == pytest.approx(25 / 30, abs=1e-6)
+    chosen = torch.tensor(artifacts.load_json(artifacts.EVALUATION)["selection"])
+    assert chosen.diag().tolist() == [10, 10, 5]
     rows = load_file(artifacts.heads_file("t3"))
     assert rows["tuned.head.classes"].tolist() == DOMAINS * [0, 1]
     assert rows["tuned.head.tasks"].tolist() == [0, 0, 1, 1, 2, 2]

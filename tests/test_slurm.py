@@ -43,7 +43,7 @@ def test_a_grid_as_job_arrays_has_the_bytes_of_the_local_queue(repository: Repos
         submitted = submitting.run("sh", "docs/slurm_sweep.sh", "grid.yaml", "--wait")
         assert [line.partition(":")[0] for line in submitted.splitlines()] == ["download", "queries", "evaluate"]
         logs = [file.read_text() for file in (repository.path / ".scratch/slurm").glob("*.log")]
-        assert sum("Running stage 'queries'" in log for log in logs) <= 2
+        assert sum("Running stage 'queries@t1'" in log for log in logs) <= 2
         assert {line.split()[-1] for log in logs for line in log.splitlines() if " finished on node-" in line} == {
             "node-0",
             "node-1",

@@ -110,7 +110,7 @@ def test_a_task_is_trained_on_its_own_images_only(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(artifacts, "load_tensors", load_and_note)
     for other in ("t1", "t3", "t4"):
         artifacts.train_file(other).unlink()
-        artifacts.train_queries_file(other).unlink()
+        artifacts.train_queries_file(other).unlink(missing_ok=True)
     for name in ("stage_one", "features", "stage_two"):
         run_stage(name, "t2")
     assert digests("artifacts/banks", "artifacts/features", "artifacts/heads") == before
@@ -252,7 +252,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     for device in ("gpu", "cuda:99"):
         monkeypatch.setenv("DEVICE", device)
         with pytest.raises(UserError, match=f"DEVICE='{device}' cannot be used"):
-            run_stage("queries")
+            run_stage("queries", "t1")
 
 
 @pytest.mark.usefixtures("tiny_repository")

@@ -82,6 +82,22 @@ def test_a_grid_outlives_its_machine_runs_once_fails_by_name_and_goes_on(reposit
     )
 
 
+def test_a_lock_whose_folders_are_not_in_the_cache_is_named_before_anything_is_queued(repository: Repository) -> None:
+    """As in a fresh clone: experiments that share stages with a finished one would fail there, within DVC."""
+    (repository.path / "grid.yaml").write_text(GRID)
+    locked = {
+        out["path"]: out["md5"]
+        for stage in read_mapping(repository.path / "dvc.lock")["stages"].values()
+        for out in stage["outs"]
+    }
+    md5 = locked["data/train"]
+    (repository.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
+    output = repository.run("python", "-m", "pipeline", "sweep", "grid.yaml", fails=True)
+    line = "error: DVC's cache lacks what dvc.lock names (data/train), and experiments that share stages would fail: "
+    assert f"{line}`dvc repro` first, or `dvc pull`" in " ".join(output.split())
+    assert "Queued" not in repository.dvc("queue", "status")
+
+
 @pytest.mark.slow
 def test_own_pictures_in_a_folder_of_a_larger_repository(repository: Repository) -> None:
     """Under a name in another script, and a grid with no more than it needs; then one of which nothing works."""

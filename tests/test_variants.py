@@ -12,7 +12,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from typer.testing import CliRunner
 
 from harness.parameters import set_params
-from harness.stage_order import run_stage
+from harness.stage_order import run_stage, run_stages
 from harness.stage_repository import TEST_PER_CLASS, TRAIN_PER_CLASS, digests, run_all
 from pipeline.__main__ import app
 from pipeline.classification.classifier import find_classifier
@@ -155,9 +155,9 @@ def test_the_discriminants_are_those_of_scikit_learn_on_all_classes(changes: dic
     trains = [
         load_file(artifacts.train_file(name))["labels"] + start for name, start in zip(names, starts, strict=True)
     ]
-    test, queries = load_file(artifacts.TEST), load_file(artifacts.TEST_QUERIES)["queries"]
+    test, queries = load_file(artifacts.TEST), load_file(artifacts.features_file("t3"))["test_queries"]
     of_train = {"frozen_lda": [load_file(artifacts.train_queries_file(name))["queries"] for name in names]}
-    of_test = {"frozen_lda": queries[test["tasks"] < 3]}
+    of_test = {"frozen_lda": queries}
     if changes:  # the row of the one model
         table = FeatureTable.from_tensors(load_file(artifacts.features_file("t3")))
         of_train["c_ln_lda"] = [load_file(artifacts.features_file("t3"))["own_features"]]
@@ -233,11 +233,12 @@ def test_trained_keys_and_a_given_start_change_what_they_should() -> None:
     run_variant()
     before = digests("artifacts")
     set_params(Path("params.yaml"), key_method="sgd", classifier_init="auxiliary")
-    run_stage("keys")
+    run_stages(3, {"keys"})
     run_stage("stage_two", "t1")
     changed = {path for path, digest in digests("artifacts").items() if before[path] != digest}
     states = {f"artifacts/selectors/t{task}.safetensors" for task in range(1, 4)}
-    assert changed == {"artifacts/keys.safetensors", "artifacts/heads/t1.safetensors", *states}
+    keys = {f"artifacts/keys/t{task}.safetensors" for task in range(1, 4)}
+    assert changed == {"artifacts/heads/t1.safetensors", *keys, *states}
 
 
 @pytest.mark.usefixtures("tiny_finished")
@@ -245,8 +246,7 @@ def test_trained_keys_and_a_given_start_change_what_they_should() -> None:
 def test_another_selector_runs_on_finished_layernorms(selector: str) -> None:
     before = digests("artifacts/banks", "artifacts/queries")
     set_params(Path("params.yaml"), selector=selector)
-    run_stage("keys")
-    for name in ("features", "stage_two"):
+    for name in ("keys", "features", "stage_two"):
         for task in ("t1", "t2", "t3"):
             run_stage(name, task)
     run_stage("evaluate")

@@ -154,7 +154,7 @@ def test_predict_agrees_with_evaluate(
     assert (evaluation["backbone"]["vectors"], evaluation["backbone"]["dim"]) == (4, 16)
     assert "| numbers that describe an image | 4 x 16 |" in artifacts.REPORT.read_text()
     assert manifest.settings.features == "last_2"
-    assert artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"].shape[1] == 64
+    assert artifacts.load_tensors(artifacts.test_queries_file("t1"))["queries"].shape[1] == 64
 
     test = artifacts.load_tensors(artifacts.TEST)
     learner = load_learner(manifest.settings, manifest.tasks)
@@ -173,7 +173,7 @@ def test_another_kind_of_features_reruns_queries_and_not_stage_one(
     run_stage("stage_one", "t1")
     before = artifacts.load_tensors(artifacts.bank_file("t1"))
     set_params(Path("params.yaml"), features="cls_patch")
-    run_stage("queries")
+    run_stage("queries", "t1")
     run_stage("stage_one", "t1")
     after = artifacts.load_tensors(artifacts.bank_file("t1"))
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -67,6 +67,7 @@ def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRu
     trains = [artifacts.load_tensors(artifacts.train_file(name)) for name in names]
     train_images = [Images.from_tensors(train) for train in trains]
     queries = [artifacts.load_tensors(artifacts.train_queries_file(name))["queries"] for name in names]
+    of_test = [artifacts.load_tensors(artifacts.test_queries_file(name))["queries"] for name in names]
     test = artifacts.load_tensors(artifacts.TEST)
     covered = test["tasks"] < num_tasks
     test_images = Images.from_tensors(test)[covered]
@@ -90,7 +91,7 @@ def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRu
             train_queries=queries,
             train_labels=[train["labels"] for train in trains],
             train_features=[under_tasks(images, task + 1) for task, images in enumerate(train_images)],
-            test_queries=artifacts.load_tensors(artifacts.TEST_QUERIES)["queries"][covered],
+            test_queries=torch.cat(of_test),
             test_features=under_tasks(test_images, num_tasks),
             test_labels=test["labels"][covered],
             test_tasks=test["tasks"][covered],

@@ -74,11 +74,10 @@ def run_kind(folder: Path, **changes: Any) -> Measured:  # noqa: ANN401
     tuned = time.monotonic()
     run_dvc(folder, "repro", "evaluate")
     evaluation = json.loads((folder / artifacts.EVALUATION).read_text())
-    flops = json.loads((folder / artifacts.BACKBONE_FACTS).read_text())["flops_per_pass"]
     return {
         "metrics": evaluation["metrics"],
         "matrices": evaluation["matrices"],
-        "frozen_gflop": flops / 1e9,
+        "frozen_gflop": evaluation["backbone"]["flops_per_pass"] / 1e9,
         "train_seconds": tuned - started,
         "inference_seconds": inference_seconds(folder),
     }

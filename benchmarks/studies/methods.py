@@ -79,15 +79,17 @@ def run(folder: Path, num_tasks: int, params: Params) -> dict[str, Any]:
             return table
 
     for stage, *task in in_order(num_tasks):
-        if stage != "report" and not (stage in ONCE and Path(f"{stage}.seconds").exists()):
+        kept = Path(f"{'-'.join((stage, *task))}.seconds")
+        if stage != "report" and not (stage in ONCE and kept.exists()):
             started = time.monotonic()
             with mock.patch.object(
                 features, "make_encoder", lambda *given, **named: Timed(make_encoder(*given, **named))
             ):
                 run_stage(stage, *task)
-            seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - started
+            taken = time.monotonic() - started
+            seconds[stage] = seconds.get(stage, 0.0) + taken
             if stage in ONCE:
-                Path(f"{stage}.seconds").write_text(str(seconds[stage]))
+                kept.write_text(str(taken))
     test = Images.from_tensors(artifacts.load_tensors(artifacts.TEST))
     count = artifacts.load_json(artifacts.EVALUATION)["test_images"]
     learner = predict.load_learner(read_manifest().settings)
@@ -107,9 +109,9 @@ def run(folder: Path, num_tasks: int, params: Params) -> dict[str, Any]:
 
 def query_seconds(values: dict[str, float]) -> float:
     """Seconds of the frozen passes over the training images of the tasks."""
-    counts = artifacts.load_json(artifacts.IMAGE_COUNTS).values()
-    images = sum(sum(count.values()) for count in counts)
-    return float(Path("queries.seconds").read_text()) * values["training_images"] / images
+    counts = artifacts.load_json(artifacts.IMAGE_COUNTS)
+    taken = {file.stem.removeprefix("queries-"): float(file.read_text()) for file in Path().glob("queries-*.seconds")}
+    return sum(taken.values()) * values["training_images"] / sum(sum(counts[task].values()) for task in taken)
 
 
 def peak_memory() -> int:

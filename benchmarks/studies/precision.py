@@ -19,8 +19,8 @@ import typer
 from benchmarks.speed.ratios import machine_name
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, params_of
 from benchmarks.studies.schedule import run_stages
+from harness import stage_order
 from harness.clone import ROOT, clone, configure, run_dvc, run_plan
-from harness.stage_order import run_stage
 from pipeline.machine.device import PRECISIONS
 from pipeline.params import read_mapping
 from pipeline.report.text import table
@@ -44,7 +44,7 @@ def rows(name: str, title: str, best: str, changes: Mapping[str, Any], seeds: li
             os.environ["PRECISION"] = precision
             configure(folder, **plain)
             with chdir(folder):
-                run_stage("queries")
+                stage_order.run_stages(NUM_TASKS, {"queries"})
             of_seeds.append(run_stages(folder, NUM_TASKS, preset))
             print(title, seed, precision, of_seeds[-1], flush=True)
     single, half = found["fp32"], found["bf16"]

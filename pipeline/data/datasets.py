@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.data.dvc_sight import check_apart_from_outputs, check_noticed
-from pipeline.data.fetch import Missing, missing
+from pipeline.data.fetch import Missing, Remote, missing
 from pipeline.data.image_set import ImageSet
-from pipeline.data.sets import archive_sets, field_sets
+from pipeline.data.sets import archive_sets, field_sets, five_datasets
 from pipeline.data.sets.archive_sets import load_cub200, load_imagenet_r, load_tiny_imagenet
 from pipeline.data.sets.domain_folder import load_domain_folder
 from pipeline.data.sets.glyph_images import draw_glyph_domains, draw_glyphs
@@ -21,7 +21,23 @@ def _torchvision(name: str, scratch: Path) -> ImageSet:
     return torchvision_sets.load(name, scratch)
 
 
-_OF_TORCHVISION = ("cifar100", "dtd", "eurosat", "fashion_mnist", "flowers102", "food101", "svhn")
+def _five_datasets(scratch: Path) -> ImageSet:
+    return five_datasets.joined([(name, DATASETS[name](scratch / name)) for name in five_datasets.PARTS])
+
+
+_OF_TORCHVISION = (
+    "cifar10",
+    "cifar100",
+    "dtd",
+    "eurosat",
+    "fashion_mnist",
+    "flowers102",
+    "food101",
+    "mnist",
+    "svhn",
+)
+
+_FILES_OF = {"five_datasets": five_datasets.PARTS, "core50_sessions": ("core50",)}  # files that several data sets use
 
 # Each function gets an empty folder to unpack archives in.
 DATASETS: dict[str, Callable[[Path], ImageSet]] = {
@@ -29,25 +45,29 @@ DATASETS: dict[str, Callable[[Path], ImageSet]] = {
     "cub200": load_cub200,
     "imagenet_r": load_imagenet_r,
     "tiny_imagenet": load_tiny_imagenet,
+    "not_mnist": five_datasets.load_not_mnist,
+    "five_datasets": _five_datasets,
     **field_sets.LOADERS,
     **{name: partial(_torchvision, name) for name in _OF_TORCHVISION},
 }
 IMAGE_FOLDER = "image_folder"
 WITH_DOMAINS = ("glyphs", *field_sets.WITH_DOMAINS, IMAGE_FOLDER)
-_DOMAIN_FORMS: dict[str, Callable[[Path], ImageSet]] = {
-    "glyphs": lambda _: draw_glyph_domains(),
-    "core50": field_sets.load_core50_domains,
-}
+_DOMAIN_FORMS: dict[str, Callable[[Path], ImageSet]] = {"glyphs": lambda _: draw_glyph_domains()}
 
 
 def missing_files(name: str) -> list[Missing]:
     """The files of a data set to be downloaded. Raises UserError for an unknown name."""
+    _check_known(name)
+    parts = _FILES_OF.get(name, (name,))
+    return [file for part in parts for file in missing(_remotes(part), part)]
+
+
+def _remotes(name: str) -> list[Remote]:
     if name in _OF_TORCHVISION:
         from pipeline.data.sets import torchvision_sets  # noqa: PLC0415  (as above)
 
-        return missing(torchvision_sets.REMOTES[name], name)
-    _check_known(name)
-    return missing((archive_sets.REMOTES | field_sets.REMOTES).get(name, []), name)
+        return torchvision_sets.REMOTES[name]
+    return (archive_sets.REMOTES | field_sets.REMOTES | five_datasets.REMOTES).get(name, [])
 
 
 def check_domains(name: str) -> None:

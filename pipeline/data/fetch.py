@@ -1,7 +1,7 @@
 """Fetches a file of a data set. Downloads resume after a break, and a file is verified before it appears.
 
 Files lie in `downloads/DATASET/`, outside the pipeline's outputs, so no run removes them. A file placed there by hand
-works just as well.
+works just as well. Where the first server fails, the Hugging Face Hub may have a copy (pipeline.data.hub).
 """
 
 import errno
@@ -19,6 +19,8 @@ from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from pipeline.data import hub
+from pipeline.data.hub import HubError, HubFile
 from pipeline.errors import REFUSALS, UserError
 
 PAUSES = (0.0, 1.0, 4.0, 16.0)  # seconds before each attempt
@@ -35,6 +37,7 @@ class Remote:
     megabytes: float = 0  # approximate; 0: unknown
     file: str = ""  # its name here, if the URL does not end in it
     by_hand: bool = False  # whether only a browser can download it
+    hub: HubFile | None = None  # a copy on the Hugging Face Hub, used if the URL fails
 
     @property
     def name(self) -> str:
@@ -50,13 +53,15 @@ class Missing:
     megabytes: float
     place: str  # where a user would put it by hand
     by_hand: bool = False  # whether there is no other way
+    hub: str = ""  # the copy on the Hugging Face Hub; empty: there is none
 
     def __str__(self) -> str:
         """One line for the user."""
         size = f" ({self.megabytes:,.1f} MB)" if self.megabytes else ""
         if self.by_hand:
             return f"{Path(self.place).name}{size}: download it in a browser from {self.url} and put it at {self.place}"
-        return f"{self.url.rpartition('/')[2]}{size} from {self.url}; by hand: {self.place}"
+        otherwise = f", else {self.hub}" if self.hub else ""
+        return f"{self.url.rpartition('/')[2]}{size} from {self.url}{otherwise}; by hand: {self.place}"
 
 
 def place(remote: Remote, dataset: str) -> Path:
@@ -67,19 +72,28 @@ def place(remote: Remote, dataset: str) -> Path:
 
 def missing(remotes: Sequence[Remote], dataset: str) -> list[Missing]:
     """The files of a data set that are missing here."""
-    places = [(remote, place(remote, dataset)) for remote in remotes]
-    return [
-        Missing(remote.url, remote.megabytes, str(path), remote.by_hand) for remote, path in places if not path.exists()
-    ]
+    found = []
+    for remote in remotes:
+        path, copy = place(remote, dataset), copy_on_hub(remote, dataset)
+        if not path.exists():
+            by_hand = remote.by_hand and not copy
+            found.append(Missing(remote.url, remote.megabytes, str(path), by_hand, str(copy or "")))
+    return found
+
+
+def copy_on_hub(remote: Remote, dataset: str) -> HubFile | None:
+    """The copy that is tried if the URL fails: in the repository that the environment names, or that of the entry."""
+    return hub.mirror(dataset, remote.name) or remote.hub
 
 
 def check_network(files: Sequence[Missing]) -> None:
-    """Raises UserError if trying again would be no use: a server cannot be reached, or only a browser can download a
-    file.
+    """Raises UserError if trying again would be no use: a server cannot be reached, or only a browser can download a file.
+
+    Files with a second source are not asked for here.
     """
     if by_hand := [file.place for file in files if file.by_hand]:
         raise UserError(f"{', '.join(by_hand)}: only a browser can download this: see the list above, then `dvc repro`")
-    servers = {urlsplit(file.url).netloc: file.url for file in files}
+    servers = {urlsplit(file.url).netloc: file.url for file in files if not file.hub}
     for server, url in servers.items():
         try:
             urlopen(Request(url, method="HEAD"), timeout=TIMEOUT).close()
@@ -106,9 +120,24 @@ def fetch(remote: Remote, dataset: str) -> Path:
     if target.exists():
         _check(target, remote)
         return target
-    if remote.by_hand:
+    copy = copy_on_hub(remote, dataset)
+    if remote.by_hand and not copy:
         raise UserError(f"{target} is missing: download it in a browser from {remote.url} and put it there")
+    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
+    reason = "only a browser can" if remote.by_hand else _from_server(remote, part)
+    if reason and copy:
+        failed_too = _from_hub(copy, remote, part)
+        reason = failed_too and f"{reason}{failed_too}"
+    if reason:
+        raise UserError(f"{remote.url} cannot be downloaded ({reason}): try again, or put the file at {target}")
+    part.replace(target)
+    _check(target, remote)
+    return target
+
+
+def _from_server(remote: Remote, part: Path) -> str:
+    """Download the file to `part` from its URL, in several attempts. Returns why it failed; empty if it is there."""
     reason = ""
     for pause in PAUSES:
         time.sleep(pause)
@@ -120,20 +149,34 @@ def fetch(remote: Remote, dataset: str) -> Path:
             reason = f"the server says {error.code} {error.reason}"
         except (OSError, HTTPException) as error:  # URLError, a time-out or a broken connection
             if isinstance(error, OSError) and error.errno in REFUSALS:
-                raise UserError(
-                    f"cannot write {part}: {error.strerror}: make room or grant access, then `dvc repro` resumes it"
-                ) from None
+                raise _no_room(part, error) from None
             reason = _reason(error)
             if is_out_of_reach(error):
                 break
         else:
             if remote.md5 in (None, _md5(part)):
-                part.replace(target)
-                _check(target, remote)
-                return target
+                return ""
             part.unlink()
             reason = "the downloaded file has another MD5"
-    raise UserError(f"{remote.url} cannot be downloaded ({reason}): try again, or put the file at {target}")
+    return reason
+
+
+def _from_hub(copy: HubFile, remote: Remote, part: Path) -> str:
+    """Download the file to `part` from the hub. Returns why that failed, too; empty if it is there."""
+    try:
+        hub.fetch(copy, part)
+    except HubError as error:
+        return f", nor {copy} ({error})"
+    except OSError as error:
+        raise _no_room(part, error) from None
+    if remote.md5 in (None, _md5(part)):
+        return ""
+    part.unlink()
+    return f", and {copy} has another MD5"
+
+
+def _no_room(part: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {part}: {error.strerror}: make room or grant access, then `dvc repro` resumes it")
 
 
 def _check(target: Path, remote: Remote) -> None:

@@ -26,7 +26,9 @@ class ImageSet:
     notes: Sequence[str] = ()  # one line each on how it was read, for the user
     domains: Sequence[str] = ()  # names of the domains that images come from, if the data set has them
     train_domains: Tensor | None = None  # int64 [N], indices into domains
-    test_domains: Tensor | None = None
+    test_domains: Tensor | None = (
+        None  # None beside domains: test images are of none of them, and count after each task
+    )
 
     def __post_init__(self) -> None:
         """Raises UserError if the fields do not fit together."""
@@ -37,7 +39,8 @@ class ImageSet:
             ("training", self.train_images, self.train_labels, self.train_domains),
             ("test", self.test_images, self.test_labels, self.test_domains),
         ):
-            if self.domains and (domains is None or len(domains) != len(labels)):
+            lacks = domains is None and kind == "training"
+            if self.domains and (lacks or (domains is not None and len(domains) != len(labels))):
                 raise UserError(f"the data set has domains, but not one for each of its {len(labels)} {kind} images")
             if len(images) != len(labels):
                 raise UserError(f"the data set has {len(images)} {kind} images, but {len(labels)} labels for them")

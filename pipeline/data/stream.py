@@ -28,8 +28,13 @@ class Stream(NamedTuple):
 
     tasks: list[list[int]]  # classes of each task, as the data set numbers them
     train: Tensor  # [N]
-    test: Tensor  # [M]
+    test: Tensor  # [M]; all -1 if the test set is shared
     domains: list[str]  # name of each task's domain; empty if tasks are sets of classes
+    shares_test: bool = False  # whether the test images are of domains that no task trains, and count after every step
+
+    def tested(self) -> list[tuple[int, list[int]]]:
+        """Each task with the classes of its test images; one of all classes for -1 if the test set is shared."""
+        return [(-1, list(self.numbers()))] if self.shares_test else list(enumerate(self.tasks))
 
     @property
     def repeats(self) -> bool:
@@ -78,16 +83,19 @@ def domain_stream(train: Labelled, test: Labelled, domains: Sequence[str], wante
             f"params.yaml: tasks has {wanted} tasks, but the data set has only {len(domains)} domains: run "
             f"`python -m pipeline plan {len(domains)}`"
         )
-    assert train.domains is not None and test.domains is not None  # noqa: PT018
+    assert train.domains is not None
     order = list(range(len(domains)))
     if seed is not None:
         order.sort(key=lambda domain: rank(seed, "order of domains", domains[domain]))
     places = torch.tensor(order).argsort()
     tasks = [train.labels[train.domains == domain].unique().tolist() for domain in order]
-    of_train, of_test = places[train.domains], places[test.domains]
+    of_train = places[train.domains]
+    of_test = torch.full_like(test.labels, -1) if test.domains is None else places[test.domains]
     for task, classes in enumerate(tasks):
         of_test[(of_test == task) & ~torch.isin(test.labels, torch.tensor(classes))] = -1
-        for kind, found in (("training", of_train), ("test", of_test)):
+        for kind, found in (("training", of_train), *([] if test.domains is None else [("test", of_test)])):
             if not bool((found == task).any()):
                 raise UserError(f"domain {domains[order[task]]!r} has no {kind} image: add some, or drop the domain")
-    return Stream(tasks, of_train, of_test, [domains[domain] for domain in order])
+    if test.domains is None and not bool(torch.isin(test.labels, train.labels).any()):
+        raise UserError("the data set has no test image of a class that its domains train: add some")
+    return Stream(tasks, of_train, of_test, [domains[domain] for domain in order], shares_test=test.domains is None)

@@ -1,7 +1,8 @@
 """Metrics of class-incremental learning, from the accuracy matrix.
 
 `matrix[t, j]` is the accuracy on the test images of task j after learning task t, for j <= t, as a fraction in [0, 1].
-Entries above the diagonal are ignored; they may be NaN.
+Entries above the diagonal are ignored; they may be NaN. If the test images are of no task, the matrix has one column:
+the accuracy on all of them after each step. Forgetting then means nothing.
 """
 
 from collections.abc import Sequence
@@ -9,12 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]  # [T, T]
+Matrix = NDArray[np.float64]  # [T, T], or [T, 1]
 
 
 def square(rows: Sequence[Sequence[float]]) -> Matrix:
-    """An accuracy matrix from its rows up to the diagonal: [T, T], NaN above it."""
-    return np.array([[*row, *[np.nan] * (len(rows) - len(row))] for row in rows])
+    """An accuracy matrix from its rows up to the diagonal: [T, T], NaN above it; or [T, 1] from rows of one value."""
+    return np.array([[*row, *[np.nan] * (len(rows[-1]) - len(row))] for row in rows])
+
+
+def has_forgetting(matrix: Matrix) -> bool:
+    """Whether there are earlier tasks that may be forgotten."""
+    return len(matrix[0]) > 1
 
 
 def average_accuracy(matrix: Matrix) -> float:

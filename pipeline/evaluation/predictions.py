@@ -17,7 +17,7 @@ from pipeline.linear.head import Head
 class EvaluationSet:
     """The test images: their tasks and classes."""
 
-    tasks: Tensor  # [M] zero-based task of each image, ascending
+    tasks: Tensor  # [M] zero-based task of each image, ascending; all -1 if they are of no task
     labels: Tensor  # [M] class of each image, numbered in the order of the tasks
     seen_classes: Sequence[int]  # [T] classes seen after each step
 
@@ -25,6 +25,16 @@ class EvaluationSet:
     def num_tasks(self) -> int:
         """T."""
         return len(self.seen_classes)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the images are of no task, so that all of them count after every step."""
+        return bool((self.tasks < 0).any())
+
+    @property
+    def counts(self) -> list[int]:
+        """Images of each task [T]; of all together [1] if they are shared."""
+        return [len(self.tasks)] if self.is_shared else torch.bincount(self.tasks, minlength=self.num_tasks).tolist()
 
     def images_until(self, step: int) -> Tensor:
         """Indices of the images of the tasks seen after zero-based `step`. They come first in the set."""
@@ -67,7 +77,13 @@ def class_tasks_of(seen_classes: Sequence[int]) -> Tensor:
 
 
 def accuracy_matrix(test: EvaluationSet, predictions: Tensor) -> Matrix:
-    """Accuracy on task j after step t from predictions [T, M]: [T, T], NaN above the diagonal."""
+    """Accuracy on task j after step t from predictions [T, M]: [T, T], NaN above the diagonal.
+
+    If the images are of no task, there is one column, for all of them: [T, 1].
+    """
+    if test.is_shared:
+        shared: Matrix = (predictions == test.labels).double().mean(1, keepdim=True).numpy()
+        return shared
     totals = torch.bincount(test.tasks, minlength=test.num_tasks)
     correct = [torch.bincount(test.tasks[row == test.labels], minlength=test.num_tasks) for row in predictions]
     rows = torch.stack(correct).double() / totals

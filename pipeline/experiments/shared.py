@@ -43,7 +43,7 @@ def _digest(stage: str, values: Mapping[str, object], sources: code.Sources, inp
     """Digest of all that the shared stages up to this one depend on."""
     stages = SHARED[: SHARED.index(stage) + 1]
     declared = read_mapping(PIPELINE_FILE)["stages"]
-    names = {name for each in stages for name in declared[each]["params"]}
+    names = {name for each in stages for name in declared[each].get("do", declared[each])["params"]}
     whole = [{name: values[name] for name in names}, [code.digests(each, sources, values) for each in stages], inputs]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -12,6 +12,7 @@ from pipeline.experiments import comparison
 from pipeline.experiments import queue as experiments
 from pipeline.experiments.queue import Cell, Sweep
 from pipeline.experiments.view import progress_bar
+from pipeline.health.storage import LOCK_FILE, locked
 from pipeline.machine.device import compute_device
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report.explanations import SEEDED, explain_seed
@@ -48,6 +49,8 @@ def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
     console.print(f"{len(wanted)} experiments: {len(finished)} finished, {len(waiting)} waiting, {len(new)} new")
     if not new and not waiting:
         return []
+    if new:
+        check_cache(Path(experiments.cache_folder()))
     try:
         with console.status("into DVC's queue"):
             for cell in new:
@@ -59,6 +62,21 @@ def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
         raise UserError(_standing(wanted)) from None
     stage_server.stop(server)  # after Ctrl-C it keeps serving the queue, and exits when that is done
     return sorted(wanted - experiments.revisions().keys())
+
+
+def check_cache(cache: Path) -> None:
+    """Raises UserError if the cache lacks a folder that dvc.lock names, as in a fresh clone.
+
+    An experiment begins with that lock. When it restores two stages that another one has finished, DVC (3.67) lists the
+    folders of the lock, and fails at one that it cannot list.
+    """
+    folders = [(path, md5) for path, md5 in locked() if md5.endswith(".dir")]
+    missing = sorted(str(path) for path, md5 in folders if not (cache / "files/md5" / md5[:2] / md5[2:]).exists())
+    if missing:
+        raise UserError(
+            f"DVC's cache lacks what {LOCK_FILE} names ({', '.join(missing)}), and experiments that share stages would "
+            "fail: `dvc repro` first, or `dvc pull`"
+        )
 
 
 def _start(jobs: int) -> stage_server.StageServer:

@@ -70,11 +70,11 @@ def heat_map(values: Sequence[Sequence[float]], *, x: str, y: str, label: str) -
 
 
 def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float], names: Mapping[str, str]) -> bytes:
-    """Draw the average accuracy of each method over the tasks learned and, beside it, C-LN's forgetting."""
+    """Draw the average accuracy of each method over the tasks learned and, beside it, C-LN's forgetting, if any."""
     with matplotlib.style.context(["default", _STYLE]):  # whatever the user's own style
         figure = Figure(figsize=(8.0, 3.2))
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        steps = range(1, len(forgetting) + 1)
+        steps = range(1, len(accuracy["c_ln"]) + 1)
         for key, values in accuracy.items():
             width = 2.4 if key == "c_ln" else 1.4
             colour, style = _LINES[key]
@@ -83,12 +83,14 @@ def curves(accuracy: Mapping[str, Sequence[float]], forgetting: Sequence[float],
         left.set(xlabel="tasks learned", ylabel="average accuracy (%)")
         left.set_ylim(*_limits(accuracy.values()))
         left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)  # below: it hides no line
-        right.plot(
-            steps, [100 * value for value in forgetting], "o-", markersize=4, color=_LINES["c_ln"][0], linewidth=2.4
-        )
-        right.set(xlabel="tasks learned", ylabel="forgetting (points)")
-        right.set_ylim(min(0.0, 110 * min(forgetting)), max(5.0, 110 * max(forgetting)))
-        for axes in (left, right):
+        if forgetting:
+            points = [100 * value for value in forgetting]
+            right.plot(steps, points, "o-", markersize=4, color=_LINES["c_ln"][0], linewidth=2.4)
+            right.set(xlabel="tasks learned", ylabel="forgetting (points)")
+            right.set_ylim(min(0.0, 1.1 * min(points)), max(5.0, 1.1 * max(points)))
+        else:
+            right.remove()
+        for axes in (left, right) if forgetting else (left,):
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y", color="#e4e7ec", linewidth=0.8)
             axes.set_axisbelow(True)

@@ -30,6 +30,7 @@ class Result:
     classifier: Classifier | None  # None: the head is that of stage one
     domains: Sequence[str] = ()  # of each task; empty if tasks are sets of classes
     matrix: Sequence[Sequence[float]] = ()  # accuracy of C-LN on each task after each step, up to the diagonal
+    shares_test: bool = False  # whether the test images are of no task; a row of the matrix is then one number
 
 
 def headline(rows: Mapping[str, Row]) -> list[tuple[str, ...]]:
@@ -79,13 +80,7 @@ Seed {params["seed"]}, lr {params["lr"]:g}, {params["epochs"]} epochs per task; 
 
 {definitions(result)}
 
-{domains_section(result)}## Accuracy matrix
-
-Accuracy (%) on each task after each step.
-
-![Accuracy matrix](figures/accuracy_matrix.png)
-
-{selection_section(result)}## Cost
+{domains_section(result)}{matrix_section(result)}{selection_section(result)}## Cost
 
 {table(("what", "amount"), costs(result))}
 
@@ -125,8 +120,10 @@ def definitions(result: Result) -> str:
     setting = SETTINGS[result.params["setting"]]
     over_images = [percent(result.metrics[f"{name}accuracy_over_images"]) for name in ("", "incremental_")]
     parts = [
-        "Average accuracy: unweighted mean over the tasks after the last step; every image is classified among"
-        f" {setting.among}.",
+        "Average accuracy: over all test images after the last step; every image is classified among"
+        if result.shares_test
+        else "Average accuracy: unweighted mean over the tasks after the last step; every image is classified among",
+        f"{setting.among}.",
         f"If every image has the same weight instead, C-LN's is {over_images[0]} % and, as the mean over the steps,"
         f" {over_images[1]} %.",
         "Average incremental accuracy: the mean of the average accuracy over the steps.",
@@ -158,16 +155,34 @@ def arrival(result: Result) -> str:
     what = f"{classes} classes arrive in {len(result.tasks)} tasks."
     if result.domains:
         what = f"{classes} classes arrive in {len(result.domains)} domains, one per task."
-    return f"{what} {sentence}"
+    unseen = " The test images are of other domains, which no task trains: all of them count after every step."
+    return f"{what} {sentence}{unseen if result.shares_test else ''}"
+
+
+def matrix_section(result: Result) -> str:
+    """The accuracy on each task after each step; empty if the test images are of no task."""
+    if result.shares_test:
+        return ""
+    return """\
+## Accuracy matrix
+
+Accuracy (%) on each task after each step.
+
+![Accuracy matrix](figures/accuracy_matrix.png)
+
+"""
 
 
 def domains_section(result: Result) -> str:
     """The accuracy of C-LN on each domain; empty if tasks are sets of classes."""
     if not result.domains:
         return ""
+    named = [f"{task} ({escape(domain)})" for task, domain in zip(result.tasks, result.domains, strict=True)]
+    if result.shares_test:
+        steps = [(name, percent(row[0])) for name, row in zip(named, result.matrix, strict=True)]
+        return f"## Domains\n\n{table(('domain', 'accuracy on all test images after it (%)'), steps)}\n\n"
     rows = [
-        (f"{task} ({escape(domain)})", percent(result.matrix[step][step]), percent(result.matrix[-1][step]))
-        for step, (task, domain) in enumerate(zip(result.tasks, result.domains, strict=True))
+        (name, percent(result.matrix[step][step]), percent(result.matrix[-1][step])) for step, name in enumerate(named)
     ]
     return f"## Domains\n\n{table(('domain', 'accuracy when learned (%)', 'after the last step (%)'), rows)}\n\n"
 

@@ -44,9 +44,6 @@ TEST = Path("data/test.safetensors")  # images in the order of the tasks
 
 METHOD = Path("artifacts/method.json")  # the chosen parts
 STREAM = Path("artifacts/stream.json")  # whether tasks are sets of classes or domains
-BACKBONE_FACTS = Path("artifacts/backbone.json")
-KEYS = Path("artifacts/keys.safetensors")
-TEST_QUERIES = Path("artifacts/queries/test.safetensors")
 LEARNER = Path("artifacts/learner.json")
 REMATCH = Path("artifacts/rematch.safetensors")
 EVALUATION = Path("artifacts/evaluation.json")
@@ -75,6 +72,21 @@ def train_file(task: str) -> Path:
 def train_queries_file(task: str) -> Path:
     """The frozen backbone's output for the training images of a task."""
     return Path(f"artifacts/queries/train/{task}.safetensors")
+
+
+def test_queries_file(task: str) -> Path:
+    """The frozen backbone's output for the test images of a task."""
+    return Path(f"artifacts/queries/test/{task}.safetensors")
+
+
+def test_images_file(task: str) -> Path:
+    """The digest of the test images of a task (pipeline.data.test_images)."""
+    return Path(f"data/test_images/{task}.json")
+
+
+def keys_file(task: str) -> Path:
+    """The keys of all tasks up to this one."""
+    return Path(f"artifacts/keys/{task}.safetensors")
 
 
 def selector_file(task: str) -> Path:

@@ -29,8 +29,12 @@ def read_run() -> Run:
     origin = provenance(read_manifest())
     params = dict(_flat("", origin.pop("params")))
     matrix = artifacts.load_json(artifacts.EVALUATION)["matrices"]["c_ln"]
+    of_tasks = len(matrix[-1]) == len(matrix)  # else the test images are of no task
     steps = [
-        {"average_accuracy_so_far": sum(row) / len(row), **{f"accuracy_on/t{task}": v for task, v in enumerate(row, 1)}}
+        {
+            "average_accuracy_so_far": sum(row) / len(row),
+            **({f"accuracy_on/t{task}": v for task, v in enumerate(row, 1)} if of_tasks else {}),
+        }
         for row in matrix
     ]
     figures = sorted(artifacts.REPORT.parent.glob("figures/*.png"))

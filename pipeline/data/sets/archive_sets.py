@@ -5,12 +5,16 @@ from pathlib import Path
 
 from pipeline.data.archives import unpack
 from pipeline.data.fetch import Remote, fetch
+from pipeline.data.hub import HubFile
 from pipeline.data.image_set import ImageSet
 from pipeline.data.sets.image_folder import Files, class_files, image_set, stratified_split
 from pipeline.errors import UserError
 
 IMAGENET_R = Remote(
-    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar", "a61312130a589d0ca1a8fca1f2bd3337", 2190
+    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",
+    "a61312130a589d0ca1a8fca1f2bd3337",
+    2190,
+    hub=HubFile("axiong/imagenet-r", "imagenet-r.tar", "3df56fda69a6eed3e808373909a64f4a665b1e8f"),
 )
 CUB200 = Remote(
     "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "97eceeb196236b17998738112f37df78", 1151

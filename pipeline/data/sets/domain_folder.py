@@ -1,10 +1,11 @@
 """Images in folders of domains: DOMAIN/CLASS/*, the layout of PACS, DomainNet, Office-Home and CORe50.
 
-With train/DOMAIN/CLASS/* and test/DOMAIN/CLASS/*, these folders say which images are for testing. Otherwise about
-a fifth of each class of each domain is, by the bytes of each file (data.held_out).
+With train/DOMAIN/CLASS/* and test/DOMAIN/CLASS/*, these folders say which images are for testing. With test/CLASS/*,
+the test images are of domains that no task trains, and count after every step. Otherwise about a fifth of each class of
+each domain is for testing, by the bytes of each file (data.held_out).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from pipeline.errors import UserError
 
 Domains = Mapping[str, Files]  # domain -> class -> its images
 
-_EXPECTED = "expected DOMAIN/CLASS/*, or train/DOMAIN/CLASS/* and test/DOMAIN/CLASS/*, in data_dir"
+_EXPECTED = "expected DOMAIN/CLASS/*, or train/DOMAIN/CLASS/* and test/DOMAIN/CLASS/* or test/CLASS/*, in data_dir"
 
 
 def load_domain_folder(folder: Path) -> ImageSet:
@@ -24,7 +25,11 @@ def load_domain_folder(folder: Path) -> ImageSet:
     train, test = (folder / name for name in ("train", "test"))
     notes: list[str] = []
     if train.is_dir() and test.is_dir():
-        return domain_set(_domains(train, notes), _domains(test, notes), notes=notes)
+        domains = _domains(train, notes)
+        if list_folders(test) and not any(list_folders(path) for path in list_folders(test)):
+            classes = find_classes(no_link(test))
+            return domain_set(domains, shared_test=[classes.files], notes=[*notes, *classes.notes])
+        return domain_set(domains, _domains(test, notes), notes=notes)
     return split_domains(_domains(folder, notes), notes=notes)
 
 
@@ -51,17 +56,24 @@ def split_domains(domains: Domains, *, notes: list[str] | None = None) -> ImageS
     return domain_set(train, test, notes=notes)
 
 
-def domain_set(train: Domains, test: Domains, *, notes: list[str] | None = None) -> ImageSet:
-    """A data set of domains in this order. Classes come by name, and have one number in all domains."""
-    domains = list(dict.fromkeys([*train, *test]))
-    classes = sorted({name for split in (train, test) for files in split.values() for name in files})
+def domain_set(
+    train: Domains, test: Domains | None = None, *, shared_test: Sequence[Files] = (), notes: list[str] | None = None
+) -> ImageSet:
+    """A data set of domains in this order. Classes come by name, and have one number in all domains.
+
+    shared_test: instead of `test`, test images of domains that are not trained; they belong to no task.
+    """
+    domains = list(dict.fromkeys([*train, *(test or {})]))
+    parts = [[*train.items()], [*(test.items() if test is not None else (("", files) for files in shared_test))]]
+    classes = sorted({name for split in parts for _, files in split for name in files})
     numbers = {name: number for number, name in enumerate(classes)}
+    places = {name: number for number, name in enumerate(domains)}
     listed = []
-    for split in (train, test):
+    for split in parts:
         rows = [
-            (path, numbers[name], number)
-            for number, domain in enumerate(domains)
-            for name, paths in split.get(domain, {}).items()
+            (path, numbers[name], places.get(domain, -1))
+            for domain, files in split
+            for name, paths in files.items()
             for path in paths
         ]
         labels, of_domains = (torch.tensor([row[at] for row in rows], dtype=torch.int64) for at in (1, 2))
@@ -77,5 +89,5 @@ def domain_set(train: Domains, test: Domains, *, notes: list[str] | None = None)
         notes or (),
         domains,
         train_domains,
-        test_domains,
+        None if test is None else test_domains,
     )

@@ -1,7 +1,8 @@
 """Data sets that torchvision reads. It lists the files and their MD5; this module fetches and unpacks them for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,21 @@ _EUROSAT = Remote(
     "c8fa014336c82ac7804f0398fcb19387",
     95,
 )
-_FASHION, _FLOWERS = datasets.FashionMNIST, datasets.Flowers102
+_FLOWERS = datasets.Flowers102
+
+
+def _of_mnist_kind(cls: type[datasets.MNIST], megabytes: Sequence[float]) -> list[Remote]:
+    return [
+        Remote(cls.mirrors[0] + file, md5, size) for (file, md5), size in zip(cls.resources, megabytes, strict=True)
+    ]
+
 
 # The files of each data set. torchvision lists no sizes: these are approximate, in megabytes.
 REMOTES: dict[str, list[Remote]] = {
     "cifar100": [Remote(datasets.CIFAR100.url, datasets.CIFAR100.tgz_md5, 169)],
-    "fashion_mnist": [
-        Remote(_FASHION.mirrors[0] + file, md5, megabytes)
-        for (file, md5), megabytes in zip(_FASHION.resources, (26.4, 0.1, 4.4, 0.1), strict=True)
-    ],
+    "cifar10": [Remote(datasets.CIFAR10.url, datasets.CIFAR10.tgz_md5, 170)],
+    "mnist": _of_mnist_kind(datasets.MNIST, (9.9, 0.1, 1.6, 0.1)),
+    "fashion_mnist": _of_mnist_kind(datasets.FashionMNIST, (26.4, 0.1, 4.4, 0.1)),
     "svhn": [
         Remote(datasets.SVHN.split_list[split][0], datasets.SVHN.split_list[split][2], megabytes)
         for split, megabytes in (("train", 182), ("test", 64))
@@ -61,17 +68,15 @@ def _unpack_all(name: str, folder: Path) -> None:
         unpack(fetch(remote, name), folder)
 
 
-def _cifar100(scratch: Path) -> ImageSet:
-    cls = datasets.CIFAR100
-    _unpack_all("cifar100", scratch)
+def _cifar(name: str, cls: type[datasets.CIFAR10], scratch: Path) -> ImageSet:
+    _unpack_all(name, scratch)
     train, test = (cls(scratch, train=is_train) for is_train in (True, False))
     pixels = [torch.from_numpy(split.data) for split in (train, test)]
     return _labelled(train.classes, pixels[0], train.targets, pixels[1], test.targets)
 
 
-def _fashion_mnist(scratch: Path) -> ImageSet:
-    cls = datasets.FashionMNIST
-    _unpack_all("fashion_mnist", scratch / "FashionMNIST/raw")
+def _mnist(name: str, cls: type[datasets.MNIST], scratch: Path) -> ImageSet:
+    _unpack_all(name, scratch / cls.__name__ / "raw")
     train, test = (cls(scratch, train=is_train) for is_train in (True, False))
     colour = [split.data[..., None].expand(-1, -1, -1, 3) for split in (train, test)]  # repeat grey as RGB
     return _labelled(cls.classes, colour[0], train.targets, colour[1], test.targets)
@@ -117,9 +122,11 @@ def _eurosat(scratch: Path) -> ImageSet:
     return image_set(*stratified_split(class_files(scratch / "2750")))
 
 
-_LOADERS = {
-    "cifar100": _cifar100,
-    "fashion_mnist": _fashion_mnist,
+_LOADERS: dict[str, Callable[[Path], ImageSet]] = {
+    "cifar10": partial(_cifar, "cifar10", datasets.CIFAR10),
+    "cifar100": partial(_cifar, "cifar100", datasets.CIFAR100),
+    "mnist": partial(_mnist, "mnist", datasets.MNIST),
+    "fashion_mnist": partial(_mnist, "fashion_mnist", datasets.FashionMNIST),
     "svhn": _svhn,
     "flowers102": _flowers102,
     "food101": _food101,
