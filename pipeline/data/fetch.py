@@ -87,7 +87,7 @@ def copy_on_hub(remote: Remote, dataset: str) -> HubFile | None:
 
 
 def check_network(files: Sequence[Missing]) -> None:
-    """Raises UserError if trying again would be no use: a server cannot be reached, or only a browser can download a file.
+    """Raises UserError if trying again is no use: no server is reached, or only a browser can download a file.
 
     Files with a second source are not asked for here.
     """
