@@ -2,10 +2,10 @@
 
     python -m benchmarks.studies.domains
 
-Preset glyphs_domains: the same ten characters in ten renditions, one rendition per task. Every row of the sweep runs with
-every seed: the stages of the pipeline one after the other in a clone of the last commit, measured on test images. Rows
-that differ only after stage one share it. An interrupted benchmark continues with the runs that are missing. Nothing is
-chosen here: every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
+Preset glyphs_domains: the same ten characters in ten renditions, one rendition per task. Every row of the sweep runs
+with every seed: the stages of the pipeline one after the other in a clone of the last commit, measured on test images.
+Rows that differ only after stage one share it. An interrupted benchmark continues with the runs that are missing.
+Nothing is chosen here: every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
 """
 
 import hashlib
@@ -21,11 +21,10 @@ import typer
 from benchmarks.speed.ratios import machine_name
 from harness.clone import ROOT, clone, configure, run_plan
 from harness.stage_order import AFTER_LAYERNORMS, LEARNING, run_stage, run_stages
-from pipeline.evaluation import metrics
 from pipeline.experiments.comparison import paired_difference
+from pipeline.experiments.queue import code_digest
 from pipeline.params import read_mapping
 from pipeline.report.text import table
-from pipeline.runtime.git import git
 from pipeline.store import artifacts
 
 RESULT = ROOT / "reports/benchmarks/domains.json"
@@ -40,11 +39,10 @@ Run = dict[str, Any]
 def runs_of(
     folder: Path, base: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]], num_tasks: int
 ) -> dict[str, Run]:
-    """Every variant with the seed of `base`. The first one runs from the images on; those after it share its stage one."""
+    """Every variant with the seed of `base`. Those that may share the stage one of the first come first."""
     found: dict[str, Run] = {}
     shared = False  # whether the folder holds the stage one that the variants share
-    ordered = sorted(variants, key=lambda name: not variants[name].keys() <= _AFTER_STAGE_ONE)
-    for name in ordered:
+    for name in sorted(variants, key=lambda name: not variants[name].keys() <= _AFTER_STAGE_ONE):
         configure(folder, **{**base, **variants[name]})
         file = KEPT / f"{key(folder)}.json"
         if file.exists():
@@ -63,6 +61,7 @@ def runs_of(
 def run_one(num_tasks: int, *, only_after_stage_one: bool) -> Run:
     """Run the stages in the working folder. Returns what is needed of the result."""
     run_stage("method")
+    run_stage("code")
     if not only_after_stage_one:
         run_stage("download")
         run_stage("split")
@@ -80,10 +79,11 @@ def plain() -> dict[str, Any]:
 
 
 def key(folder: Path) -> str:
-    """Stands for the commit and the parameters of a run."""
+    """Stands for the parameters of a run and for the code of its stages."""
     with chdir(folder):
-        commit = git("rev-parse", "HEAD")
-    return hashlib.sha256(commit.encode() + (folder / "params.yaml").read_bytes()).hexdigest()[:16]
+        params = read_mapping(Path("params.yaml"))
+        text = json.dumps([params, code_digest(params)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def headline(variants: Mapping[str, Any], results: Mapping[int, Mapping[str, Run]], reference: str) -> list[Run]:
@@ -113,7 +113,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def by_domain(variants: Mapping[str, Any], results: Mapping[int, Mapping[str, Run]]) -> dict[str, Run]:
-    """Of each domain: final accuracy in percent with each variant, images selected right, by the mean over the seeds."""
+    """Of each domain, means over the seeds in percent: the final accuracy of each variant, and images selected right."""
     found: dict[str, Run] = {}
     for domain in sorted(next(iter(results.values()))[next(iter(variants))]["domains"]):
         final, right = {}, {}
@@ -181,11 +181,11 @@ def page(report: Mapping[str, Any]) -> str:
     return f"""\
 # Domain-incremental learning on the embedded characters
 
-Preset `glyphs_domains`: the same ten characters in ten renditions, one rendition per task, in an order by seed. Test images,
-seeds {", ".join(map(str, report["seeds"]))}: mean ± standard deviation. Rows are those of `sweeps/domains.yaml`; every value is that of its
-preset, and nothing was chosen on these images. Difference: from {report["reference"]}, seed by seed, with its 95 % confidence
-interval. With a linear discriminant: of the same features, in place of the head. When learned: the mean of each domain's
-accuracy right after its task. {report["machine"]}.
+Preset `glyphs_domains`: the same ten characters in ten renditions, one rendition per task, in an order by seed. Test
+images, seeds {", ".join(map(str, report["seeds"]))}: mean ± standard deviation. Rows are those of `sweeps/domains.yaml`;
+every value is that of its preset, and nothing was chosen on these images. Difference: from {report["reference"]}, seed by
+seed, with its 95 % confidence interval. With a linear discriminant: of the same features, in place of the head. When
+learned: the mean of each domain's accuracy right after its task. {report["machine"]}.
 
 {table((*header, "right domain (%)", "passes"), rows)}
 
@@ -197,8 +197,8 @@ After the last step (%), mean over the seeds.
 
 ## Selection per domain
 
-Test images that are taken for their own domain (%), and the domain whose key is the most similar (cosine of the keys: the
-mean directions of the frozen backbone's output).
+Test images that are taken for their own domain (%), and the domain whose key is the most similar (cosine of the keys:
+the mean directions of the frozen backbone's output).
 
 {table(("domain", *choosing, "most similar"), selections)}
 """
@@ -208,21 +208,25 @@ def main(
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
     num_tasks: Annotated[int, typer.Option(help="Domains to learn.")] = 10,
     most_epochs: Annotated[int, typer.Option(help="At most so many epochs of stage one; to try this script.")] = 10**6,
+    only: Annotated[str, typer.Option(help="Rows of the sweep, separated by commas; all if empty.")] = "",
     out: Annotated[Path, typer.Option(help="The numbers; the page lies beside them.")] = RESULT,
 ) -> None:
     """Run every row with every seed and write the page."""
     grid = read_mapping(GRID)
-    variants = {name: changes or {} for name, changes in grid["variants"].items()}
-    folder = clone("domains_study")
+    variants = {
+        name: changes or {} for name, changes in grid["variants"].items() if not only or name in only.split(",")
+    }
+    reference = grid["reference"] if grid["reference"] in variants else next(iter(variants))
+    folder = clone(f"domains_{seeds}_{len(variants)}_{next(iter(variants))}".replace(" ", "_"))
     run_plan(folder, num_tasks)
     numbers = [int(seed) for seed in seeds.split(",")]
     base = plain() | {"epochs": min(most_epochs, read_mapping(PRESET)["epochs"])}
     results = {seed: runs_of(folder, base | {"seed": seed}, variants, num_tasks) for seed in numbers}
     report = {
-        "rows": headline(variants, results, grid["reference"]),
+        "rows": headline(variants, results, reference),
         "domains": by_domain(variants, results),
-        "neighbours": neighbours(results[numbers[0]][grid["reference"]]),
-        "reference": grid["reference"],
+        "neighbours": neighbours(results[numbers[0]][reference]),
+        "reference": reference,
         "seeds": numbers,
         "runs": {
             str(seed): {name: run["matrices"]["c_ln"] for name, run in of.items()} for seed, of in results.items()
