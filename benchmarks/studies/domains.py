@@ -3,9 +3,13 @@
     python -m benchmarks.studies.domains
 
 Preset glyphs_domains: the same ten characters in ten renditions, one rendition per task. Every row of the sweep runs
-with every seed: the stages of the pipeline one after the other in a clone of the last commit, measured on test images.
-Rows that differ only after stage one share it. An interrupted benchmark continues with the runs that are missing.
-Nothing is chosen here: every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
+with every seed, measured on test images, in a clone of the last commit: DVC runs stage one, which rows share, and the
+stages after it follow in this process. An interrupted benchmark continues with what is missing. Nothing is chosen here:
+every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
+
+    python -m benchmarks.studies.domains --only "joint LayerNorm tuning" --folder other
+
+runs some rows alone, in a clone of another name, such as beside others; --no-run writes the page from what is there.
 """
 
 import hashlib
@@ -19,8 +23,8 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.speed.ratios import machine_name
-from harness.clone import ROOT, clone, configure, run_plan
-from harness.stage_order import AFTER_LAYERNORMS, LEARNING, run_stage, run_stages
+from harness.clone import ROOT, clone, configure, run_dvc, run_plan
+from harness.stage_order import AFTER_LAYERNORMS, run_stages
 from pipeline.experiments.comparison import paired_difference
 from pipeline.experiments.queue import code_digest
 from pipeline.params import read_mapping
@@ -31,43 +35,27 @@ RESULT = ROOT / "reports/benchmarks/domains.json"
 GRID = ROOT / "sweeps/domains.yaml"
 PRESET = ROOT / "presets/glyphs_domains.yaml"
 KEPT = ROOT / ".scratch/domains_runs"
-_AFTER_STAGE_ONE = {"selection", "selector", "classifier"}  # what a row may change without another stage one
 
 Run = dict[str, Any]
+Results = dict[str, dict[int, Run]]  # variant -> seed -> what it found
 
 
-def runs_of(
-    folder: Path, base: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]], num_tasks: int
-) -> dict[str, Run]:
-    """Every variant with the seed of `base`. Those that may share the stage one of the first come first."""
-    found: dict[str, Run] = {}
-    shared = False  # whether the folder holds the stage one that the variants share
-    for name in sorted(variants, key=lambda name: not variants[name].keys() <= _AFTER_STAGE_ONE):
-        configure(folder, **{**base, **variants[name]})
-        file = KEPT / f"{key(folder)}.json"
-        if file.exists():
-            found[name] = json.loads(file.read_text())
-            continue
-        is_shared = variants[name].keys() <= _AFTER_STAGE_ONE
+def result_of(folder: Path, params: Mapping[str, Any], num_tasks: int, *, may_run: bool) -> Run | None:
+    """The result with these parameters: kept from before, or of a run now; None if it is missing and may not run."""
+    configure(folder, **params)
+    file = KEPT / f"{key(folder)}.json"
+    if not file.exists():
+        if not may_run:
+            return None
+        run_dvc(folder, "repro", f"stage_one@t{num_tasks}")
         with chdir(folder):
-            found[name] = run_one(num_tasks, only_after_stage_one=is_shared and shared)
-        shared = is_shared
+            run_stages(num_tasks, AFTER_LAYERNORMS)
+            evaluation = artifacts.load_json(artifacts.EVALUATION)
         KEPT.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(found[name]))
-        print(base["seed"], name, found[name]["metrics"]["average_accuracy"], flush=True)
-    return {name: found[name] for name in variants}
-
-
-def run_one(num_tasks: int, *, only_after_stage_one: bool) -> Run:
-    """Run the stages in the working folder. Returns what is needed of the result."""
-    run_stage("method")
-    run_stage("code")
-    if not only_after_stage_one:
-        run_stage("download")
-        run_stage("split")
-    run_stages(num_tasks, AFTER_LAYERNORMS if only_after_stage_one else LEARNING)
-    evaluation = artifacts.load_json(artifacts.EVALUATION)
-    return {name: evaluation[name] for name in ("metrics", "matrices", "selection", "key_similarity", "domains")}
+        wanted = ("metrics", "matrices", "selection", "key_similarity", "domains")
+        file.write_text(json.dumps({name: evaluation[name] for name in wanted}))
+    found: Run = json.loads(file.read_text())
+    return found
 
 
 def plain() -> dict[str, Any]:
@@ -86,39 +74,40 @@ def key(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def headline(variants: Mapping[str, Any], results: Mapping[int, Mapping[str, Run]], reference: str) -> list[Run]:
+def headline(results: Results, reference: str) -> list[Run]:
     """One row per variant: means and deviations over the seeds in percent, and the difference from the reference."""
+    accuracy = {
+        name: {seed: 100 * run["metrics"]["average_accuracy"] for seed, run in of.items()}
+        for name, of in results.items()
+    }
     rows = []
-    for name in variants:
-        of = {seed: results[seed][name] for seed in results}
-        accuracy = {seed: 100 * run["metrics"]["average_accuracy"] for seed, run in of.items()}
-        ours = {seed: 100 * results[seed][reference]["metrics"]["average_accuracy"] for seed in results}
-        row = {"name": name, "difference": paired_difference(accuracy, ours) if name != reference else None}
+    for name, of in results.items():
+        row: Run = {"name": name, "seeds": list(of), "difference": None}
+        if name != reference:
+            row["difference"] = paired_difference(accuracy[name], accuracy[reference])
         for metric in ("average_accuracy", "c_ln_lda_accuracy", "forgetting", "selection_accuracy"):
-            values = [100 * run["metrics"][metric] for run in of.values() if metric in run["metrics"]]
-            row[metric] = spread(values) if values else None
-        learned = [
-            statistics.fmean(100 * run["matrices"]["c_ln"][t][t] for t in range(len(run["domains"])))
-            for run in of.values()
-        ]
-        row["when_learned"] = spread(learned)
+            row[metric] = spread([100 * run["metrics"][metric] for run in of.values() if metric in run["metrics"]])
+        diagonals = [[row[-1] for row in run["matrices"]["c_ln"]] for run in of.values()]
+        row["when_learned"] = spread([100 * statistics.fmean(diagonal) for diagonal in diagonals])
         row["passes"] = next(iter(of.values()))["metrics"]["passes_at_inference"]
         rows.append(row)
     return rows
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and deviation over the seeds."""
+def spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Mean and deviation over the seeds; None without values."""
+    if not values:
+        return None
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
-def by_domain(variants: Mapping[str, Any], results: Mapping[int, Mapping[str, Run]]) -> dict[str, Run]:
-    """Of each domain, means over the seeds in percent: the final accuracy of each variant, and images selected right."""
+def by_domain(results: Results) -> dict[str, Run]:
+    """Of each domain, means over the seeds in percent: the final accuracy of each variant, and right selections."""
     found: dict[str, Run] = {}
-    for domain in sorted(next(iter(results.values()))[next(iter(variants))]["domains"]):
+    for domain in sorted(next(iter(next(iter(results.values())).values()))["domains"]):
         final, right = {}, {}
-        for name in variants:
-            places = [(run, run["domains"].index(domain)) for run in (results[seed][name] for seed in results)]
+        for name, of in results.items():
+            places = [(run, run["domains"].index(domain)) for run in of.values()]
             final[name] = statistics.fmean(100 * run["matrices"]["c_ln"][-1][t] for run, t in places)
             if places[0][0]["selection"] is not None:
                 shares = [100 * run["selection"][t][t] / sum(run["selection"][t]) for run, t in places]
@@ -163,6 +152,7 @@ def page(report: Mapping[str, Any]) -> str:
             shown(row["forgetting"]),
             shown(row["selection_accuracy"]),
             f"{row['passes']:g}",
+            ", ".join(map(str, row["seeds"])),
         )
         for row in report["rows"]
     ]
@@ -173,7 +163,7 @@ def page(report: Mapping[str, Any]) -> str:
         (
             domain,
             *(f"{of['selected_right'][name]:.1f}" for name in choosing),
-            f"{report['neighbours'][domain][0]} ({report['neighbours'][domain][1]:.2f})",
+            "{} ({:.2f})".format(*report["neighbours"][domain]) if report["neighbours"] else "",
         )
         for domain, of in report["domains"].items()
     ]
@@ -181,13 +171,13 @@ def page(report: Mapping[str, Any]) -> str:
     return f"""\
 # Domain-incremental learning on the embedded characters
 
-Preset `glyphs_domains`: the same ten characters in ten renditions, one rendition per task, in an order by seed. Test
-images, seeds {", ".join(map(str, report["seeds"]))}: mean ± standard deviation. Rows are those of `sweeps/domains.yaml`;
-every value is that of its preset, and nothing was chosen on these images. Difference: from {report["reference"]}, seed by
-seed, with its 95 % confidence interval. With a linear discriminant: of the same features, in place of the head. When
-learned: the mean of each domain's accuracy right after its task. {report["machine"]}.
+Preset `glyphs_domains`: the same ten characters in ten renditions, one rendition per task, in an order by seed. Mean ±
+standard deviation over the seeds, on test images. Rows are those of `sweeps/domains.yaml`; every value is that of its
+preset, and nothing was chosen on these images. Difference: from {report["reference"]}, seed by seed, with its 95 %
+confidence interval. With a linear discriminant: of the same features, in place of the head. When learned: the mean of
+each domain's accuracy right after its task. {report["machine"]}.
 
-{table((*header, "right domain (%)", "passes"), rows)}
+{table((*header, "right domain (%)", "passes", "seeds"), rows)}
 
 ## Accuracy per domain
 
@@ -204,11 +194,12 @@ the mean directions of the frozen backbone's output).
 """
 
 
-def main(
+def main(  # noqa: PLR0913, PLR0917
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
     num_tasks: Annotated[int, typer.Option(help="Domains to learn.")] = 10,
-    most_epochs: Annotated[int, typer.Option(help="At most so many epochs of stage one; to try this script.")] = 10**6,
     only: Annotated[str, typer.Option(help="Rows of the sweep, separated by commas; all if empty.")] = "",
+    run: Annotated[bool, typer.Option(help="Run what is missing.")] = True,  # noqa: FBT002
+    folder: Annotated[str, typer.Option(help="Name of the clone.")] = "domains",
     out: Annotated[Path, typer.Option(help="The numbers; the page lies beside them.")] = RESULT,
 ) -> None:
     """Run every row with every seed and write the page."""
@@ -216,21 +207,24 @@ def main(
     variants = {
         name: changes or {} for name, changes in grid["variants"].items() if not only or name in only.split(",")
     }
-    reference = grid["reference"] if grid["reference"] in variants else next(iter(variants))
-    folder = clone(f"domains_{seeds}_{len(variants)}_{next(iter(variants))}".replace(" ", "_"))
-    run_plan(folder, num_tasks)
-    numbers = [int(seed) for seed in seeds.split(",")]
-    base = plain() | {"epochs": min(most_epochs, read_mapping(PRESET)["epochs"])}
-    results = {seed: runs_of(folder, base | {"seed": seed}, variants, num_tasks) for seed in numbers}
+    place = clone(folder)
+    run_plan(place, num_tasks)
+    results: Results = {}
+    for seed in map(int, seeds.split(",")):
+        for name, changes in variants.items():
+            found = result_of(place, {**plain(), **changes, "seed": seed}, num_tasks, may_run=run)
+            if found is not None:
+                results.setdefault(name, {})[seed] = found
+                print(seed, name, found["metrics"]["average_accuracy"], flush=True)
+    results = {name: results[name] for name in variants if name in results}
+    reference = grid["reference"] if grid["reference"] in results else next(iter(results))
+    first = next(iter(results[reference].values()))
     report = {
-        "rows": headline(variants, results, reference),
-        "domains": by_domain(variants, results),
-        "neighbours": neighbours(results[numbers[0]][reference]),
+        "rows": headline(results, reference),
+        "domains": by_domain(results),
+        "neighbours": neighbours(first) if first["key_similarity"] else {},
         "reference": reference,
-        "seeds": numbers,
-        "runs": {
-            str(seed): {name: run["matrices"]["c_ln"] for name, run in of.items()} for seed, of in results.items()
-        },
+        "matrices": {name: {seed: run["matrices"]["c_ln"] for seed, run in of.items()} for name, of in results.items()},
         "machine": machine_name(),
     }
     artifacts.save_plain_json(out, report)
