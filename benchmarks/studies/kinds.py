@@ -4,7 +4,7 @@
     python -m benchmarks.studies.kinds IMAGES WEIGHTS   # CIFAR-100 with ViT-Ti/16: its first five tasks
 
 For each kind, the rate of stage one is chosen first: the one with the best accuracy on a held-out fifth of the training
-images of the first tasks, with seed 0. Where the best of the rates is the slowest or the fastest, the next one beyond it
+images of the first tasks, with seed 0. Where the best of the rates is the slowest or the fastest, the next beyond it
 is tried, too. Then the ordinary pipeline runs with each seed, once with the paper's selection
 and once with the strongest one-model configuration that the kind allows. What has been measured stays in `.scratch/`.
 So an interrupted benchmark continues. Both settings together make reports/benchmarks/kinds.md and .json.
