@@ -194,11 +194,11 @@ the mean directions of the frozen backbone's output).
 """
 
 
-def main(  # noqa: PLR0913, PLR0917
+def main(
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
     num_tasks: Annotated[int, typer.Option(help="Domains to learn.")] = 10,
     only: Annotated[str, typer.Option(help="Rows of the sweep, separated by commas; all if empty.")] = "",
-    run: Annotated[bool, typer.Option(help="Run what is missing.")] = True,  # noqa: FBT002
+    run: Annotated[bool, typer.Option(help="Run what is missing.")] = True,
     folder: Annotated[str, typer.Option(help="Name of the clone.")] = "domains",
     out: Annotated[Path, typer.Option(help="The numbers; the page lies beside them.")] = RESULT,
 ) -> None:
