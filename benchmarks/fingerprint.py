@@ -34,7 +34,7 @@ from pipeline.store import artifacts
 NUM_TASKS = 3
 # Where the tensors of each group of results lie.
 GROUPS = {
-    "images": "data/t*/*",
+    "images": "data/train/*",
     "queries": "artifacts/queries/**/*",
     "keys": "artifacts/keys/*",
     "selectors": "artifacts/selectors/*",

@@ -20,6 +20,7 @@ import typer
 from pipeline.prediction.learner import Learner
 from pipeline.prediction.output import as_json
 
+_SAMPLES = 12  # of the memory; the first is taken when the server is warm
 _CLOSE = 1e-4  # a batch of other pictures rounds sums in another way
 
 
@@ -66,8 +67,8 @@ def main(
     for thread in threads:
         thread.start()
     memory = []
-    for _ in range(6):
-        time.sleep(seconds / 6)
+    for _ in range(_SAMPLES):
+        time.sleep(seconds / _SAMPLES)
         memory.append(psutil.Process(server.pid).memory_info().rss / 2**20)
     load.over.set()
     for thread in threads:

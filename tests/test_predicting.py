@@ -1,14 +1,12 @@
 """predict on files, folders and patterns; what cannot be read; the score of none of these; trackers; the server."""
 
-import asyncio
 import contextlib
 import csv
 import http.client
 import importlib.util
 import json
-import threading
+import socket
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from harness.serving import serving
 from harness.stage_repository import refusal
 from pipeline.__main__ import app
 from pipeline.export.write import write_folder
@@ -146,37 +145,6 @@ def test_a_run_arrives_at_tensorboard() -> None:
     )
 
 
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[http.client.HTTPConnection]:
-    """A real server in a thread, for uploads of at most 100,000 bytes and 4 pictures."""
-    import uvicorn  # noqa: PLC0415
-
-    from pipeline.serving.application import application  # noqa: PLC0415
-
-    limits = {"most_bytes": 100_000, "most_pictures": 4}
-    made = application(Learner.load(folder), hosts=["127.0.0.1"], **limits)
-    server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="warning"))
-    ready = threading.Event()
-
-    async def run() -> None:
-        task = asyncio.create_task(server.serve())
-        while not server.started and not task.done():
-            await asyncio.sleep(0.01)
-        ready.set()
-        await task
-
-    thread = threading.Thread(target=lambda: asyncio.run(run()))
-    thread.start()
-    ready.wait()
-    connection = http.client.HTTPConnection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
-    try:
-        yield connection
-    finally:
-        connection.close()
-        server.should_exit = True
-        thread.join()
-
-
 def asked(
     connection: http.client.HTTPConnection, body: bytes, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, object]]:
@@ -205,7 +173,7 @@ def test_the_server_answers_as_predict_does_and_refuses_what_is_too_much(monkeyp
     expected = [json.loads(line) | {"image": f"{number}.png"} for number, line in enumerate(lines)]
     monkeypatch.setattr("tempfile._TemporaryFileWrapper", None)
     monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", None)  # to disk
-    with serving(OUT) as connection:
+    with serving(OUT) as port, contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
         status, found = asked(connection, *form(*contents))
         assert status == 200
         answers = found["answers"]
@@ -239,7 +207,34 @@ def test_the_server_answers_as_predict_does_and_refuses_what_is_too_much(monkeyp
 
 
 @needs_serve
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("tiny_finished")
+def test_the_server_answers_at_every_loopback_address() -> None:
+    write_folder(OUT, "learner")
+    for host in ("::1", "127.0.0.2"):
+        with serving(OUT, host=host) as port, contextlib.closing(http.client.HTTPConnection(host, port)) as connection:
+            for named, status in ((f"[{host}]" if ":" in host else host, 200), ("localhost", 200), ("[::2]", 400)):
+                connection.request("GET", "/health", headers={"Host": f"{named}:{port}"})
+                with connection.getresponse() as response:
+                    assert (response.status, response.read()[:1] != b"") == (status, True)
+
+
+@needs_serve
 @pytest.mark.usefixtures("tiny_finished")
 def test_serve_refuses_a_folder_that_is_no_learner() -> None:
     assert "is no exported learner" in str(CliRunner().invoke(app, ["serve", "."]).exception)
     assert refusal(lambda: Learner.load("nowhere")).startswith("nowhere is no exported learner")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs wandb: pip install wandb")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("tiny_finished")
+def test_a_run_arrives_at_weights_and_biases_without_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    done = CliRunner().invoke(app, ["log", "--to", "wandb", "--at", str(Path.cwd())])
+    assert (done.exit_code, "of continual-layernorm-tuning" in done.stdout) == (0, True), done.output
+    (written,) = Path("wandb").glob("offline-run-*/run-*.wandb")
+    content = written.read_bytes()
+    assert all(word in content for word in (b"average_accuracy", b"layernorm", b"accuracy_on/t1", b"c_ln_lda_accuracy"))

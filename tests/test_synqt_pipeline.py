@@ -1,18 +1,16 @@
 """`tuning: synqt` in the pipeline: one pass of the frozen backbone gives every feature of every task."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
+from harness.counting import Counted
 from harness.parameters import set_params
 from harness.stage_order import in_order, run_stage
 from harness.stage_repository import frozen_flops, refusal, run_all
 from pipeline.backbone.build import build_backbone
-from pipeline.backbone.timm_vit import VisionTransformer
 from pipeline.data.images import Images
 from pipeline.inference.branching import BranchingEncoder
 from pipeline.inference.feature_table import FeatureTable
@@ -28,28 +26,6 @@ from pipeline.tuning.bank import load_bank
 from stages import predict
 
 TEST_IMAGES = 30  # five of each of six classes
-
-
-class Counted:
-    """Counts the images that run through the frozen backbone."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Until the test ends."""
-        self.images = 0
-        forward = VisionTransformer.forward_features
-
-        def counting(model: nn.Module, inputs: Tensor, *arguments: object, **named: object) -> Tensor:
-            self.images += len(inputs)
-            outputs: Tensor = forward(model, inputs, *arguments, **named)
-            return outputs
-
-        monkeypatch.setattr(VisionTransformer, "forward_features", counting)
-
-    def of(self, act: Callable[[], object]) -> int:
-        """The images of an action."""
-        before = self.images
-        act()
-        return self.images - before
 
 
 @pytest.mark.usefixtures("tiny_repository")

@@ -72,11 +72,11 @@ def stored(images: Tensor | Sequence[Path], *, arrays: bool, ranges: Ranges | No
     is not an image.
     """
     if isinstance(images, Tensor):
-        yield from (image if arrays else _encode(Image.fromarray(image.numpy())) for image in images)
+        yield from (image if arrays else encode(Image.fromarray(image.numpy())) for image in images)
     elif arrays:
         yield from _named(lambda path: pixels(open_upright(path, ranges=ranges)), images)
     else:
-        yield from _named(lambda path: _file_bytes(path, ranges), images)
+        yield from _named(lambda path: packed(path, ranges), images)
 
 
 Answer = TypeVar("Answer")
@@ -103,14 +103,17 @@ def _size(path: Path) -> tuple[int, int]:
     return upright_size(path, up_to=ARRAY_PIXELS)
 
 
-def _file_bytes(path: Path, ranges: Ranges | None) -> bytes:
-    image = open_upright(path, ranges=ranges)  # decoded to the last byte: a truncated file is found here
-    if min(image.size) <= PACKED_SIDE and is_plain(path):
-        return path.read_bytes()
-    return _encode(image)
+def packed(file: Path | bytes, ranges: Ranges | None = None) -> bytes:
+    """What a packed file stores of an image file, given by its path or its bytes. Raises BadImageError."""
+    opened: Path | BytesIO = BytesIO(file) if isinstance(file, bytes) else file
+    image = open_upright(opened, ranges=ranges)  # decoded to the last byte: a truncated file is found here
+    if min(image.size) <= PACKED_SIDE and is_plain(opened):
+        return file if isinstance(file, bytes) else file.read_bytes()
+    return encode(image)
 
 
-def _encode(image: Image.Image) -> bytes:
+def encode(image: Image.Image) -> bytes:
+    """What a packed file stores of an RGB image: at most PACKED_SIDE pixels on its shorter side."""
     content = BytesIO()
     if min(image.size) > PACKED_SIDE:
         scale = PACKED_SIDE / min(image.size)

@@ -23,6 +23,7 @@ from pipeline.store import artifacts
 
 PUBLISHED = Path("sweeps/published.yaml")
 _SECONDS_BETWEEN_LOOKS = 5.0
+_CACHED = ("artifacts", "data")  # folders of outputs that are in DVC's cache; reports are in git
 _SHOWN_PARAMS = ("dataset", "num_tasks", "classes_per_task", "backbone", "image_size", "lr", "epochs", "evaluate_on")
 
 
@@ -70,7 +71,7 @@ def check_cache(cache: Path) -> None:
     An experiment begins with that lock. When it restores two stages that another one has finished, DVC (3.67) lists the
     folders of the lock, and fails at one that it cannot list.
     """
-    folders = [(path, md5) for path, md5 in locked() if md5.endswith(".dir")]
+    folders = [(path, md5) for path, md5 in locked() if md5.endswith(".dir") and path.parts[0] in _CACHED]
     missing = sorted(str(path) for path, md5 in folders if not (cache / "files/md5" / md5[:2] / md5[2:]).exists())
     if missing:
         raise UserError(

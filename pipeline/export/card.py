@@ -71,8 +71,7 @@ def card(
             "",
             "## Pictures",
             "",
-            f"The central square of an upright RGB picture, scaled to {settings.image_size} pixels a side "
-            f"(bicubic); values in [0, 1] minus mean {mean}, divided by standard deviation {std}.",
+            f"{preparation(finished)}; values in [0, 1] minus mean {mean}, divided by standard deviation {std}.",
             "",
             "## Metrics",
             "",
@@ -97,6 +96,19 @@ def card(
             "",
         ]
     )
+
+
+def preparation(finished: Finished) -> str:
+    """How a picture becomes the model's input, but for its values."""
+    size = finished.settings.image_size
+    if not finished.array_size:
+        return (
+            "The central square of an upright RGB picture, whose shorter side is first reduced to 256 pixels if it is "
+            f"longer, scaled to {size} pixels a side (bicubic)"
+        )
+    height, width = finished.array_size
+    scaled = "" if (height, width) == (size, size) else f", then scaled to {size} x {size} (bilinear, antialiased)"
+    return f"The middle of an upright RGB picture at {width} x {height} pixels (others: bicubic){scaled}"
 
 
 def none_of_these(threshold: Threshold | None) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline.data.images import Images
 from pipeline.errors import UserError
+from pipeline.export.card import preparation
 from pipeline.export.graph import OneModel, TwoPasses
 from pipeline.export.one_model import check_plain, check_same, samples, single
 from pipeline.inference.encoder import SelectingEncoder
@@ -57,7 +58,7 @@ def write(folder: Path, finished: Finished, learner: Learner, target: Path) -> N
         {
             "classes": finished.classes,
             "tasks": [list(of_task) for of_task in finished.tasks],
-            "input": {"pixels": f"uint8 [N, {size}, {size}, 3], RGB: the picture's central square, scaled (bicubic)"},
+            "input": {"pixels": f"uint8 [N, {size}, {size}, 3], RGB. {preparation(finished)}"},
             "outputs": names,
         },
     )

@@ -40,6 +40,7 @@ class Manifest(Record):
     settings: Settings
     tasks: list[list[str]]  # the classes of each task
     domains: list[str]  # the domain of each task; empty if tasks are sets of classes
+    array_size: list[int] | None  # height and width, if all images are small arrays of one size
     files: dict[str, str]  # path -> seal
 
 
@@ -61,9 +62,11 @@ def write_manifest(settings: Settings) -> None:
     tasks = list(artifacts.load_json(artifacts.TASKS).values())[: settings.num_tasks]
     domains = list(artifacts.load_json(artifacts.DOMAINS).values())[: settings.num_tasks]
     files = {path.as_posix(): artifacts.read_seal(path, is_checked=True) for path in files_of(settings.num_tasks)}
-    artifacts.save_json(
-        artifacts.LEARNER, Manifest(settings=settings, tasks=tasks, domains=domains, files=files).model_dump()
+    size = artifacts.array_size(artifacts.TEST)
+    manifest = Manifest(
+        settings=settings, tasks=tasks, domains=domains, array_size=None if size is None else list(size), files=files
     )
+    artifacts.save_json(artifacts.LEARNER, manifest.model_dump())
 
 
 def read_manifest() -> Manifest:

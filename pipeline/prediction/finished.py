@@ -29,6 +29,7 @@ class Finished:
     novelty: Novelty | None
     threshold: Threshold | None
     domains: Sequence[str] = ()  # of each task, if tasks are domains
+    array_size: Sequence[int] | None = None  # height and width, if training saw small arrays of one size
 
     @property
     def classes(self) -> list[str]:
@@ -55,7 +56,16 @@ def from_stages(manifest: Manifest) -> Finished:
     if artifacts.TEST.exists():  # `dvc pull` may have left it out
         threshold = choose_threshold(scores, artifacts.load_tensors(artifacts.TEST)["labels"][: len(features)])
     facts = artifacts.load_json(artifacts.RAW_CLASSES) if artifacts.RAW_CLASSES.exists() else {}
-    return Finished(settings, tasks, parts, facts.get("ranges") or {}, novelty, threshold, manifest.domains or ())
+    return Finished(
+        settings,
+        tasks,
+        parts,
+        facts.get("ranges") or {},
+        novelty,
+        threshold,
+        manifest.domains or (),
+        manifest.array_size,
+    )
 
 
 def _novelty(heads: Mapping[str, torch.Tensor], dim: int) -> Novelty | None:

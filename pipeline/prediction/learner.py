@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from pipeline.backbone.vit import INFERENCE_BATCH
 from pipeline.data.image_files import BadImageError, open_upright, square, upright
+from pipeline.data.image_files import pixels as to_tensor
 from pipeline.data.images import Images, decoding_threads
+from pipeline.data.packing import encode, packed
 from pipeline.errors import UserError
 from pipeline.inference import learner
 from pipeline.inference.learner import check_given
@@ -102,16 +104,14 @@ class Learner:
                 batch = following
 
     def decode(self, picture: Picture) -> Tensor | BadImageError:
-        """The pixels that the learner sees, uint8 [S, S, 3], or why there are none."""
+        """The pixels that the learner sees, uint8 [H, W, 3], or why there are none.
+
+        They are those of the same picture in a packed file, so that answers are those of the evaluation.
+        """
         try:
             if isinstance(picture, np.ndarray):
                 picture = Image.fromarray(picture)
-            if isinstance(picture, Image.Image):
-                opened = upright(picture, self.finished.ranges)
-            else:
-                file = BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
-                opened = open_upright(file, ranges=self.finished.ranges)
-            return square(opened, self.finished.settings.image_size)
+            return self._array(picture) if self.finished.array_size else self._square(picture)
         except FileNotFoundError:
             return BadImageError("does not exist")
         except BadImageError as error:
@@ -119,8 +119,30 @@ class Learner:
         except OSError as error:
             return BadImageError(f"cannot be read: {error.strerror or error}")
 
+    def _array(self, picture: Path | str | bytes | Image.Image) -> Tensor:
+        """Where training saw small arrays of one size: the picture in this size. The model's input is scaled later."""
+        assert self.finished.array_size
+        if isinstance(picture, Image.Image):
+            image = upright(picture, self.finished.ranges)
+        else:
+            file = BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
+            image = open_upright(file, ranges=self.finished.ranges)
+        height, width = self.finished.array_size
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+        return to_tensor(image)
+
+    def _square(self, picture: Path | str | bytes | Image.Image) -> Tensor:
+        """The central square of the picture, as it would be packed and read again."""
+        if isinstance(picture, Image.Image):
+            content = encode(upright(picture, self.finished.ranges))
+        else:
+            content = packed(picture if isinstance(picture, bytes) else Path(picture), self.finished.ranges)
+        size = self.finished.settings.image_size
+        return square(open_upright(BytesIO(content), at_least=size), size)
+
     def answer(self, pixels: Tensor, *, top: int = 3) -> list[Answer]:
-        """One answer for each of uint8 [B, S, S, 3]."""
+        """One answer for each of uint8 [B, H, W, 3], as `decode` gives them."""
         tasks, features, logits = self.engine.outputs(Images.of_pixels(pixels), self.given)
         novelty = scores_of(self.finished.novelty, features, logits).tolist()
         shares, classes = self.engine.corrected(logits).softmax(1), self.finished.classes

@@ -45,6 +45,7 @@ class Saved(Record):
     settings: Settings
     tasks: list[list[str]]
     domains: list[str]  # of each task, if tasks are domains
+    array_size: list[int] | None  # height and width, if training saw small arrays of one size
     ranges: dict[str, list[float]]
     tuning: str
     options: dict[str, Any]
@@ -78,6 +79,7 @@ def save(folder: Path, finished: Finished, *, metrics: Mapping[str, float], prov
         settings=finished.settings,
         tasks=[list(names) for names in finished.tasks],
         domains=list(finished.domains),
+        array_size=None if finished.array_size is None else list(finished.array_size),
         ranges={kind: list(ends) for kind, ends in finished.ranges.items()},
         tuning=parts.bank.tuning,
         options=parts.bank.options.model_dump(),
@@ -127,7 +129,9 @@ def load(folder: Path) -> Finished:
         head,
     )
     ranges = {of: (ends[0], ends[1]) for of, ends in saved.ranges.items()}
-    return Finished(saved.settings, saved.tasks, parts, ranges, novelty, saved.threshold, saved.domains)
+    return Finished(
+        saved.settings, saved.tasks, parts, ranges, novelty, saved.threshold, saved.domains, saved.array_size
+    )
 
 
 def read_record(folder: Path) -> Saved:

@@ -20,7 +20,7 @@ class Batcher:
         self._waiting: asyncio.Queue[tuple[Tensor, asyncio.Future[Answer]]] = asyncio.Queue()
 
     async def ask(self, pixels: Sequence[Tensor]) -> list[Answer]:
-        """The answers for pictures [S, S, 3], whenever their batches are done."""
+        """The answers for pictures [H, W, 3], whenever their batches are done."""
         loop = asyncio.get_running_loop()
         asked = [(one, loop.create_future()) for one in pixels]
         for entry in asked:

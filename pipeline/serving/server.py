@@ -21,16 +21,21 @@ def run(folder: Path, *, host: str, port: int, most_bytes: int, most_pictures: i
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}: choose another --port") from None
-    hosts = ["*"]
-    if _is_loopback(host):
-        hosts = ["127.0.0.1", "localhost", "[::1]", host]
-    else:
+    hosts = allowed_hosts(host)
+    if "*" in hosts:
         print(f"warning: {host} can be reached from other machines, without any login", file=sys.stderr)
     app = application(learner, hosts=hosts, most_bytes=most_bytes, most_pictures=most_pictures)
     config = uvicorn.Config(app, log_level="warning", limit_concurrency=_CONNECTIONS, timeout_keep_alive=5)
     name, bound = listening.getsockname()[:2]
     print(f"serving {folder} at http://{f'[{name}]' if ':' in name else name}:{bound} (Ctrl-C ends it)", flush=True)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def allowed_hosts(host: str) -> list[str]:
+    """Names under which a server that listens there answers: all, if other machines may ask it."""
+    if not _is_loopback(host):
+        return ["*"]
+    return ["127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host]
 
 
 def _is_loopback(host: str) -> bool:

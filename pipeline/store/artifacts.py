@@ -182,6 +182,13 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
 
 
+def array_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the arrays in a packed file of images; None if it holds encoded images."""
+    with _readable(path), safe_open(path, framework="pt") as file:
+        shape = file.get_slice("images").get_shape() if "images" in file.keys() else None  # noqa: SIM118  (no mapping)
+    return shape and (shape[1], shape[2])
+
+
 def load_metadata(path: Path) -> dict[str, str]:
     """The metadata of a file of tensors. Raises UserError if it is missing or damaged."""
     with _readable(path), safe_open(path, framework="pt") as file:
