@@ -221,13 +221,23 @@ def test_nodes_that_do_not_see_this_folder_work_through_remotes(
 def _started(repository: Repository, output: Path) -> Iterator[subprocess.Popen[bytes]]:
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [*SWEEP, "--on", "ray"], cwd=repository.path, env=repository.env, stdout=file, stderr=subprocess.STDOUT
+            [*SWEEP, "--on", "ray"],
+            cwd=repository.path,
+            env=repository.env,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_hear_ctrl_c,
         )
         try:
             yield process
         finally:
             process.kill()
             process.wait()
+
+
+def _hear_ctrl_c() -> None:
+    """A shell lets commands that it starts in the background ignore it, and so all that these start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
