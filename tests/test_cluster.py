@@ -226,7 +226,7 @@ def _started(repository: Repository, output: Path) -> Iterator[subprocess.Popen[
             env=repository.env,
             stdout=file,
             stderr=subprocess.STDOUT,
-            preexec_fn=_hear_ctrl_c,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509  (our only thread)
         )
         try:
             yield process
