@@ -22,6 +22,7 @@ from pipeline.experiments.cluster import Resources, run_on_ray
 from pipeline.experiments.queue import Cell
 from pipeline.experiments.shared import SHARED
 from pipeline.params import read_mapping
+from pipeline.runtime.git import git
 
 _PEOPLE = {f"GIT_{who}_{what}": "benchmark" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 _WAITING = """\
@@ -135,16 +136,20 @@ def _ray_alone() -> Iterator[tuple[str, float]]:
 
 
 def _model() -> None:
-    """What all nodes read from one file server, by the default benchmark's dvc.lock."""
+    """What all nodes get from one file server for the default benchmark, by its dvc.lock and this repository's size."""
     stages: dict[str, Any] = read_mapping(ROOT / "dvc.lock")["stages"]
     sizes = {name: sum(out.get("size", 0) for out in stage.get("outs", ())) for name, stage in stages.items()}
     shared = sum(size for name, size in sizes.items() if name in SHARED)
     own = sum(sizes.values()) - shared
-    print(f"\nThe default benchmark: an experiment reads {shared / 1e6:.0f} MB that others read, too, ", end="")
-    print(f"and writes {own / 1e6:.0f} MB.")
-    at_once, in_all = _MANY_NODES * shared / _LINK, _MANY_EXPERIMENTS * (shared + own) / _LINK
-    print(f"{_MANY_NODES} nodes that start at once wait {at_once:.0f} s for a file server with 1 Gbit/s;")
-    print(f"{_MANY_EXPERIMENTS} experiments keep it busy for {in_all:.0f} s.")
+    code = sum(file.stat().st_size for file in Path(git("rev-parse", "--git-common-dir").strip()).rglob("*.pack"))
+    print(f"\nThe default benchmark: a clone has {code / 1e6:.0f} MB of history, an experiment reads ", end="")
+    print(f"{shared / 1e6:.0f} MB that others read, too, and writes {own / 1e6:.0f} MB.")
+    each = code + shared + own
+    print(f"A file server with 1 Gbit/s gives {_MANY_NODES} nodes what they start with in ", end="")
+    print(f"{_MANY_NODES * (code + shared) / _LINK:.0f} s; {_MANY_EXPERIMENTS} experiments take it ", end="")
+    print(f"{_MANY_EXPERIMENTS * each / _LINK:.0f} s, so {_MANY_NODES} nodes wait for it if an experiment takes less ")
+    print(f"than {_MANY_NODES * each / _LINK:.0f} s. With caches of their own (--remote): ", end="")
+    print(f"{(_MANY_NODES * shared + _MANY_EXPERIMENTS * (code + own)) / _LINK:.0f} s in all.")
 
 
 def _cost(act: Callable[[], object]) -> Cost:
