@@ -231,8 +231,8 @@ def main(
         "protocol": (
             f"{NUM_TASKS} tasks of 10 classes, {first['training_images']:,} training and {first['test_images']:,} "
             f"test images, seeds {', '.join(map(str, SEEDS))}. {machine_name()}, {torch.get_num_threads()} thread. "
-            "Training: seconds of stage one for all tasks. Inference: seconds per 1,000 images. Both are medians over the "
-            "seeds, since other work ran on the second core. Rates were chosen with "
+            "Training: seconds of stage one for all tasks. Inference: seconds per 1,000 images. Both are medians over "
+            "the seeds, since other work ran on the second core. Rates were chosen with "
             f"seed 0 and {NUM_TASKS_CHOICE} tasks on a held-out fifth of the training images."
         ),
         "rates": {
