@@ -3,8 +3,8 @@
     python -m benchmarks.studies.domains
 
 Preset glyphs_domains: the same ten characters in ten renditions, one rendition per task. The sweep runs through DVC's
-queue in a clone of the last commit, on test images. An interrupted one goes on where it stopped. Nothing is chosen here:
-every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
+queue in a clone of the last commit, on test images. An interrupted one goes on where it stopped. Nothing is chosen
+here: every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
 
     python -m benchmarks.studies.domains --no-run
 
@@ -74,8 +74,10 @@ def shown(value: Mapping[str, Any] | None) -> str:
     return f"{100 * value['mean']:.1f}" + ("" if value["std"] is None else f" ± {100 * value['std']:.1f}")
 
 
-def gap(value: Mapping[str, Any]) -> str:
-    """A paired difference in points, as text."""
+def gap(value: Mapping[str, Any] | None) -> str:
+    """A paired difference in points, as text; empty without a common seed."""
+    if value is None:
+        return ""
     interval = "" if value["low"] is None else f" [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
     return f"{100 * value['mean']:+.1f}{interval}"
 
