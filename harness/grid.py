@@ -17,7 +17,7 @@ _RESULTS = ("metrics.json", "accuracy_matrix.csv", "accuracy_over_tasks.csv", "s
 
 
 def add_grid(repository: Repository, count: Path) -> None:
-    """Commit grid.yaml, and a pipeline whose `queries` adds a line to a file when it has run, wherever that was.
+    """Commit grid.yaml, and a pipeline whose `queries` adds a line to a file when it has run, on any node.
 
     A line names the experiment and the stage, as in `queries-1234 queries@t1`.
     """
