@@ -125,7 +125,7 @@ def measure(folder: Path, rates: dict[str, float], kept: Kept) -> None:
     for seed in SEEDS:
         for kind, rate in rates.items():
             for selection, changes in SELECTIONS.items():
-                name = f"{kind} {selection} {seed}"
+                name = f"{kind} {rate} {selection} {seed}"
                 if name in kept or (selection == "mean" and not KINDS[kind][1]):
                     continue
                 whole = {"num_tasks": NUM_TASKS, "evaluate_on": "test", "tuning": kind, "lr": rate, "seed": seed}
@@ -136,10 +136,10 @@ def rows_of(kept: Kept, rates: dict[str, float], setting: str) -> list[Measured]
     """The rows of the table: each kind with each selection and classifier."""
     rows = []
     for kind, rate in rates.items():
-        keyed = [kept.values[f"{kind} key {seed}"] for seed in SEEDS]
+        keyed = [kept.values[f"{kind} {rate} key {seed}"] for seed in SEEDS]
         rows += [_row(keyed, "c_ln", kind=kind, selection="key", classifier="softmax")]
         if KINDS[kind][1]:
-            averaged = [kept.values[f"{kind} mean {seed}"] for seed in SEEDS]
+            averaged = [kept.values[f"{kind} {rate} mean {seed}"] for seed in SEEDS]
             for run, trained in zip(averaged, keyed, strict=True):
                 run["train_seconds"] = trained["train_seconds"]  # both runs share stage one
             rows += [_row(averaged, "c_ln", kind=kind, selection="mean", classifier="carried_gaussians")]
@@ -148,7 +148,7 @@ def rows_of(kept: Kept, rates: dict[str, float], setting: str) -> list[Measured]
         rows += [_row(keyed, "oracle", kind=kind, selection="true task", classifier="softmax")]
         for row in rows[-3:]:
             row |= {"lr": rate, "setting": setting}
-    frozen = [kept.values[f"layernorm key {seed}"] for seed in SEEDS]
+    frozen = [kept.values[f"layernorm {rates['layernorm']} key {seed}"] for seed in SEEDS]
     row = _row(frozen, "frozen_lda", kind="none", selection="none", classifier="lda")
     free = {"task_parameters": 0, "bytes_per_task": None, "train_seconds": 0.0, "inference_seconds": None}
     frozen_cost = {"passes": 1.0, "gflop": round(frozen[0]["frozen_gflop"], 4), "lr": None, "setting": setting}
@@ -224,7 +224,7 @@ def main(
     path = (ROOT / RESULT).with_suffix(".json")
     report: Measured = json.loads(path.read_text()) if path.exists() else {"rows": [], "settings": {}}
     others = [row for row in report["rows"] if row["setting"] != setting]
-    first = kept.values["layernorm key 0"]["metrics"]
+    first = kept.values[f"layernorm {rates['layernorm']} key 0"]["metrics"]
     report["rows"] = [*others, *rows_of(kept, rates, setting)]
     report["settings"][setting] = {
         "title": title,
