@@ -25,7 +25,8 @@ test: $(VENV)/installed-dev  ## install what tests need, and run them
 slow: $(VENV)/installed-dev  ## run the tests that `make test` leaves out for their time
 	python -m pytest -q -n 2 --dist worksteal -m slow
 
-cluster: $(VENV)/installed-dev  ## install Ray, and test sweeps on clusters on this machine (takes minutes)
+cluster: $(VENV)/installed-dev  ## install Ray and, as root, Slurm, and test sweeps on clusters on this machine (takes minutes)
+	@{ command -v slurmctld && command -v munged; } >/dev/null || apt-get install -qq -y slurm-wlm munge || true
 	$(INSTALL) -c constraints.txt '.[dev,ray]'
 	python -m pytest -q -n 0 -m cluster
 

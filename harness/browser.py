@@ -76,7 +76,7 @@ def browser() -> Iterator[Browser]:
     driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
         assert driver.stdout
-        port = next(found[1] for line in driver.stdout if (found := re.search(r"on port (\d+)", line)))
+        port = next(found[1] for line in driver.stdout if (found := re.search(r"successfully on port (\d+)", line)))
         url = f"http://127.0.0.1:{port}/session"
         wanted = {
             "goog:chromeOptions": {"binary": CHROMIUM, "args": _OPTIONS},

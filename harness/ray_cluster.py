@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _PATIENT = {  # on a busy machine, too
+    "RAY_worker_niceness": "0",  # by default 15: whatever else runs would come first
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "600",
     "RAY_health_check_timeout_ms": "60000",

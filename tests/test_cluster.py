@@ -4,9 +4,10 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.dvc_repository import Repository
+from harness.grid import SEEDS, add_grid, results, revisions
 from harness.ray_cluster import add, node_of_another_python, ray_cluster
 from harness.root import ROOT
 from pipeline.__main__ import app
@@ -24,14 +26,6 @@ from pipeline.runtime import code
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: make cluster installs it")
 SWEEP = ("python", "-m", "pipeline", "sweep", "grid.yaml")
-FOUR_BY_THREE = """
-seeds: [0, 1, 2]
-variants:
-  as it is: {}
-  slower head: {classifier_lr: 0.002}
-  one epoch less: {classifier_epochs: 1}
-  oracle: {selection: oracle}
-"""
 
 
 @pytest.mark.usefixtures("tiny_repository")
@@ -105,38 +99,65 @@ def own_environment(repository: Repository) -> dict[str, str]:
 @pytest.mark.cluster
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
-def test_the_bytes_of_the_local_queue_though_a_node_and_the_driver_die(
+def test_the_bytes_of_the_local_queue_whatever_dies(
     repository: Repository, own_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    (repository.path / "grid.yaml").write_text(FOUR_BY_THREE)
+    count = tmp_path / "queries"
+    add_grid(repository, count)
     shutil.copytree(repository.path, tmp_path / "local")
     local = Repository(tmp_path / "local", repository.env)
     with ray_cluster(own_environment) as cluster:
         nodes = [add(cluster, f"node-{number}", folder=tmp_path / f"node-{number}") for number in range(3)]
         driven = Repository(repository.path, own_environment | {"RAY_ADDRESS": cluster.address})
-        with _started(driven, tmp_path / "output") as driver:
-            _wait_until(lambda: len(_revisions(driven)) >= 2, driver)
-            cluster.remove_node(nodes[0], allow_graceful=False)
-            _wait_until(lambda: len(_revisions(driven)) >= 5, driver)
+        with _started(driven, tmp_path / "interrupted") as driver:
+            shown = tmp_path / "interrupted"
+            _wait_until(lambda: len(_queries_finished(shown)) == len(SEEDS) and len(revisions(driven)) > 1, driver)
+            driver.send_signal(signal.SIGINT)
+            assert driver.wait() == 130
+        before = revisions(driven)
+        last = shown.read_text().splitlines()[-1]
+        said = re.fullmatch(r"error: interrupted: (\d+) of 12 experiments have finished: run the same command .*", last)
+        assert said
+        assert 1 < int(said[1]) <= len(before)
+        with _started(driven, tmp_path / "killed") as driver:
+            _wait_until(lambda: len(revisions(driven)) > len(before), driver)
             driver.kill()
-        before = _revisions(driven)
-        output = driven.run(*SWEEP, "--on", "ray")
-        counts = re.search(r"12 experiments: (\d+) finished, (\d+) new", output)
-        assert counts
-        assert 5 <= int(counts[1]) == 12 - int(counts[2]), "what was on its way may have come back in the meantime"
-        after = _revisions(driven)
-        assert before.items() <= after.items(), "nothing that had finished has run again"
+        with _started(driven, tmp_path / "output") as driver:
+            _wait_until(lambda: any((tmp_path / "node-0").glob("sweep-*/clone/.dvc/tmp")), driver)
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            assert driver.wait() == 0, (tmp_path / "output").read_text()
+        after = revisions(driven)
         assert len(after) == 12
-        again = driven.run(*SWEEP, "--on", "ray")
-        assert "12 experiments: 12 finished, 0 new" in again
-        ran = [json.loads(line) for line in driven.read(".scratch/stages.jsonl").splitlines()]
-        of_queries = [line["experiment"].partition("-")[0] for line in ran if line["stage"] == "queries@t1"]
-        assert of_queries == ["queries"] * 2, "seed 0 has run and is in the cache; the others once each"
+        assert before.items() <= after.items(), "nothing that had finished has run again"
+        _check_only_the_rest_ran((tmp_path / "output").read_text(), before.keys())
+        assert "12 experiments: 12 finished, 0 new" in driven.run(*SWEEP, "--on", "ray")
+        ran = [line for line in count.read_text().splitlines() if line.endswith("@t1")]
+        assert len(ran) == len(SEEDS), f"queries ran once per distinct input, not for {ran}"
+        assert all(name.startswith("queries-") for name in ran), "as tasks that the others waited for"
         assert not list(tmp_path.glob("node-[12]/sweep-*")), "no clone is left"
+    listed = driven.dvc("exp", "list", "--all-commits", "--name-only").split()
+    assert sorted(listed) == sorted(after)
     table = driven.run("python", "-m", "pipeline", "table")
-    assert all(name in table for name in after)
+    missing = [name for name in after if name not in table]
+    assert not missing, f"{missing} in\n{table}"
     local.run(*SWEEP, "-j", "2")
-    assert _metrics(driven, after) == _metrics(local, _revisions(local))
+    assert results(driven) == results(local)
+
+
+def _check_only_the_rest_ran(output: str, before: Set[str]) -> None:
+    """What a driver said that was started again, after others had finished what is in `before`."""
+    counts = re.search(r"^12 experiments: (\d+) finished, (\d+) new$", output, re.M)
+    assert counts
+    finished, new = map(int, counts.groups())
+    assert finished + new == 12
+    assert finished > len(before), "what was on its way may have come back in the meantime, too"
+    ended = [name for name in re.findall(r"^(\S+) finished on \S+$", output, re.M) if "-s" in name]
+    assert len(ended) == len(set(ended)) == new, "each once"
+    assert not before & set(ended)
+
+
+def _queries_finished(shown: Path) -> list[str]:
+    return re.findall(r"^queries-\S+ finished", shown.read_text(), re.M)
 
 
 @pytest.mark.cluster
@@ -191,7 +212,7 @@ def test_nodes_that_do_not_see_this_folder_work_through_remotes(
         assert "`git push` first" in driven.run(*SWEEP, "--on", "ray", "--remote", "origin", fails=True)
         driven.run("git", "push", "-q", "origin", "main")
         driven.run(*SWEEP, "--on", "ray", "--remote", "origin")
-    names = _revisions(driven)
+    names = revisions(driven)
     assert len(names) == 2
     assert len(driven.run("git", "ls-remote", str(hub), "refs/exps/*").splitlines()) == 2
     ran = [json.loads(line)["stage"] for line in driven.read(".scratch/stages.jsonl").splitlines()]
@@ -204,7 +225,12 @@ def test_nodes_that_do_not_see_this_folder_work_through_remotes(
 def _started(repository: Repository, output: Path) -> Iterator[subprocess.Popen[bytes]]:
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [*SWEEP, "--on", "ray"], cwd=repository.path, env=repository.env, stdout=file, stderr=subprocess.STDOUT
+            [*SWEEP, "--on", "ray"],
+            cwd=repository.path,
+            env=repository.env,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509  (our only thread)
         )
         try:
             yield process
@@ -213,26 +239,15 @@ def _started(repository: Repository, output: Path) -> Iterator[subprocess.Popen[
             process.wait()
 
 
+def _hear_ctrl_c() -> None:
+    """A shell lets commands that it starts in the background ignore it, and so all that these start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     while not reached():
         assert process.poll() is None
         time.sleep(0.2)
-
-
-def _revisions(repository: Repository) -> dict[str, str]:
-    refs = repository.run("git", "for-each-ref", "refs/exps", "--format=%(refname) %(objectname)").splitlines()
-    pairs = [line.split() for line in refs]
-    return {ref.rpartition("/")[2]: revision for ref, revision in pairs if ref.count("/") == 4}
-
-
-def _metrics(repository: Repository, revisions: dict[str, str]) -> dict[str, str]:
-    return {
-        name: "".join(
-            repository.run("git", "show", f"{revision}:reports/{file}")
-            for file in ("metrics.json", "accuracy_matrix.csv", "accuracy_over_tasks.csv", "selection.csv")
-        )
-        for name, revision in revisions.items()
-    }
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def test_people_see_classes_the_task_and_how_sure_it_is(tmp_path: Path) -> None:
         assert shown == pytest.approx([100 * share for _, share in best], abs=0.51)
         text = page.run("return document.querySelectorAll('article')[0].textContent")
         assert f"Selected task: {answers[1].task}. " in text
-        assert f"{100 * answers[1].margin:.0f} points ahead" in text
+        assert f"{100 * answers[1].margin:.0f} percentage point" in text
         assert page.run("return document.querySelectorAll('article img')[0].complete")
 
         dropped = [[file.name, list(file.read_bytes())] for file in pictures[2:]] + [["notes.txt", [104, 105]]]

@@ -186,7 +186,7 @@ def test_the_server_answers_as_predict_does_and_refuses_what_is_too_much(monkeyp
         assert status == 200
         assert "is not an image" in str(found["answers"])
         assert asked(connection, bomb())[0] == 422
-        assert asked(connection, bytes(100_001)) == (413, {"error": "more than 0 MB"})
+        assert asked(connection, bytes(100_001)) == (413, {"error": "more than 0.1 MB"})
         assert asked(connection, *form(*[contents[0]] * 5)) == (413, {"error": "more than 4 pictures"})
         assert asked(connection, b"")[0] == 400
         assert asked(connection, *form())[0] == 400

@@ -1,20 +1,21 @@
-"""Domain-incremental learning on the embedded characters: the rows of sweeps/domains.yaml, domain by domain.
+"""Domain-incremental learning on the embedded characters: sweeps/domains.yaml, compared domain by domain.
 
     python -m benchmarks.studies.domains
 
-Preset glyphs_domains: the same ten characters in ten renditions, one rendition per task. Every row of the sweep runs
-with every seed, measured on test images, in a clone of the last commit: DVC runs stage one, which rows share, and the
-stages after it follow in this process. An interrupted benchmark continues with what is missing. Nothing is chosen here:
-every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
+Preset glyphs_domains: the same ten characters in ten renditions, one rendition per task. The sweep runs through DVC's
+queue in a clone of the last commit, on test images. An interrupted one goes on where it stopped. Nothing is chosen
+here: every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
 
-    python -m benchmarks.studies.domains --only "joint LayerNorm tuning" --folder other
+    python -m benchmarks.studies.domains --no-run
 
-runs some rows alone, in a clone of another name, such as beside others; --no-run writes the page from what is there.
+writes the page from the experiments that have finished in that clone.
 """
 
-import hashlib
+import csv
+import io
 import json
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -23,151 +24,107 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.speed.ratios import machine_name
-from harness.clone import ROOT, clone, configure, run_dvc, run_plan
-from harness.stage_order import AFTER_LAYERNORMS, run_stages
-from pipeline.experiments.comparison import paired_difference
-from pipeline.experiments.queue import code_digest
-from pipeline.params import read_mapping
+from harness.clone import ROOT, clone, run
+from pipeline.data.sets.glyph_images import RENDITIONS
+from pipeline.evaluation.metrics import square
 from pipeline.report.text import table
+from pipeline.runtime.git import git
+from pipeline.seeds import rank
 from pipeline.store import artifacts
 
 RESULT = ROOT / "reports/benchmarks/domains.json"
-GRID = ROOT / "sweeps/domains.yaml"
-PRESET = ROOT / "presets/glyphs_domains.yaml"
-KEPT = ROOT / ".scratch/domains_runs"
+GRID = Path("sweeps/domains.yaml")
+DOMAINS = sorted(rendition.__name__ for rendition in RENDITIONS)
 
-Run = dict[str, Any]
-Results = dict[str, dict[int, Run]]  # variant -> seed -> what it found
+Run = dict[str, Any]  # accuracy when learned, accuracy and shares selected in the end, of each domain
 
 
-def result_of(folder: Path, params: Mapping[str, Any], num_tasks: int, *, may_run: bool) -> Run | None:
-    """The result with these parameters: kept from before, or of a run now; None if it is missing and may not run."""
-    configure(folder, **params)
-    file = KEPT / f"{key(folder)}.json"
-    if not file.exists():
-        if not may_run:
-            return None
-        run_dvc(folder, "repro", f"stage_one@t{num_tasks}")
-        with chdir(folder):
-            run_stages(num_tasks, AFTER_LAYERNORMS)
-            evaluation = artifacts.load_json(artifacts.EVALUATION)
-        KEPT.mkdir(parents=True, exist_ok=True)
-        wanted = ("metrics", "matrices", "selection", "key_similarity", "domains")
-        file.write_text(json.dumps({name: evaluation[name] for name in wanted}))
-    found: Run = json.loads(file.read_text())
-    return found
+def order_of(seed: int) -> list[str]:
+    """The domains of the tasks, as the stage split orders them."""
+    return sorted(DOMAINS, key=lambda name: rank(seed, "order of domains", name))
 
 
-def plain() -> dict[str, Any]:
-    """The values of the preset, and those of params.yaml for what the variants change."""
-    default = read_mapping(ROOT / "params.yaml")
-    changed = {key for changes in read_mapping(GRID)["variants"].values() for key in changes or {}}
-    preset = {name: value for name, value in read_mapping(PRESET).items() if name != "num_tasks"}
-    return {name: default[name] for name in changed} | preset
+def read_run(revision: str, seed: int) -> Run:
+    """What a finished experiment found of each domain, from the tables in its commit."""
 
+    def rows(path: Path) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(git("show", f"{revision}:./{path}"))))
 
-def key(folder: Path) -> str:
-    """Stands for the parameters of a run and for the code of its stages."""
-    with chdir(folder):
-        params = read_mapping(Path("params.yaml"))
-        text = json.dumps([params, code_digest(params)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def headline(results: Results, reference: str) -> list[Run]:
-    """One row per variant: means and deviations over the seeds in percent, and the difference from the reference."""
-    accuracy = {
-        name: {seed: 100 * run["metrics"]["average_accuracy"] for seed, run in of.items()}
-        for name, of in results.items()
+    domains = order_of(seed)
+    triangle: list[list[float]] = [[] for _ in domains]
+    for cell in rows(artifacts.ACCURACY_MATRIX):
+        triangle[int(cell["after_task"]) - 1].append(float(cell["accuracy"]))
+    matrix = square(triangle)
+    chosen = {
+        (domains[int(cell["true_task"]) - 1], domains[int(cell["selected_task"]) - 1]): float(cell["share"])
+        for cell in rows(artifacts.SELECTION)
+        if cell["selected_task"] != "none"
     }
-    rows = []
-    for name, of in results.items():
-        row: Run = {"name": name, "seeds": list(of), "difference": None}
-        if name != reference:
-            row["difference"] = paired_difference(accuracy[name], accuracy[reference])
-        for metric in ("average_accuracy", "c_ln_lda_accuracy", "forgetting", "selection_accuracy"):
-            row[metric] = spread([100 * run["metrics"][metric] for run in of.values() if metric in run["metrics"]])
-        diagonals = [[row[-1] for row in run["matrices"]["c_ln"]] for run in of.values()]
-        row["when_learned"] = spread([100 * statistics.fmean(diagonal) for diagonal in diagonals])
-        row["passes"] = next(iter(of.values()))["metrics"]["passes_at_inference"]
-        rows.append(row)
-    return rows
+    return {
+        "when_learned": dict(zip(domains, matrix.diagonal().tolist(), strict=True)),
+        "in_the_end": dict(zip(domains, matrix[-1].tolist(), strict=True)),
+        "selected": {own: {other: chosen[own, other] for other in domains} for own in domains} if chosen else None,
+    }
 
 
-def spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Mean and deviation over the seeds; None without values."""
-    if not values:
-        return None
-    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
-
-
-def by_domain(results: Results) -> dict[str, Run]:
-    """Of each domain, means over the seeds in percent: the final accuracy of each variant, and right selections."""
-    found: dict[str, Run] = {}
-    for domain in sorted(next(iter(next(iter(results.values())).values()))["domains"]):
-        final, right = {}, {}
-        for name, of in results.items():
-            places = [(run, run["domains"].index(domain)) for run in of.values()]
-            final[name] = statistics.fmean(100 * run["matrices"]["c_ln"][-1][t] for run, t in places)
-            if places[0][0]["selection"] is not None:
-                shares = [100 * run["selection"][t][t] / sum(run["selection"][t]) for run, t in places]
-                right[name] = statistics.fmean(shares)
-        found[domain] = {"accuracy": final, "selected_right": right}
-    return found
-
-
-def neighbours(run: Run) -> dict[str, tuple[str, float]]:
-    """The domain whose key is the most similar to a domain's own, and the cosine of the two."""
-    found = {}
-    for t, (domain, row) in enumerate(zip(run["domains"], run["key_similarity"], strict=True)):
-        nearest = max((u for u in range(len(row)) if u != t), key=lambda u: row[u])
-        found[domain] = (run["domains"][nearest], row[nearest])
-    return found
-
-
-def shown(value: Mapping[str, float] | None) -> str:
-    """Mean and deviation as text."""
-    return "" if value is None else f"{value['mean']:.1f} ± {value['std']:.1f}"
+def shown(value: Mapping[str, Any] | None) -> str:
+    """Mean and deviation in percent, as text."""
+    if value is None:
+        return ""
+    return f"{100 * value['mean']:.1f}" + ("" if value["std"] is None else f" ± {100 * value['std']:.1f}")
 
 
 def gap(value: Mapping[str, Any] | None) -> str:
-    """A paired difference as text."""
+    """A paired difference in points, as text; empty without a common seed."""
     if value is None:
         return ""
-    interval = "" if value["low"] is None else f" [{value['low']:+.1f}, {value['high']:+.1f}]"
-    return f"{value['mean']:+.1f}{interval}"
+    interval = "" if value["low"] is None else f" [{100 * value['low']:+.1f}, {100 * value['high']:+.1f}]"
+    return f"{100 * value['mean']:+.1f}{interval}"
+
+
+def mean(runs: Sequence[Run], what: str, domain: str) -> float:
+    """Over the seeds, in percent."""
+    return 100 * statistics.fmean(run[what][domain] for run in runs)
+
+
+def selections(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Of each domain, how many images are taken for it, and for which other domain most, in percent."""
+    found = []
+    for own in DOMAINS:
+        share = {other: 100 * statistics.fmean(run["selected"][own][other] for run in runs) for other in DOMAINS}
+        other = max((name for name in DOMAINS if name != own), key=lambda name: share[name])
+        found.append((f"{share[own]:.1f}", f"{other} {share[other]:.1f}"))
+    return found
+
+
+def headline(row: Mapping[str, Any], runs: Sequence[Run], *, is_reference: bool) -> tuple[str, ...]:
+    """A row of the first table."""
+    metrics = row["metrics"]
+    learned = [mean([run], "when_learned", domain) for run in runs for domain in DOMAINS]
+    return (
+        row["name"],
+        shown(metrics["average_accuracy"]),
+        "" if is_reference else gap(row["difference"]),
+        shown(metrics.get("c_ln_lda_accuracy")),
+        f"{statistics.fmean(learned):.1f}",
+        shown(metrics.get("forgetting")),
+        shown(metrics.get("selection_accuracy")),
+        f"{metrics['passes_at_inference']['mean']:g}",
+        ", ".join(map(str, row["seeds"])),
+    )
 
 
 def page(report: Mapping[str, Any]) -> str:
     """The tables in Markdown."""
-    names = [row["name"] for row in report["rows"]]
-    choosing = [name for name in names if name in next(iter(report["domains"].values()))["selected_right"]]
-    rows = [
-        (
-            row["name"],
-            shown(row["average_accuracy"]),
-            gap(row["difference"]),
-            shown(row["c_ln_lda_accuracy"]),
-            shown(row["when_learned"]),
-            shown(row["forgetting"]),
-            shown(row["selection_accuracy"]),
-            f"{row['passes']:g}",
-            ", ".join(map(str, row["seeds"])),
-        )
-        for row in report["rows"]
-    ]
-    accuracies = [
-        (domain, *(f"{of['accuracy'][name]:.1f}" for name in names)) for domain, of in report["domains"].items()
-    ]
-    selections = [
-        (
-            domain,
-            *(f"{of['selected_right'][name]:.1f}" for name in choosing),
-            "{} ({:.2f})".format(*report["neighbours"][domain]) if report["neighbours"] else "",
-        )
-        for domain, of in report["domains"].items()
-    ]
+    rows, runs = report["rows"], report["runs"]
+    names = [row["name"] for row in rows]
     header = ("row", "average accuracy (%)", "difference", "with a linear discriminant", "when learned", "forgetting")
+    headlines = [headline(row, runs[row["name"]], is_reference=row["name"] == report["reference"]) for row in rows]
+    accuracies = [(domain, *(f"{mean(runs[name], 'in_the_end', domain):.1f}" for name in names)) for domain in DOMAINS]
+    choosing = [name for name in names if runs[name][0]["selected"]]
+    chosen = zip(DOMAINS, *(selections(runs[name]) for name in choosing), strict=True)
+    selected = [(domain, *(text for of_variant in of for text in of_variant)) for domain, *of in chosen]
+    columns = [text for name in choosing for text in (f"{name}: right (%)", "most often instead (%)")]
     return f"""\
 # Domain-incremental learning on the embedded characters
 
@@ -177,7 +134,7 @@ preset, and nothing was chosen on these images. Difference: from {report["refere
 confidence interval. With a linear discriminant: of the same features, in place of the head. When learned: the mean of
 each domain's accuracy right after its task. {report["machine"]}.
 
-{table((*header, "right domain (%)", "passes", "seeds"), rows)}
+{table((*header, "right domain (%)", "passes", "seeds"), headlines)}
 
 ## Accuracy per domain
 
@@ -187,46 +144,31 @@ After the last step (%), mean over the seeds.
 
 ## Selection per domain
 
-Test images that are taken for their own domain (%), and the domain whose key is the most similar (cosine of the keys:
-the mean directions of the frozen backbone's output).
+For which domain the test images of each are taken after the last step, mean over the seeds.
 
-{table(("domain", *choosing, "most similar"), selections)}
+{table(("domain", *columns), selected)}
 """
 
 
-def main(  # noqa: PLR0913, PLR0917
-    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
-    num_tasks: Annotated[int, typer.Option(help="Domains to learn.")] = 10,
-    only: Annotated[str, typer.Option(help="Rows of the sweep, separated by commas; all if empty.")] = "",
-    run: Annotated[bool, typer.Option(help="Run what is missing.")] = True,  # noqa: FBT002
-    folder: Annotated[str, typer.Option(help="Name of the clone.")] = "domains",
+def main(
+    *,
+    is_run: Annotated[bool, typer.Option("--run/--no-run", help="Run what is missing.")] = True,
     out: Annotated[Path, typer.Option(help="The numbers; the page lies beside them.")] = RESULT,
 ) -> None:
-    """Run every row with every seed and write the page."""
-    grid = read_mapping(GRID)
-    variants = {
-        name: changes or {} for name, changes in grid["variants"].items() if not only or name in only.split(",")
-    }
-    place = clone(folder)
-    run_plan(place, num_tasks)
-    results: Results = {}
-    for seed in map(int, seeds.split(",")):
-        for name, changes in variants.items():
-            found = result_of(place, {**plain(), **changes, "seed": seed}, num_tasks, may_run=run)
-            if found is not None:
-                results.setdefault(name, {})[seed] = found
-                print(seed, name, found["metrics"]["average_accuracy"], flush=True)
-    results = {name: results[name] for name in variants if name in results}
-    reference = grid["reference"] if grid["reference"] in results else next(iter(results))
-    first = next(iter(results[reference].values()))
-    report = {
-        "rows": headline(results, reference),
-        "domains": by_domain(results),
-        "neighbours": neighbours(first) if first["key_similarity"] else {},
-        "reference": reference,
-        "matrices": {name: {seed: run["matrices"]["c_ln"] for seed, run in of.items()} for name, of in results.items()},
-        "machine": machine_name(),
-    }
+    """Run the sweep and write the page."""
+    folder = clone("domains") if is_run else ROOT / ".scratch/domains"
+    if is_run:
+        run([sys.executable, "-m", "pipeline", "preset", "glyphs_domains", "--yes"], folder)
+        run([sys.executable, "-m", "pipeline.dvc", "repro", "evaluate"], folder)  # a sweep needs a lock that is cached
+        run([sys.executable, "-m", "pipeline", "sweep", str(GRID), "-j", "1"], folder)
+    run([sys.executable, "-m", "pipeline", "compare", str(GRID)], folder)  # in the clone, whose code names experiments
+    compared = json.loads((folder / artifacts.COMPARISON_JSON).read_text())
+    with chdir(folder):
+        runs = {
+            row["name"]: [read_run(of["revision"], seed) for seed, of in zip(row["seeds"], row["details"], strict=True)]
+            for row in compared["rows"]
+        }
+    report = {"rows": compared["rows"], "runs": runs, "reference": compared["reference"], "machine": machine_name()}
     artifacts.save_plain_json(out, report)
     artifacts.save_bytes(out.with_suffix(".md"), page(report).encode())
     print(page(report))

@@ -9,34 +9,21 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.experiments import node
+from pipeline.experiments import exchange, node
 from pipeline.experiments import queue as experiments
 from pipeline.experiments.queue import Cell
 from pipeline.experiments.shared import Task, plan
 from pipeline.experiments.view import progress_bar
-from pipeline.runtime.git import git, git_bytes
 from pipeline.runtime.work_log import LOG
 from pipeline.store import artifacts
 
 LOGS = Path(".scratch/sweep")
-_PACKAGES = ("dvc", "numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision")
-# Whatever the user's git shows differences with.
-_AS_PATCH = (
-    "--binary",
-    "--full-index",
-    "--no-ext-diff",
-    "--no-textconv",
-    "--no-color",
-    "--src-prefix=a/",
-    "--dst-prefix=b/",
-)
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_ANSWER = 10.0
 _RETRIES = 5  # of a task whose node died
@@ -57,10 +44,10 @@ def run_on_ray(grid: Sequence[Cell], resources: Resources, remote: str | None = 
     no cluster, and on Ctrl-C.
     """
     wanted = {cell.name: cell for cell in grid}
-    project = _project(remote)
+    project = exchange.project(remote)
     names = set(wanted)
     if remote:
-        _fetch(project["url"], names)
+        exchange.fetch(project["url"], names)
     todo = [cell for name, cell in wanted.items() if name not in experiments.revisions()]
     console = Console(highlight=False)
     console.print(f"{len(wanted)} experiments: {len(wanted) - len(todo)} finished, {len(todo)} new")
@@ -74,7 +61,7 @@ def run_on_ray(grid: Sequence[Cell], resources: Resources, remote: str | None = 
         is_interrupted = True
     finally:
         if remote:
-            _fetch(project["url"], names)
+            exchange.fetch(project["url"], names)
     failed = sorted(names - experiments.revisions().keys())
     if is_interrupted:
         standing = f"interrupted: {len(names) - len(failed)} of {len(names)} experiments have finished"
@@ -114,10 +101,10 @@ def _options(ray: Any, resources: Resources) -> dict[str, float]:  # noqa: ANN40
     return options
 
 
-def _able(ray: Any, options: Mapping[str, float]) -> dict[str, str]:  # noqa: ANN401
-    """Nodes that are alive and large enough, by Ray's number: their names, or those of their machines."""
+def _able(ray: Any, options: Mapping[str, float]) -> set[str]:  # noqa: ANN401
+    """Nodes that are alive and large enough, by Ray's number."""
     return {
-        each["NodeID"]: _name(each)
+        each["NodeID"]
         for each in ray.nodes()
         if each["Alive"]
         and each["Resources"].get("CPU", 0) >= options["num_cpus"]
@@ -126,45 +113,8 @@ def _able(ray: Any, options: Mapping[str, float]) -> dict[str, str]:  # noqa: AN
 
 
 def _name(of: Mapping[str, str]) -> str:
+    """The name that a node was given, otherwise its machine's."""
     return of["NodeManagerHostname"] if of["NodeName"] == of["NodeManagerAddress"] else of["NodeName"]
-
-
-def _project(remote: str | None) -> node.Project:
-    """What nodes clone: this commit and all uncommitted changes, which DVC's queue would run, too."""
-    commit = git("rev-parse", "HEAD").strip()
-    url = git("rev-parse", "--show-toplevel").strip()
-    cache = "" if remote else experiments.cache_folder()
-    if remote:
-        known = git("remote").split()
-        url = git("remote", "get-url", remote).strip() if remote in known else remote
-        theirs = [line.split()[0] for line in git("ls-remote", url, "refs/heads/*", "refs/tags/*").splitlines()]
-        if commit not in theirs and not any(_contains(other, commit) for other in theirs):
-            raise UserError(f"{remote} has no commit {commit[:7]}, which nodes would clone: `git push` first")
-    return node.Project(
-        url=url,
-        commit=commit,
-        patch=git_bytes("diff", *_AS_PATCH, "HEAD"),
-        folder=git("rev-parse", "--show-prefix").strip(),
-        cache=cache,
-        versions={package: metadata.version(package) for package in _PACKAGES},
-    )
-
-
-def _contains(tip: str, commit: str) -> bool:
-    try:
-        git("merge-base", "--is-ancestor", commit, tip)
-    except UserError:  # also where the tip is not here
-        return False
-    return True
-
-
-def _fetch(url: str, names: set[str]) -> None:
-    """Get experiments of these names that only the remote has."""
-    missing = names - experiments.revisions().keys()
-    refs = [line.split()[1] for line in git("ls-remote", url, "refs/exps/*").splitlines()]
-    wanted = [ref for ref in refs if ref.rpartition("/")[2] in missing]
-    if wanted:
-        git("fetch", "-q", "--no-write-fetch-head", url, *(f"{ref}:{ref}" for ref in wanted))
 
 
 class _Sweep:
@@ -182,7 +132,7 @@ class _Sweep:
         ready = [name for name, task in self.tasks.items() if not task.after]
         with progress_bar(self.console, sum(task.job["returns"] for task in self.tasks.values())) as show:
             while ready or self.running:
-                nodes = _able(self.ray, self.options).keys() - self.unfit
+                nodes = _able(self.ray, self.options) - self.unfit
                 if self.unfit and not nodes:
                     raise UserError("no node is left that can run experiments: run the same command to continue")
                 where = {"ray.io/node-id": f"!in({','.join(sorted(self.unfit))})"} if self.unfit else {}

@@ -5,7 +5,9 @@ never share a clone, because DVC's lock file ignores processes of other machines
 """
 
 import ctypes
+import glob
 import os
+import platform
 import re
 import shutil
 import signal
@@ -56,7 +58,6 @@ class _Unfit(Exception):  # noqa: N818
 
 
 _FULL = r"No space left on device|Disk quota exceeded|Read-only file system"
-_PREFIX = "sweep-"
 
 
 def run(job: Job, project: Project) -> Outcome:
@@ -68,7 +69,7 @@ def run(job: Job, project: Project) -> Outcome:
     _remove_abandoned()
     try:
         _check(project)
-        with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{_prefix()}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
             if not (job["returns"] and _is_published(job["name"], project["url"], lines)):
                 outcome["work"] = _run_in(Path(folder), job, project, lines)
     except (_Failed, _Unfit) as error:
@@ -105,7 +106,7 @@ def _run_in(folder: Path, job: Job, project: Project, lines: list[str]) -> str:
     _command(["git", "checkout", "-q", "--detach", project["commit"]], clone, lines)
     if project["patch"]:
         _command(["git", "apply", "--whitespace=nowarn", "-"], clone, lines, given=project["patch"])
-    own = Path(tempfile.gettempdir()) / "sweep-cache"  # what DVC's remote gave to this node
+    own = Path(tempfile.gettempdir()) / f"sweep-cache-{os.getuid()}"  # what DVC's remote gave to this node
     (here / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache or own}\n", encoding="utf-8")
     if cache:
         _dvc(["dvc", "checkout", "-q", "--allow-missing"], here, lines)
@@ -177,9 +178,14 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
+def _prefix() -> str:
+    """Of the names of this machine's clones: others may use the same folder of temporary files."""
+    return f"sweep-{platform.node()}-"  # no constant, which would come with the module, from the driver's machine
+
+
 def _remove_abandoned() -> None:
     """Remove the clones of processes that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        owner = folder.name.split("-")[1]
+    for folder in Path(tempfile.gettempdir()).glob(f"{glob.escape(_prefix())}*-*"):
+        owner = folder.name.removeprefix(_prefix()).split("-")[0]
         if owner.isdecimal() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -56,4 +56,4 @@ async def _bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes, N
 
 
 def _too_large(most_bytes: int) -> HTTPException:
-    return HTTPException(413, f"more than {most_bytes // 1_000_000} MB")
+    return HTTPException(413, f"more than {most_bytes / 1e6:g} MB")
