@@ -1,6 +1,6 @@
 """Ray that waits for its nodes on a busy machine, too: it gives them 30 s to start, whatever its configuration says.
 
-An import changes Ray in this process; `python -m harness.patient_ray` is the command `ray`.
+`be_patient` changes Ray in this process; `python -m harness.patient_ray` is the command `ray`.
 """
 
 import time
@@ -10,6 +10,11 @@ from typing import Any
 from ray._private import services
 
 _SECONDS = 600.0
+
+
+def be_patient() -> None:
+    """Let nodes that this process starts take ten minutes."""
+    services.get_node = _patient(services.get_node)
 
 
 def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,9 +31,8 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
     return ask_again
 
 
-services.get_node = _patient(services.get_node)
-
 if __name__ == "__main__":
     from ray.scripts.scripts import main
 
+    be_patient()
     main()

@@ -15,7 +15,6 @@ from harness.root import ROOT
 _PATIENT = {  # on a busy machine, too
     "RAY_worker_niceness": "0",  # by default 15: whatever else runs would come first
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "600",
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "20",
 }
@@ -24,8 +23,11 @@ _PATIENT = {  # on a busy machine, too
 @contextlib.contextmanager
 def ray_cluster(environment: Mapping[str, str]) -> Iterator[Any]:
     """A head on which nothing runs; `add` gives it nodes. The environment is that of every node."""
-    from ray.cluster_utils import Cluster  # noqa: PLC0415
+    from ray.cluster_utils import Cluster  # noqa: PLC0415  (an extra)
 
+    from harness.patient_ray import be_patient  # noqa: PLC0415
+
+    be_patient()
     before = dict(os.environ)
     os.environ.update({**environment, **_PATIENT})
     head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head"}
@@ -59,7 +61,7 @@ def node_of_another_python(cluster: Any, name: str, *, folder: Path, lacks: str)
     for entry in ours.iterdir():
         if not entry.name.startswith((f"{lacks}-", f"{lacks}/")) and entry.name != lacks:
             (packages / entry.name).symlink_to(entry)
-    start = [folder / "bin/python", "-m", "harness.patient_ray", "start", "--block", "--num-cpus=1"]
+    start = [str(folder / "bin/python"), "-m", "harness.patient_ray", "start", "--block", "--num-cpus=1"]
     process = subprocess.Popen(
         [*start, f"--address={cluster.address}", f"--node-name={name}"],
         cwd=ROOT,
