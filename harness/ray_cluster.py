@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.ports import free_port
 from harness.root import ROOT
 
 _PATIENT = {  # on a busy machine, too
@@ -20,7 +19,6 @@ _PATIENT = {  # on a busy machine, too
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "20",
 }
-_AGENTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 @contextlib.contextmanager
@@ -33,7 +31,7 @@ def ray_cluster(environment: Mapping[str, str]) -> Iterator[Any]:
     be_patient()
     before = dict(os.environ)
     os.environ.update({**environment, **_PATIENT})
-    head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head", **_ports()}
+    head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head"}
     try:
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -45,17 +43,12 @@ def ray_cluster(environment: Mapping[str, str]) -> Iterator[Any]:
         os.environ.update(before)
 
 
-def _ports() -> dict[str, int]:
-    """Ports of a node's agents. Ray would wait for half a minute to learn which they chose, and then end the node."""
-    return {name: free_port() for name in _AGENTS}
-
-
 def add(cluster: Any, name: str, *, folder: Path) -> Any:  # noqa: ANN401
     """A node of one core, with its own folder of temporary files."""
     folder.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(folder)
     try:
-        return cluster.add_node(num_cpus=1, node_name=name, **_ports())
+        return cluster.add_node(num_cpus=1, node_name=name)
     finally:
         del os.environ["TMPDIR"]
 
@@ -70,11 +63,8 @@ def node_of_another_python(cluster: Any, name: str, *, folder: Path, lacks: str)
         if not entry.name.startswith((f"{lacks}-", f"{lacks}/")) and entry.name != lacks:
             (packages / entry.name).symlink_to(entry)
     start = [str(folder / "bin/python"), "-m", "harness.patient_ray", "start", "--block", "--num-cpus=1"]
-    options = {agent.replace("_", "-"): port for agent, port in _ports().items()}
-    options["dashboard-agent-grpc-port"] = options.pop("metrics-agent-port")  # as `ray start` calls it
-    ports = [f"--{option}={port}" for option, port in options.items()]
     process = subprocess.Popen(
-        [*start, *ports, f"--address={cluster.address}", f"--node-name={name}"],
+        [*start, f"--address={cluster.address}", f"--node-name={name}"],
         cwd=ROOT,
         env=os.environ | _PATIENT,
         stdout=subprocess.DEVNULL,

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.ports import free_port
-
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo")  # of the packages slurm-wlm and munge
 _NODES = ("node-0", "node-1")
 
@@ -68,7 +66,7 @@ def _daemon(command: list[str], environment: dict[str, str], output: int) -> Ite
 
 
 def _configuration(folder: Path) -> str:
-    ports = [free_port() for _ in range(1 + len(_NODES))]
+    ports = [_free_port() for _ in range(1 + len(_NODES))]
     host = socket.gethostname()
     lines = [
         f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1"
@@ -97,3 +95,9 @@ def _configuration(folder: Path) -> str:
             "",
         ]
     )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
