@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ray._private import services
+from ray._private import services, utils
 
 _SECONDS = 600.0
 
 
 def be_patient() -> None:
-    """Let nodes that this process starts take ten minutes."""
+    """Let nodes that this process starts take ten minutes, and start without what only Ray's dashboard needs."""
     services.get_node = _patient(services.get_node)
+    utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")  # its agent would start too slowly
 
 
 def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from harness.root import ROOT
 _PATIENT = {  # on a busy machine, too
     "RAY_worker_niceness": "0",  # by default 15: whatever else runs would come first
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_agent_register_timeout_ms": "600000",
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "20",
 }
