@@ -40,7 +40,7 @@ KINDS: dict[str, tuple[tuple[float, ...], bool]] = {
     "lora": ((0.001, 0.003, 0.01), True),
     "apt": ((0.001, 0.003, 0.01), True),
     "diff_pruning": ((0.003, 0.01, 0.03), True),
-    "synqt": ((0.0003, 0.001, 0.003), False),
+    "synqt": ((0.003, 0.01, 0.03), False),
 }
 PAPER = {"selection": "query", "classifier": "softmax"}
 SELECTIONS = {"key": PAPER, "mean": {"selection": "average", "classifier": "carried_gaussians"}}
