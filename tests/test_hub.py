@@ -23,7 +23,7 @@ def test_the_folder_goes_to_the_hub_as_it_is() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     with hub() as there:
         environment |= {"HF_ENDPOINT": there.url, "HF_TOKEN": "hf_token", "HF_HUB_DISABLE_XET": "1", "HF_HOME": "home"}
-        command = [Path(sys.executable).with_name("hf"), "upload", "team/animals", OUT]
+        command = [str(Path(sys.executable).with_name("hf")), "upload", "team/animals", str(OUT)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert there.repositories == ["team/animals"]

@@ -42,9 +42,9 @@ def test_predict_prepares_a_file_as_the_evaluation_does(name: str) -> None:
     assert arrays == ("arrays" in name)
     artifacts.save_images(Path("packed.safetensors"), stored(paths, arrays=arrays), {"a": torch.zeros(3).long()})
     images = Images.from_tensors(load_file("packed.safetensors"))
-    size = artifacts.array_size(Path("packed.safetensors"))
+    array_size = artifacts.array_size(Path("packed.safetensors"))
     learner = Learner.load()
-    learner = replace(learner, finished=replace(learner.finished, array_size=size))
+    learner = replace(learner, finished=replace(learner.finished, array_size=array_size))
     backbone = learner.engine.encoder.tuned
     for index, path in enumerate(paths):
         expected = backbone.prepare(images[index : index + 1].pixels(16))
