@@ -273,7 +273,7 @@ def test_two_weeks_of_a_team_with_dvc_and_git(environment: dict[str, str], tmp_p
     assert "task_classes" in repository.dvc("params", "diff", "week-1", "week-2")
 
     for week, expected in (("week-1", first), ("week-2", second)):
-        repository.dvc("artifacts", "get", str(repository.path), "learner", "--rev", week, "-o", str(tmp_path / week))
+        repository.dvc("get", str(repository.path), "learner", "--rev", week, "-o", str(tmp_path / week))
         assert answers(repository, str(tmp_path / week)) == expected
         record = json.loads((tmp_path / week / "learner.json").read_text())
         assert record["tasks"] == (WEEK_1 if week == "week-1" else WEEK_2)
