@@ -113,8 +113,8 @@ def choose_rate(folder: Path, kept: Kept, kind: str) -> float:
                 changes = {"num_tasks": NUM_TASKS_CHOICE, "evaluate_on": "validation", "seed": 0}
                 kept.keep(name, run_kind(folder, tuning=kind, lr=rate, **changes, **PAPER))
         tried = tried_rates(kept, kind)
-        slowest, *_, fastest = tried
-        best = max(tried, key=lambda rate: tried[rate])
+        slowest, *between, fastest = tried
+        best = max([*between, slowest, fastest], key=lambda rate: tried[rate])  # of equals, one between
         if best not in (slowest, fastest):
             return best
         rates = [slowest / 2 if best == slowest else fastest * 2]
