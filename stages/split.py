@@ -115,8 +115,9 @@ def save_tasks(stream: Stream, train: Labelled, test: Labelled, *, is_joint: boo
         parts.append((rows, torch.tensor([numbers[c] for c in classes])[labels], torch.full_like(rows, task)))
     rows, labels, tasks = (torch.cat(column) for column in zip(*parts, strict=True))
     artifacts.save_images(artifacts.TEST, test.images[rows].contents(), {"labels": labels, "tasks": tasks})
-    for task, (of_task, _, _) in enumerate(parts):
-        test_images.save_digest(task_name(task), test.images[of_task])
+    come_with = tasks.clamp(min=0)  # images of no task come with the first
+    for task in range(len(stream.tasks)):
+        test_images.save_digest(task_name(task), test.images[rows[come_with == task]])
 
 
 def tasks_of(params: Params, classes: Sequence[str], groups: Sequence[str]) -> list[list[int]]:

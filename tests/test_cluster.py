@@ -62,7 +62,7 @@ def test_the_shared_stages_are_those_that_the_pipeline_says() -> None:
 
 def test_another_cluster_or_no_ray_is_one_line(repository: Repository) -> None:
     (repository.path / "grid.yaml").write_text("seeds: [0]\nvariants: {a: }")
-    assert "error: --on sun: " in repository.run(*SWEEP, "--on", "sun", fails=True)
+    assert "error: --on sun is unknown: the only cluster is ray" in repository.run(*SWEEP, "--on", "sun", fails=True)
     without = (
         "import runpy, sys; sys.modules['ray'] = None; sys.argv = ['pipeline', *sys.argv[1:]];"
         "runpy.run_module('pipeline', run_name='__main__', alter_sys=True)"

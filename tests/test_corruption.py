@@ -33,7 +33,8 @@ def test_a_damaged_artifact_is_named_or_changes_nothing(parsed_once: Path, data:
     files = readers()
     unread = digests("data", "artifacts").keys() - {str(path) for path in files}
     by_predict = {artifacts.LEARNER.as_posix()}  # tests/test_predict.py
-    assert all(name.startswith("artifacts/code/") for name in unread - by_predict)
+    after_chain = {name for name in unread if name.endswith(("/t4.json", "/t4.safetensors"))}  # three tasks are learned
+    assert all(name.startswith("artifacts/code/") for name in unread - by_predict - after_chain)
     file = data.draw(st.sampled_from(sorted(files)))
     reader = data.draw(st.sampled_from(files[file]))
     content = file.read_bytes()

@@ -33,7 +33,7 @@ def test_a_wrong_value_is_one_line(repository: Repository, override: str, stage:
     ("name", "value", "stage", "message"),
     [
         ("lr", "fast", "stage_one@t1", "error: params.yaml: lr: input should be a valid number, found 'fast'"),
-        ("dataset", "mnist", "download", "error: params.yaml: dataset 'mnist' is unknown: choose one of glyphs"),
+        ("dataset", "omniglot", "download", "error: params.yaml: dataset 'omniglot' is unknown: choose one of glyphs"),
         ("selector", "nearest", "method", "error: params.yaml: selector 'nearest' is unknown: choose one of class"),
         (
             "tuning",

@@ -110,6 +110,6 @@ def test_blur_keeps_the_mean_of_a_flat_image_and_clouds_have_the_size() -> None:
 
 def test_unknown_data_set_is_named_with_the_known_ones() -> None:
     with pytest.raises(
-        UserError, match=r"dataset 'mnist' is unknown: choose one of glyphs, .*cifar100.*, image_folder"
+        UserError, match=r"dataset 'omniglot' is unknown: choose one of glyphs, .*cifar100.*, image_folder"
     ):
-        fetch_dataset("mnist", data_dir=Path(), scratch=Path())
+        fetch_dataset("omniglot", data_dir=Path(), scratch=Path())
