@@ -92,7 +92,9 @@ def test_tasks_of_one_class_go_through_all_stages(
     printed = capsys.readouterr().out
     joint, single = changes.get("order") == "joint", changes.get("training") == "single_stage"
     trains = joint or "layerwise" in changes.values()
-    assert ("stage one, t2: a single class leaves nothing to tell apart" in printed) == (not trains and "none" not in changes.values())
+    assert ("stage one, t2: a single class leaves nothing to tell apart" in printed) == (
+        not trains and "none" not in changes.values()
+    )
     assert ("stage two, t3: a softmax over one class learns nothing" in printed) == (not joint)
     assert ("stage one, t2: epoch" in printed) == trains
     bank = load_file(artifacts.bank_file("t3"))
