@@ -11,11 +11,13 @@ import torch
 from hypothesis import settings
 
 from harness.dvc_repository import Repository, make_repository, ran, stage_environment
+from harness.file_server import Server
 from harness.stage_repository import make_repository as make_tiny_repository
 from harness.stage_repository import run_all
 from harness.tiny import TINY_CONFIG, tiny_weights
 from pipeline.backbone.build import build_backbone
 from pipeline.backbone.vit import Backbone
+from pipeline.data import fetch as fetching
 from pipeline.progress import Progress
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
@@ -96,3 +98,14 @@ def tiny_finished(tiny_original: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_original, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of a file, asked again without pauses, in an empty folder."""
+    monkeypatch.setattr(fetching, "PAUSES", (0.0,) * 4)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    server = Server()
+    yield server
+    server.stop()

@@ -17,7 +17,7 @@ from harness.root import ROOT
 _REPORTS = ROOT / "reports"
 _SEEDS = (0, 1, 2)  # those of reports/benchmarks; the comparison has more
 _GROUPS = {  # name -> colour, marker
-    "the paper's methods": ("blue", "o"),
+    "the paper's key and heads": ("blue", "o"),
     "the same, with a linear discriminant": ("purple", "s"),
     "mean of all tasks, carried Gaussians": ("green", "D"),
     "nothing tuned": ("grey", "s"),
@@ -26,9 +26,21 @@ _GROUPS = {  # name -> colour, marker
     "methods of others": ("ink", "P"),
     "other selectors and classifiers": ("grey", "."),
 }
-_KINDS = {"layernorm": "LayerNorms", "ia3": "(IA)³", "lora": "LoRA", "apt": "APT", "diff_pruning": "diff pruning"}
+_KINDS = {
+    "layernorm": "LayerNorms",
+    "ia3": "(IA)³",
+    "lora": "LoRA",
+    "apt": "APT",
+    "diff_pruning": "diff pruning",
+    "synqt": "SynQT",
+}
+_OF_KINDS = {  # selection and classifier
+    ("key", "softmax"): "the paper's key and heads",
+    ("key", "lda"): "the same, with a linear discriminant",
+    ("mean", "carried_gaussians"): "mean of all tasks, carried Gaussians",
+}
 _VARIANTS = {  # of the comparison
-    "C-LN layerwise": ("the paper's methods", "layer by layer"),
+    "C-LN layerwise": ("the paper's key and heads", "layer by layer"),
     "sequential LayerNorm tuning": ("only the newest model is kept", "LayerNorms"),
     "sequential full fine-tuning": ("only the newest model is kept", "whole backbone"),
     "joint LayerNorm tuning": ("sees all images at once (not continual)", "LayerNorms"),
@@ -39,7 +51,7 @@ _BESIDE = {  # rows that the same runs have
     "frozen_ncm": ("nothing tuned", "nearest class mean"),
 }
 _NAMED = {  # selector and classifier
-    ("key", "softmax"): ("the paper's methods", "C-LN"),
+    ("key", "softmax"): ("the paper's key and heads", "C-LN"),
     ("key", "lda"): ("the same, with a linear discriminant", "C-LN"),
     ("average", "carried_gaussians"): ("mean of all tasks, carried Gaussians", "LayerNorms (preset best)"),
     ("latest", "carried_gaussians"): ("only the newest model is kept", "carried Gaussians"),
@@ -116,7 +128,7 @@ def glyphs() -> list[Point]:
     """The embedded benchmark, seeds 0 to 2."""
     points = []
     for row in _rows("benchmarks/kinds.json"):
-        group = {"key": "the paper's methods", "mean": "mean of all tasks, carried Gaussians"}.get(row["selection"])
+        group = _OF_KINDS.get((row["selection"], row["classifier"]))
         if row["setting"] == "glyphs" and row["kind"] == "none":
             points.append(Point(0, row["average_accuracy_mean"], "nothing tuned", "linear discriminant"))
         elif row["setting"] == "glyphs" and group and row["kind"] in _KINDS:

@@ -5,7 +5,6 @@ block of options per value of `tuning`. The block has a block per member.
 """
 
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any
 
 import torch
@@ -33,15 +32,20 @@ def compose(sentence: str, **members: Kind) -> Kind:
     own_means = [kind.means for kind in members.values()]
 
     def places(model: AnyModel, options: Any) -> AnyModel:  # noqa: ANN401
-        return reduce(lambda placed, name: members[name].places(placed, getattr(options, name)), members, model)
+        for name, kind in members.items():
+            model = kind.places(model, getattr(options, name))
+        return model
 
     def start(backbone: Backbone, options: Any, previous: Tuned, images: Images, generator: torch.Generator) -> Tuned:  # noqa: ANN401
+        if previous:
+            return previous
         starts = (kind.start(backbone, getattr(options, name), {}, images, generator) for name, kind in members.items())
-        return previous or reduce(lambda left, right: left | right, starts)
+        return {place: tensor for start in starts for place, tensor in start.items()}
 
     def fold(model: nn.Module, options: Any, tuned: Rows) -> Tuned:  # noqa: ANN401
         name, fold_member = folding[0]
-        own = {place: tensor for place, tensor in tuned.items() if place in dict(model.named_parameters())}
+        frozen = dict(model.named_parameters())
+        own = {place: tensor for place, tensor in tuned.items() if place in frozen}
         return own | fold_member(model, getattr(options, name), tuned)
 
     def means(bank: Rows) -> Rows:
