@@ -61,10 +61,9 @@ def main() -> None:
     last = task_name(params.num_tasks - 1)
     test = load_test_set(params.num_tasks)
     heads = artifacts.load_tensors(artifacts.heads_file(last))
-    at_the_end = artifacts.load_tensors(artifacts.REMATCH)
-    rematched = {} if "predictions" not in at_the_end else at_the_end
+    rematched = artifacts.load_tensors(artifacts.REMATCH)
     stored = artifacts.load_tensors(artifacts.features_file(last))
-    table, queries = FeatureTable.of_files(stored, at_the_end), stored["test_queries"]
+    table, queries = FeatureTable.from_tensors(stored), stored["test_queries"]
     keys = artifacts.load_tensors(artifacts.keys_file(last))["keys"]
 
     bank = load_bank(artifacts.bank_file(last), params.num_tasks)

@@ -1,7 +1,7 @@
 """Computes features with branches beside the frozen backbone: one pass gives the query and every task's feature.
 
-The tokens never see a branch. So the one pass also serves the choice of a task. Test images need not be run after each
-task: they are run once, when all tasks are learned, and that pass gives every entry of the accuracy matrix.
+The tokens never see a branch. So the one pass also serves the choice of a task, and its features never change. When a
+task arrives, only the images that choose it are run again: a pass keeps no tokens for branches that come later.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pipeline.data.images import Images
 from pipeline.errors import UserError
 from pipeline.inference.encoder import Encoded, TrainFeatures
 from pipeline.inference.feature_table import FeatureTable
-from pipeline.inference.features import extend_table, with_step
+from pipeline.inference.features import extend_table
 from pipeline.linear.head import Head
 from pipeline.progress import Progress
 from pipeline.selection.choose import Choice
@@ -49,28 +49,21 @@ class BranchingEncoder:
         return self._of(outputs, self._choose(outputs, outputs[0], self._newest(len(inputs))))
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
-        """The table with the tasks that this step chooses; `complete` fills in the features, from one pass."""
-        del images
-        unknown = torch.full_like(own_tasks, _UNKNOWN)
-        new = len(own_tasks) - table.selected.shape[1]
-        return with_step(
+        """Extend the table. An image that gets several features at this step is run once; to judge, every image is."""
+        if self._judges:
+            outputs = self._outputs(images, self._tasks)
+            judged = self._judge(outputs[1:])
+            return extend_table(table, judged, lambda image, task: outputs[task + 1, image], passes=len(images))
+        return extend_table(
             table,
-            rows=unknown,
-            own_rows=unknown[:new],
-            selected=unknown if self._judges else self.choice.tasks(queries, own_tasks),
-            passes=0,
+            self.choice.tasks(queries, own_tasks),
+            lambda image, task: self._of_pairs(images, image, task),
         )
 
-    def complete(self, table: FeatureTable, images: Images, own_tasks: Tensor) -> FeatureTable:
-        """The whole table, after one pass of each of the M images; own_tasks: [M]."""
-        outputs, completed = self._outputs(images, self._tasks), FeatureTable.empty(self.tuned.model.num_features)
-        last = len(table.selected) - 1
-        for step, chosen in enumerate(table.selected):
-            count = int((own_tasks <= step).sum())
-            selected = self._judge(outputs[1 : step + 2, :count]) if self._judges else chosen[:count]
-            passes = len(images) if step == last else 0
-            completed = extend_table(completed, selected, lambda image, task: outputs[task + 1, image], passes=passes)
-        return completed
+    def _of_pairs(self, images: Images, image: Tensor, task: Tensor) -> Tensor:
+        """Features [B, D] of images [B] under tasks [B], from one pass per distinct image."""
+        distinct, position = image.unique(return_inverse=True)
+        return self._outputs(images[distinct], self._tasks)[task + 1, position]
 
     def encode(self, images: Images) -> Encoded:
         """Features as at inference, if choosing does not need an image's true task (load_learner refuses that)."""

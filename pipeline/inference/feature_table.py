@@ -7,9 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.store.cumulative import part
-
-COMPLETED = "table."  # before the names of a table's tensors that is completed at the end
 _TASKS = 2**20  # more tasks than there will ever be, so that an (image, task) pair fits into one integer
 
 
@@ -45,11 +42,6 @@ class FeatureTable:
     def from_tensors(tensors: Mapping[str, Tensor]) -> "FeatureTable":
         """The table in a file that also has other tensors."""
         return FeatureTable(**{field.name: tensors[field.name] for field in fields(FeatureTable)})
-
-    @staticmethod
-    def of_files(features: Mapping[str, Tensor], at_the_end: Mapping[str, Tensor]) -> "FeatureTable":
-        """The table in the file of a task's features or, if it was completed at the end, in the file of that stage."""
-        return FeatureTable.from_tensors(part(at_the_end, COMPLETED) or features)
 
     def after(self, step: int, image: Tensor) -> Tensor:
         """Features [B, D] of these images after a step, under the LayerNorms selected at that step."""

@@ -183,8 +183,7 @@ def final_head(settings: Settings, class_tasks: Tensor) -> Head:
     head = step_heads(part(heads, "tuned.head."), heads.get("tuned.projection"))[-1]
     if settings.correction != "arc_retention":
         return head
-    features = artifacts.load_tensors(artifacts.features_file(last))
-    table = FeatureTable.of_files(features, artifacts.load_tensors(artifacts.REMATCH))
+    table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
     step, image = settings.num_tasks - 1, torch.arange(table.rows.shape[1])
     kind = load_bank(artifacts.bank_file(last), settings.num_tasks).kind
     method = Method(kind, SELECTIONS[settings.selection], find_selector(settings.selector), settings.average_scale)

@@ -46,9 +46,7 @@ def from_stages(manifest: Manifest) -> Finished:
     settings, tasks = manifest.settings, manifest.tasks
     parts = learner.load_parts(settings, tasks)
     last = task_name(settings.num_tasks - 1)
-    table = FeatureTable.of_files(
-        artifacts.load_tensors(artifacts.features_file(last)), artifacts.load_tensors(artifacts.REMATCH)
-    )
+    table = FeatureTable.from_tensors(artifacts.load_tensors(artifacts.features_file(last)))
     features = table.after(settings.num_tasks - 1, torch.arange(table.rows.shape[1]))
     novelty = _novelty(artifacts.load_tensors(artifacts.heads_file(last)), features.shape[1])
     scores = scores_of(novelty, features, parts.head.logits(features))
