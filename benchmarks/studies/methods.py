@@ -4,11 +4,12 @@
 
 runs the glyphs and, where IMAGES (train/CLASS/*, test/CLASS/* of CIFAR-100) and WEIGHTS (timm's vit_tiny_patch16_224)
 are given, CIFAR-100 at 96 pixels. Each method is a preset of presets/methods. Its rate is chosen first, with seed 0, on
-a held-out fifth of the training images, among its published rate times each of --factors: the same number of trials for
-every method that has a rate. Then it runs with every seed on the test images.
+a held-out fifth of the training images of the first tasks, among its published rate times each of --factors: the same
+number of trials for every method that has a rate. Then it runs with every seed on the test images.
 
 Runs are kept in .scratch/methods, and a second call continues. Stages run in one process per run, without DVC, so that
 seconds and memory are those of the method. Writes reports/benchmarks/methods.md and .json, and two figures beside them.
+Two calls at once must have different settings or different seeds (--only-setting, --seeds).
 """
 
 import json
@@ -44,6 +45,7 @@ from stages import features, predict
 RESULT = Path("reports/benchmarks/methods")
 SCRATCH = Path(".scratch/methods")
 NUM_TASKS = {"glyphs": 5, "cifar100_vit_tiny": 10}
+TRIAL_TASKS = 3  # so many tasks decide the rate
 ONCE = ("download", "split", "queries")  # the same for every method
 
 Params = dict[str, Any]
@@ -52,7 +54,8 @@ Params = dict[str, Any]
 def recipes() -> dict[str, Params]:
     """The parameters of each method, to be set on top of a setting's own."""
     of_files = {file.stem: read_mapping(file) for file in sorted((ROOT / "presets/methods").glob("*.yaml"))}
-    return {"c_ln": {}, "best": read_mapping(ROOT / "presets/best.yaml"), **of_files}
+    ours = {name: read_mapping(ROOT / f"presets/{name}.yaml") for name in ("best", "best_photographs")}
+    return {"c_ln": {}, **ours, **of_files}
 
 
 def run(folder: Path, num_tasks: int, params: Params) -> dict[str, Any]:
@@ -148,13 +151,13 @@ def kept(setting: str, name: str, num_tasks: int, params: Params) -> dict[str, A
 
 
 def chosen_rate(setting: str, name: str, num_tasks: int, params: Params, factors: list[float]) -> tuple[float, Params]:
-    """The rate with the best accuracy on held-out images, and the accuracy at every rate tried."""
+    """The rate with the best accuracy on held-out images of the first tasks, and the accuracy at every rate tried."""
     if params.get("tuning") == "none":
         return params["lr"], {}
     tried = {}
     for lr in (float(f"{params['lr'] * factor:.3g}") for factor in factors):
         trial = params | {"lr": lr, "seed": 0, "evaluate_on": "validation"}
-        accuracy = kept(setting, f"{name} {lr:g}", num_tasks, trial)["metrics"]["average_accuracy"]
+        accuracy = kept(setting, f"{name} {lr:g}", min(num_tasks, TRIAL_TASKS), trial)["metrics"]["average_accuracy"]
         tried[f"{lr:g}"] = round(100 * accuracy, 2)
     return float(max(tried, key=lambda lr: tried[lr])), tried
 
@@ -212,20 +215,28 @@ def main(  # noqa: PLR0913, PLR0917
     tasks: Annotated[int, typer.Option(help="Number of tasks; 0: 5 of glyphs, 10 of CIFAR-100.")] = 0,
     most_epochs: Annotated[int, typer.Option(help="No method gets more epochs; to try this script.")] = 10**6,
     out: Annotated[Path, typer.Option(help="Where the page goes, without ending.")] = RESULT,
+    only_setting: Annotated[str, typer.Option(help="glyphs or cifar100_vit_tiny; both if empty.")] = "",
 ) -> None:
     """Choose rates, run every method with every seed, and write the page."""
     methods = {name: recipe for name, recipe in recipes().items() if not only or name in only.split(",")}
+    numbers = [int(text) for text in seeds.split(",")]
     rows, rates = [], {}
     for setting, base in settings_of(images, weights).items():
+        if only_setting not in ("", setting):
+            continue
         num_tasks = tasks or NUM_TASKS[setting]
+        chosen = {}
         for name, recipe in methods.items():
             params = base | recipe
             params |= {"epochs": min(params["epochs"], most_epochs)}
             lr, tried = chosen_rate(setting, name, num_tasks, params, [float(text) for text in factors.split(",")])
             rates[f"{setting} {name}"] = {"lr": lr, "tried": tried}
-            numbers = [int(text) for text in seeds.split(",")]
-            final = [params | {"lr": lr, "seed": seed, "evaluate_on": "test"} for seed in numbers]
-            rows.append(row_of(setting, name, numbers, [kept(setting, name, num_tasks, one) for one in final]))
+            chosen[name] = params | {"lr": lr, "evaluate_on": "test"}
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
+        for seed in numbers:  # seed by seed, so that a run that is cut short has all methods
+            for name, params in chosen.items():
+                results[name].append(kept(setting, name, num_tasks, params | {"seed": seed}))
+        rows += [row_of(setting, name, numbers, of_method) for name, of_method in results.items()]
     report = {"rows": rows, "rates": rates, "machine": machine_name(), "trials": len(factors.split(","))}
     methods_page.write(out, report)
     print(out.with_suffix(".md").read_text())
