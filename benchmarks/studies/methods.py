@@ -46,7 +46,7 @@ RESULT = Path("reports/benchmarks/methods")
 SCRATCH = Path(".scratch/methods")
 NUM_TASKS = {"glyphs": 5, "cifar100_vit_tiny": 10}
 TRIAL_TASKS = 3  # so many tasks decide the rate
-ONCE = ("download", "split", "queries")  # the same for every method
+ONCE = ("download", "split", "queries")  # the same for every method with the same features
 
 Params = dict[str, Any]
 
@@ -127,7 +127,7 @@ def peak_memory() -> int:
 def kept(setting: str, name: str, num_tasks: int, params: Params) -> dict[str, Any]:
     """The result of a run, from an earlier call where there is one with the same parameters."""
     seed, images = params["seed"], params["evaluate_on"]
-    folder = ROOT / SCRATCH / setting / f"{images} {seed} {num_tasks}"
+    folder = ROOT / SCRATCH / setting / f"{images} {seed} {num_tasks} {params['features']}"
     file = folder / f"{name}.json"
     if file.exists() and (known := json.loads(file.read_text()))["params"] == params:
         return known["result"]  # type: ignore[no-any-return]
