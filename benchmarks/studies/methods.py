@@ -210,7 +210,7 @@ def main(  # noqa: PLR0913, PLR0917
     images: Annotated[Path | None, typer.Argument(help="Folder train/CLASS/*, test/CLASS/* of CIFAR-100.")] = None,
     weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
-    factors: Annotated[str, typer.Option(help="Of the published rate, to choose among.")] = "0.3,1,3",
+    factors: Annotated[str, typer.Option(help="Of the published rate, to choose among.")] = "0.3,1,3,10",
     only: Annotated[str, typer.Option(help="Methods, separated by commas; all if empty.")] = "",
     tasks: Annotated[int, typer.Option(help="Number of tasks; 0: 5 of glyphs, 10 of CIFAR-100.")] = 0,
     most_epochs: Annotated[int, typer.Option(help="No method gets more epochs; to try this script.")] = 10**6,
