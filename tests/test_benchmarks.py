@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies import domains
 from benchmarks.studies.beyond import rows_of_one_model, setting_of
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, PARAMS, page, rows_of
 from benchmarks.studies.finished_run import load_run
@@ -69,3 +70,46 @@ def test_the_frozen_backbone_is_among_the_rows_beyond() -> None:
     for classifier, metric in (("lda", "frozen_lda_accuracy"), ("ncm", "frozen_ncm_accuracy")):
         found = rows["frozen", classifier, "none"]["average_accuracy"]
         assert found == pytest.approx(100 * metrics[metric], abs=1e-3)
+
+
+def evaluation_of_domains(accuracy: float) -> dict[str, object]:
+    """Two domains, the first of which forgets nothing."""
+    return {
+        "domains": ["wavy", "faint"],
+        "matrices": {"c_ln": [[accuracy], [accuracy, 0.5]]},
+        "selection": [[3, 1], [0, 4]],
+        "metrics": {"average_accuracy": (accuracy + 0.5) / 2, "passes_at_inference": 2.0},
+    }
+
+
+def test_the_study_of_domains_chooses_on_held_out_images_and_keeps_what_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best_on = {"validation": "average", "test": "query"}  # and the row that knows the domain is better still
+    calls = []
+
+    def measure(params: dict[str, object]) -> dict[str, object]:
+        calls.append((params["evaluate_on"], params["selection"], params["order"]))
+        is_best = params["selection"] == best_on[str(params["evaluate_on"])]
+        return domains.run_of(evaluation_of_domains(0.99 if params["selection"] == "oracle" else 0.6 + 0.2 * is_best))
+
+    monkeypatch.setattr(domains, "measure", measure)
+    monkeypatch.setattr(domains, "SCRATCH", tmp_path)
+    monkeypatch.setattr(domains, "code_digest", lambda _: "the same code")  # this and the next take seconds
+    monkeypatch.setattr(domains, "machine_name", lambda: "two cores")
+    domains.main(seeds="0,1", only="", most_epochs=1, out=tmp_path / "domains.json")
+    report = json.loads((tmp_path / "domains.json").read_text())
+    assert report["chosen"] == "best"
+    assert [row["name"] for row in report["rows"]] == list(read_mapping(domains.GRID)["variants"])
+    held_out = {(selection, order) for images, selection, order in calls if images == "validation"}
+    assert ("oracle", "sequential") not in held_out
+    assert all(order == "sequential" for _, order in held_out)
+    text = (tmp_path / "domains.md").read_text()
+    assert "| **best** | 65.0 ± 0.0 | 55.0 ± 0.0 | -10.0 [-10.0, -10.0] |" in text
+    assert "| wavy | 75.0 | faint 25.0 |" in text
+
+    calls.clear()
+    domains.main(seeds="0,1", only="", most_epochs=1, out=tmp_path / "domains.json")
+    assert not calls, "nothing is measured again"
+    domains.main(seeds="0,1", only="", most_epochs=2, out=tmp_path / "domains.json")
+    assert calls, "other parameters are other results"

@@ -2,20 +2,18 @@
 
     python -m benchmarks.studies.domains
 
-Preset glyphs_domains: the same ten characters in ten renditions, one rendition per task. The sweep runs through DVC's
-queue in a clone of the last commit, on test images. An interrupted one goes on where it stopped. Nothing is chosen
-here: every value is that of its preset. Writes reports/benchmarks/domains.{md,json}.
+Preset glyphs_domains: the same ten characters in ten renditions, one rendition per task. First every row that could be
+used (it neither knows a test image's domain nor keeps old images) runs with every seed on a held-out fifth of the
+training images; the best of them is the chosen one. Then every row runs with every seed on the test images.
 
-    python -m benchmarks.studies.domains --no-run
-
-writes the page from the experiments that have finished in that clone.
+Results are kept in .scratch/domains_by_stage as long as parameters and code are the same: a second call continues.
+Stages run in this process, and rows that tune the same LayerNorms share them. Writes
+reports/benchmarks/domains.{md,json}.
 """
 
-import csv
-import io
+import hashlib
 import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -24,47 +22,80 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.speed.ratios import machine_name
-from harness.clone import ROOT, clone, run
-from pipeline.data.sets.glyph_images import RENDITIONS
+from benchmarks.studies.kinds import Kept
+from harness import plain_project
+from harness.root import ROOT
+from harness.stage_order import AFTER_LAYERNORMS, BEFORE_TASKS, run_stages
 from pipeline.evaluation.metrics import square
+from pipeline.experiments import comparison
+from pipeline.experiments.queue import Experiment, code_digest, read_sweep
+from pipeline.params import read_mapping
 from pipeline.report.text import table
-from pipeline.runtime.git import git
-from pipeline.seeds import rank
+from pipeline.runtime import code
 from pipeline.store import artifacts
 
 RESULT = ROOT / "reports/benchmarks/domains.json"
-GRID = Path("sweeps/domains.yaml")
-DOMAINS = sorted(rendition.__name__ for rendition in RENDITIONS)
+GRID, PRESET = ROOT / "sweeps/domains.yaml", ROOT / "presets/glyphs_domains.yaml"
+SCRATCH = ROOT / ".scratch/domains_by_stage"
+TUNED = Path("tuned")  # a file in a folder in which stage one has finished
+BEHIND = ("selection", "selector", "classifier")  # parameters that stage one and what precedes it do not read
+PRECEDING = ("download", "split", "queries", "stage_one")
 
-Run = dict[str, Any]  # accuracy when learned, accuracy and shares selected in the end, of each domain
+Params = dict[str, Any]
+Run = dict[str, Any]  # metrics; accuracy when learned, accuracy and shares selected in the end, of each domain
 
 
-def order_of(seed: int) -> list[str]:
-    """The domains of the tasks, as the stage split orders them."""
-    return sorted(DOMAINS, key=lambda name: rank(seed, "order of domains", name))
+def identity(*facts: object) -> str:
+    """The same for the same facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def read_run(revision: str, seed: int) -> Run:
-    """What a finished experiment found of each domain, from the tables in its commit."""
+def measure(params: Params) -> Run:
+    """Run the stages of one row, but stage one only if no row has tuned the same LayerNorms yet."""
+    tuned = {name: value for name, value in params.items() if name not in BEHIND}
+    sources = code.read_sources()
+    of_code = [code.digests(stage, sources, tuned) for stage in PRECEDING]
+    folder = SCRATCH / f"{params['evaluate_on']} {params['seed']} {identity(tuned, of_code)}"
+    num_tasks = params["num_tasks"]
+    plain_project.make(folder, num_tasks, **{name: value for name, value in params.items() if name != "num_tasks"})
+    with chdir(folder):
+        if not TUNED.exists():
+            run_stages(num_tasks, (*BEFORE_TASKS, "queries", "stage_one"))
+            TUNED.touch()
+        run_stages(num_tasks, ("method", "code", *AFTER_LAYERNORMS))
+        return run_of(artifacts.load_json(artifacts.EVALUATION))
 
-    def rows(path: Path) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(git("show", f"{revision}:./{path}"))))
 
-    domains = order_of(seed)
-    triangle: list[list[float]] = [[] for _ in domains]
-    for cell in rows(artifacts.ACCURACY_MATRIX):
-        triangle[int(cell["after_task"]) - 1].append(float(cell["accuracy"]))
-    matrix = square(triangle)
-    chosen = {
-        (domains[int(cell["true_task"]) - 1], domains[int(cell["selected_task"]) - 1]): float(cell["share"])
-        for cell in rows(artifacts.SELECTION)
-        if cell["selected_task"] != "none"
-    }
+def run_of(evaluation: Mapping[str, Any]) -> Run:
+    """What an evaluation found, and what it found of each domain."""
+    domains, triangle = evaluation["domains"], evaluation["matrices"]["c_ln"]
+    matrix, counts = square(triangle), evaluation["selection"]
     return {
+        "metrics": evaluation["metrics"],
+        "over_tasks": [statistics.fmean(row) for row in triangle],
         "when_learned": dict(zip(domains, matrix.diagonal().tolist(), strict=True)),
         "in_the_end": dict(zip(domains, matrix[-1].tolist(), strict=True)),
-        "selected": {own: {other: chosen[own, other] for other in domains} for own in domains} if chosen else None,
+        "selected": counts
+        and {
+            own: {other: count / sum(row) for other, count in zip(domains, row, strict=True)}
+            for own, row in zip(domains, counts, strict=True)
+        },
     }
+
+
+def measured(kept: Kept, variant: str, params: Params, of_code: str) -> Run:
+    """The run of a row, from an earlier call if parameters and code are the same."""
+    name = f"{params['evaluate_on']}, {variant}, seed {params['seed']}, {identity(params, of_code)}"
+    if name not in kept:
+        kept.keep(name, measure(params))
+        accuracy = kept.values[name]["metrics"]["average_accuracy"]
+        print(f"{name}: {100 * accuracy:.1f} %", flush=True)
+    return kept.values[name]
+
+
+def is_usable(changes: Mapping[str, object]) -> bool:
+    """Whether a row neither knows the domain of a test image nor trains on old images."""
+    return changes.get("selection") != "oracle" and changes.get("order") != "joint"
 
 
 def shown(value: Mapping[str, Any] | None) -> str:
@@ -87,12 +118,17 @@ def mean(runs: Sequence[Run], what: str, domain: str) -> float:
     return 100 * statistics.fmean(run[what][domain] for run in runs)
 
 
+def domains_of(runs: Sequence[Run]) -> list[str]:
+    """The domains that runs have in common, by name."""
+    return sorted(runs[0]["in_the_end"])
+
+
 def selections(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Of each domain, how many images are taken for it, and for which other domain most, in percent."""
-    found = []
-    for own in DOMAINS:
-        share = {other: 100 * statistics.fmean(run["selected"][own][other] for run in runs) for other in DOMAINS}
-        other = max((name for name in DOMAINS if name != own), key=lambda name: share[name])
+    found, domains = [], domains_of(runs)
+    for own in domains:
+        share = {other: 100 * statistics.fmean(run["selected"][own][other] for run in runs) for other in domains}
+        other = max((name for name in domains if name != own), key=lambda name: share[name])
         found.append((f"{share[own]:.1f}", f"{other} {share[other]:.1f}"))
     return found
 
@@ -100,18 +136,19 @@ def selections(runs: Sequence[Run]) -> list[tuple[str, str]]:
 def rows_select(runs: Sequence[Run]) -> bool:
     """Whether a variant chose domains, and was not given them."""
     return bool(runs[0]["selected"]) and any(
-        mean([run["selected"]], name, name) < 100 for run in runs for name in DOMAINS
+        mean([run["selected"]], name, name) < 100 for run in runs for name in domains_of(runs)
     )
 
 
-def headline(row: Mapping[str, Any], runs: Sequence[Run], *, is_reference: bool) -> tuple[str, ...]:
+def headline(row: Mapping[str, Any], runs: Sequence[Run], report: Mapping[str, Any]) -> tuple[str, ...]:
     """A row of the first table."""
     metrics = row["metrics"]
-    learned = [mean([run], "when_learned", domain) for run in runs for domain in DOMAINS]
+    learned = [mean([run], "when_learned", domain) for run in runs for domain in domains_of(runs)]
     return (
-        row["name"],
+        f"**{row['name']}**" if row["name"] == report["chosen"] else row["name"],
+        shown(report["held_out"].get(row["name"])),
         shown(metrics["average_accuracy"]),
-        "" if is_reference else gap(row["difference"]),
+        "" if row["name"] == report["reference"] else gap(row["difference"]),
         shown(metrics.get("c_ln_lda_accuracy")),
         f"{statistics.fmean(learned):.1f}",
         shown(metrics.get("forgetting")),
@@ -125,23 +162,27 @@ def page(report: Mapping[str, Any]) -> str:
     """The tables in Markdown."""
     rows, runs = report["rows"], report["runs"]
     names = [row["name"] for row in rows]
-    header = ("row", "average accuracy (%)", "difference", "with a linear discriminant", "when learned", "forgetting")
-    headlines = [headline(row, runs[row["name"]], is_reference=row["name"] == report["reference"]) for row in rows]
-    accuracies = [(domain, *(f"{mean(runs[name], 'in_the_end', domain):.1f}" for name in names)) for domain in DOMAINS]
+    domains = domains_of(runs[names[0]])
+    header = ("row", "held-out images (%)", "average accuracy (%)", "difference", "with a linear discriminant")
+    costs = ("when learned", "forgetting", "right domain (%)", "passes", "seeds")
+    headlines = [headline(row, runs[row["name"]], report) for row in rows]
+    accuracies = [(domain, *(f"{mean(runs[name], 'in_the_end', domain):.1f}" for name in names)) for domain in domains]
     choosing = [name for name in names if rows_select(runs[name])]
-    chosen = zip(DOMAINS, *(selections(runs[name]) for name in choosing), strict=True)
+    chosen = zip(domains, *(selections(runs[name]) for name in choosing), strict=True)
     selected = [(domain, *(text for of_variant in of for text in of_variant)) for domain, *of in chosen]
     columns = [text for name in choosing for text in (f"{name}: right (%)", "most often instead (%)")]
     return f"""\
 # Domain-incremental learning on the embedded characters
 
 Preset `glyphs_domains`: the same ten characters in ten renditions, one rendition per task, in an order by seed. Mean ±
-standard deviation over the seeds, on test images. Rows are those of `sweeps/domains.yaml`; every value is that of its
-preset, and nothing was chosen on these images. Difference: from {report["reference"]}, seed by seed, with its 95 %
-confidence interval. With a linear discriminant: of the same features, in place of the head. When learned: the mean of
-each domain's accuracy right after its task. {report["machine"]}.
+standard deviation over the seeds. Rows are those of `sweeps/domains.yaml`; every other value is that of the preset.
+**{report["chosen"]}** was chosen, by its average accuracy on a held-out fifth of the training images, among the rows
+that neither know the domain of a test image nor train on old images; all other numbers are of test images.
+Difference: from {report["reference"]}, seed by seed, with its 95 % confidence interval. With a linear discriminant: of
+the same features, in place of the head. When learned: the mean of each domain's accuracy right after its task.
+{report["machine"]}.
 
-{table((*header, "right domain (%)", "passes", "seeds"), headlines)}
+{table((*header, *costs), headlines)}
 
 ## Accuracy per domain
 
@@ -158,24 +199,47 @@ For which domain the test images of each are taken after the last step, mean ove
 
 
 def main(
-    *,
-    is_run: Annotated[bool, typer.Option("--run/--no-run", help="Run what is missing.")] = True,
+    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
+    only: Annotated[str, typer.Option(help="Rows, separated by commas; all if empty.")] = "",
+    most_epochs: Annotated[int, typer.Option(help="No row gets more epochs; to try this script.")] = 10**6,
     out: Annotated[Path, typer.Option(help="The numbers; the page lies beside them.")] = RESULT,
 ) -> None:
-    """Run the sweep and write the page."""
-    folder = clone("domains") if is_run else ROOT / ".scratch/domains"
-    if is_run:
-        run([sys.executable, "-m", "pipeline", "preset", "glyphs_domains", "--yes"], folder)
-        run([sys.executable, "-m", "pipeline.dvc", "repro", "evaluate"], folder)  # a sweep needs a lock that is cached
-        run([sys.executable, "-m", "pipeline", "sweep", str(GRID), "-j", "1"], folder)
-    run([sys.executable, "-m", "pipeline", "compare", str(GRID)], folder)  # in the clone, whose code names experiments
-    compared = json.loads((folder / artifacts.COMPARISON_JSON).read_text())
-    with chdir(folder):
-        runs = {
-            row["name"]: [read_run(of["revision"], seed) for seed, of in zip(row["seeds"], row["details"], strict=True)]
-            for row in compared["rows"]
+    """Choose a row on held-out images, measure every row on test images, and write the page."""
+    sweep, kept = read_sweep(GRID), Kept(SCRATCH / "results.json")
+    variants = {name: changes for name, changes in sweep.variants.items() if not only or name in only.split(",")}
+    numbers = [int(text) for text in seeds.split(",")]
+    base = {name: value for name, value in read_mapping(ROOT / "params.yaml").items() if name != "tasks"}
+    base |= read_mapping(PRESET)
+    base |= {name: min(base[name], most_epochs) for name in ("epochs", "classifier_epochs")}
+    of_code = {name: code_digest(base | changes) for name, changes in variants.items()}
+
+    def runs(names: Sequence[str], images: str) -> dict[str, list[Run]]:
+        found: dict[str, list[Run]] = {name: [] for name in names}
+        for seed in numbers:
+            for name in names:
+                params = base | variants[name] | {"seed": seed, "evaluate_on": images}
+                found[name].append(measured(kept, name, params, of_code[name]))
+        return found
+
+    held_out = {
+        name: comparison.mean_and_deviation([run["metrics"]["average_accuracy"] for run in of_seeds])
+        for name, of_seeds in runs([name for name in variants if is_usable(variants[name])], "validation").items()
+    }
+    on_test = runs(list(variants), "test")
+    experiments = {
+        name: {
+            seed: Experiment(name, "", run["metrics"], run["over_tasks"]) for seed, run in zip(numbers, of, strict=True)
         }
-    report = {"rows": compared["rows"], "runs": runs, "reference": compared["reference"], "machine": machine_name()}
+        for name, of in on_test.items()
+    }
+    report = {
+        "rows": comparison.rows(experiments, variants, sweep.reference, {}),
+        "held_out": held_out,
+        "chosen": max(held_out, key=lambda name: held_out[name]["mean"]),
+        "runs": on_test,
+        "reference": sweep.reference,
+        "machine": machine_name(),
+    }
     artifacts.save_plain_json(out, report)
     artifacts.save_bytes(out.with_suffix(".md"), page(report).encode())
     print(page(report))
