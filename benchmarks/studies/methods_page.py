@@ -14,6 +14,7 @@ NAMES = {
     "c_ln": "C-LN",
     "best": "C-LN, preset best",
     "simplecil": "SimpleCIL",
+    "fecam": "FeCAM",
     "l2p": "L2P",
     "dualprompt": "DualPrompt",
     "coda_prompt": "CODA-Prompt",
