@@ -39,6 +39,7 @@ RIGHT: dict[str, list[object]] = {
     "head_speed": [1.0, 100.0],
     "tuned_tasks": ["all", "first"],
     "selection": ["query", "oracle", "latest", "average", "first", "first_and_frozen", "all"],
+    "fecam": [{"diagonal": 0.01, "off_diagonal": 0.01}, {"diagonal": 1000.0, "off_diagonal": 0.0}],
     "cls": [{"fisher": "mean"}, {"fisher": "images"}],
     "lda": [{"shrinkage": shrinkage, "per_block": shrinkage == 0} for shrinkage in (0.0, 1.0)],
     "carried_gaussians": [
@@ -165,6 +166,7 @@ WRONG: dict[str, list[object]] = {
     "min_crop": [1.0000001, 0],
     "flip": [1, "yes"],
     "selector": ["keys", "Key"],
+    "fecam": [{"diagonal": 0.0, "off_diagonal": 0.0}, {"diagonal": 1.0, "off_diagonal": 1.1}, {"diagonal": 1}, []],
     "cls": [{}, {"fisher": "sum"}],
     "lda": [{"shrinkage": 1.1, "per_block": False}, {"shrinkage": 0.1, "per_block": 2}, {"shrink": 0.1}],
     "carried_gaussians": [{"shrinkage": 0.1, "penalty": -1.0, "per_block": False, "anchor": False}],

@@ -67,6 +67,7 @@ PLAIN: dict[str, object] = {
     "dualprompt": {"general_blocks": 1, "expert_blocks": 1, "length": 2, "pull": 1.0},
     "coda_prompt": {"blocks": 2, "components": 2, "length": 4, "orthogonality": 0.0},
     "synqt": {"form": "slim", "queries": 1, "feature": "added"},
+    "fecam": {"diagonal": 1.0, "off_diagonal": 0.0},
     "cls": {"fisher": "mean"},
     "lda": {"shrinkage": 0.1, "per_block": False},
     "carried_gaussians": {"shrinkage": 0.1, "penalty": 1.0, "per_block": False, "anchor": False},

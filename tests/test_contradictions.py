@@ -32,6 +32,10 @@ from pipeline.errors import UserError
             },
             "class_gaussians: value error, own is 0.5 and shrinkage is 0.6, but together they may be 1 at most",
         ),
+        (
+            {"classifier": "fecam", "fecam.off_diagonal": 2.0},
+            r"fecam: value error, off_diagonal is 2.0, but it may be as large as diagonal \(1.0\) at most",
+        ),
         ({"average_scale": -1.0}, "average_scale: input should be greater than or equal to 0, found -1.0"),
         (
             {"selection": "nearest"},

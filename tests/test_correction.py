@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,16 +51,23 @@ def test_arc_leaves_the_first_task_and_predictions_of_past_tasks_alone() -> None
     assert not torch.equal(arc(logits, CLASS_TASKS, gamma=9, temperature=2), logits.argmax(1))
 
 
-def test_retention_is_gradient_descent_on_confident_past_predictions() -> None:
+@pytest.mark.parametrize("quadratic", [False, True])
+def test_retention_is_gradient_descent_on_confident_past_predictions(quadratic: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(12, 5, generator=generator)
     head = Head(2 * torch.randn(7, 5, generator=generator), torch.randn(7, generator=generator))
+    inputs, fixed = features, torch.zeros(12, 7)
+    if quadratic:  # of features at length 1
+        factors, offsets = torch.randn(7, 2, 5, generator=generator), torch.randn(7, 1, 2, generator=generator)
+        head = head._replace(factors=factors, offsets=offsets, unit=torch.ones(7, dtype=torch.bool))
+        inputs = features / features.norm(dim=1, keepdim=True)
+        fixed = (torch.einsum("crd,nd->ncr", factors, inputs) - offsets[:, 0]).square().sum(2) / 2
     before = head.weight.clone()
     result = retained_head(head, features, CLASS_TASKS, beta=0.5, lr=0.1, generator=torch.Generator().manual_seed(1))
     weight, bias = head.weight.clone().requires_grad_(), head.bias.clone().requires_grad_()
     steps = 0
     for row in torch.randperm(12, generator=torch.Generator().manual_seed(1)):
-        logits = functional.linear(features[row], weight, bias)
+        logits = functional.linear(inputs[row], weight, bias) + fixed[row]
         share = logits.softmax(0)
         if CLASS_TASKS[share.argmax()] == 2 or share.max() <= 0.5:
             continue

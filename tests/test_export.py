@@ -55,6 +55,7 @@ def run_with(**changes: object) -> None:
         {"selector": "lda", "classifier": "cls", "correction": "arc_retention", "arc_beta": 0.0, "arc_lr": 1e-5},
         {"selection": "average", "classifier": "carried_gaussians"},
         {"selection": "latest", "classifier": "ridge_projected", "correction": "arc"},
+        {"classifier": "fecam", "correction": "arc_retention", "arc_beta": 0.0, "arc_lr": 1e-5},
     ],
 )
 def test_a_saved_learner_predicts_bit_for_bit_as_the_stages_files(changes: dict[str, object]) -> None:
@@ -128,6 +129,9 @@ def test_one_model_is_a_plain_timm_checkpoint() -> None:
         {"selector": "ridge"},
         {"selector": "perceptron"},
         {"selection": "average", "classifier": "carried_gaussians"},
+        {"selection": "average", "classifier": "class_gaussians"},
+        {"selection": "average", "classifier": "fecam"},
+        {"selector": "key", "classifier": "fecam"},
     ],
 )
 def test_onnx_runtime_gives_the_same_classes_tasks_and_probabilities(changes: dict[str, object]) -> None:
@@ -157,6 +161,7 @@ def test_onnx_runtime_gives_the_same_classes_tasks_and_probabilities(changes: di
     [
         ("timm", {}, "a timm checkpoint holds one model, and this learner chooses among those of 3 tasks"),
         ("timm", {"selection": "average", "classifier": "ridge_projected"}, "the head of this classifier (projection"),
+        ("timm", {"selection": "average", "classifier": "fecam"}, "the head of this classifier (factors"),
         ("timm", {"selection": "average", "correction": "arc"}, "correction: arc cannot be part of a timm checkpoint"),
         ("onnx", {"selector": "gmm"}, "selector: gmm is not linear, so an ONNX graph cannot hold it"),
         ("onnx", {"selector": "fuzzy_art"}, "selector: fuzzy_art is not linear"),

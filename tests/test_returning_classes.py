@@ -23,7 +23,9 @@ MIXED = [["class 0", "class 1"], ["class 1", "class 2"], ["class 0", "class 3"]]
 
 
 @pytest.mark.usefixtures("tiny_repository")
-@pytest.mark.parametrize("changes", [{}, {"classifier": "ridge"}, {"classifier": "cls"}, {"setting": "task"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"classifier": "ridge"}, {"classifier": "cls"}, {"classifier": "fecam"}, {"setting": "task"}]
+)
 def test_classes_come_again(changes: dict[str, object]) -> None:
     set_params(Path("params.yaml"), task_classes=MIXED, **changes)
     run_all(3)
@@ -74,7 +76,7 @@ def merged(name: str, seed: int) -> tuple[State, State]:
     return state, at_once
 
 
-@pytest.mark.parametrize("name", ["ncm", "lda", "ridge", "ridge_projected"])
+@pytest.mark.parametrize("name", ["ncm", "lda", "ridge", "ridge_projected", "fecam"])
 @settings(max_examples=5)
 @given(seed=st.integers(0, 99))
 def test_closed_forms_merge_to_what_all_images_at_once_would_give(name: str, seed: int) -> None:

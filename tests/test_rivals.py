@@ -26,6 +26,7 @@ DIM, BLOCKS, TASKS = 16, 2, 3
 ADAPTERS = BLOCKS * (2 * DIM * 4 + 4 + DIM)
 COSTS = {  # numbers per task, passes at inference
     "simplecil": (0, 1),
+    "fecam": (0, 1),
     "ranpac": (ADAPTERS, 1),
     "aper": (ADAPTERS, 2),
     "ease": (ADAPTERS, TASKS),

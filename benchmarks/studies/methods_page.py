@@ -15,6 +15,7 @@ NAMES = {
     "best": "C-LN, preset best",
     "best_photographs": "C-LN, preset best_photographs",
     "simplecil": "SimpleCIL",
+    "fecam": "FeCAM",
     "l2p": "L2P",
     "dualprompt": "DualPrompt",
     "coda_prompt": "CODA-Prompt",

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.linear.head import Head, random_features
+from pipeline.linear.head import Head
 from pipeline.params import Record, Seed
 from pipeline.seeds import generator as seeded
 
@@ -87,7 +87,7 @@ def retained_head(
     """
     weight, bias = head.weight.clone(), head.bias.clone()
     fixed = head._replace(weight=torch.zeros_like(weight), bias=torch.zeros_like(bias)).logits(features)  # [B, C]
-    features = features if head.projection is None else random_features(features, head.projection)
+    features = head.inputs(features)
     newest = int(class_tasks.max())
     for row in torch.randperm(len(features), generator=generator).tolist():
         inputs = features[row]

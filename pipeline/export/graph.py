@@ -13,7 +13,7 @@ from torch.nn import functional
 from pipeline.backbone.vit import Backbone
 from pipeline.errors import UserError
 from pipeline.inference.encoder import SelectingEncoder
-from pipeline.linear.head import Head, random_features
+from pipeline.linear.head import Head, lengths
 from pipeline.selection.selector import Rows
 from pipeline.tuning.kind import shared_copy
 
@@ -88,8 +88,11 @@ def prepared(backbone: Backbone, pixels: Tensor) -> Tensor:
 
 def logits_of(head: Head, features: Tensor) -> Tensor:
     """Logits [B, C] of features [B, D]."""
-    inputs = features if head.projection is None else random_features(features, head.projection)
-    return inputs @ head.weight.T + head.bias
+    inputs = head.inputs(features)
+    logits = inputs @ head.weight.T + head.bias
+    if head.factors is None or head.offsets is None:
+        return logits
+    return logits + lengths(inputs, head.factors, head.offsets) / 2
 
 
 def choose(rows: Rows, members: Tensor, queries: Tensor) -> Tensor:

@@ -17,13 +17,15 @@ from pipeline.store import artifacts
 from pipeline.store.cumulative import row
 
 _SAMPLES = 64
+_HIDDEN = {"projection", "factors", "offsets", "unit"}  # what a graph computes beside weight and bias
 _OTHERWISE = "choose --format learner"
 
 
 def check_plain(finished: Finished, learner: Learner, form: str, *, hidden: bool) -> SelectingEncoder:
-    """The encoder of a learner that consists of one or two passes and a linear head, and of nothing else.
+    """The encoder of a learner that consists of one or two passes and a head, and of nothing else.
 
-    hidden: whether the head may have a hidden layer. Raises UserError, which names what cannot be expressed.
+    hidden: whether the head may have a hidden layer or a quadratic part. Raises UserError, which names what cannot be
+    expressed.
     """
     head, correction, encoder = finished.parts.head, finished.settings.correction, learner.encoder
     if correction != "none":
@@ -34,7 +36,7 @@ def check_plain(finished: Finished, learner: Learner, form: str, *, hidden: bool
     if head.classes is not None and torch.equal(head.classes, torch.arange(len(head.bias))):
         plain |= {"classes"}
     extra = [name for name, value in head._asdict().items() if name not in plain and value is not None]
-    if type(head) is not Head or (extra and not (hidden and extra == ["projection"])):
+    if type(head) is not Head or (extra and not (hidden and _HIDDEN.issuperset(extra))):
         raise UserError(
             f"the head of this classifier ({', '.join(extra) or type(head).__name__} beside weight and bias) cannot "
             f"be part of {form}: {_OTHERWISE}{'' if hidden else ' or onnx'}"

@@ -13,7 +13,8 @@ _BATCH = 512  # features whose quadratic parts are computed at once
 class Head(NamedTuple):
     """A linear classifier. A class may have several rows, one per task that it came in; the best counts.
 
-    With factors, half of |F x - o|^2 is added to the logit of each row, block by block.
+    With factors, half of |F x - o|^2 is added to the logit of each row, block by block. With `unit`, x is the direction
+    of a feature. A negative quadratic form, too, is then a positive one: -x' P x = |F x|^2 - c for F' F = c I - P.
     """
 
     weight: Tensor  # [R, D], or [R, M] behind a projection
@@ -23,14 +24,21 @@ class Head(NamedTuple):
     tasks: Tensor | None = None  # [R] task that each row was learned in; None: a row belongs to all tasks
     factors: Tensor | None = None  # [R, r, D]
     offsets: Tensor | None = None  # [R, K, r], for each of the K blocks into which D is cut
+    unit: Tensor | None = None  # [R], all true: features are scaled to length 1 first; None: they are not
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits of features: [B, D] -> [B, R]."""
-        inputs = features if self.projection is None else random_features(features, self.projection)
+        inputs = self.inputs(features)
         logits = functional.linear(inputs, self.weight, self.bias)
         if self.factors is None or self.offsets is None or not len(inputs):
             return logits
-        return logits + torch.cat([_lengths(part, self.factors, self.offsets) for part in inputs.split(_BATCH)]) / 2
+        return logits + torch.cat([lengths(part, self.factors, self.offsets) for part in inputs.split(_BATCH)]) / 2
+
+    def inputs(self, features: Tensor) -> Tensor:
+        """What the rows are multiplied with: [B, D] -> [B, D], or [B, M] behind a projection."""
+        if self.unit is not None:
+            features = functional.normalize(features, dim=1)
+        return features if self.projection is None else random_features(features, self.projection)
 
     def scores(self, features: Tensor, competing: Tensor | None = None) -> Tensor:
         """The score of each class: [B, D] -> [B, C]. competing: [B, R] which rows count; -inf for classes without."""
@@ -52,14 +60,14 @@ class Head(NamedTuple):
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def _lengths(inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tensor:
+def lengths(inputs: Tensor, factors: Tensor, offsets: Tensor) -> Tensor:
     """The squared lengths of F x - o, summed over blocks: [B, D] -> [B, R]."""
     rows, blocks, rank = offsets.shape
     of_blocks = zip(inputs.chunk(blocks, 1), factors.chunk(blocks, 2), offsets.unbind(1), strict=True)
-    total = inputs.new_zeros(len(inputs), rows)
+    total = torch.zeros(())  # an export to ONNX must not count the inputs here
     for part, factor, offset in of_blocks:
         along = part @ factor.flatten(0, 1).T - offset.flatten()
-        total += along.square().view(-1, rows, rank).sum(2)
+        total = total + along.square().unflatten(1, (rows, rank)).sum(2)
     return total
 
 
