@@ -23,7 +23,6 @@ NAMES = {
     "ranpac": "RanPAC",
     "aper": "APER",
     "ease": "EASE",
-    "fecam": "FeCAM",
 }
 SETTINGS = {"glyphs": "Glyphs, the embedded ViT", "cifar100_vit_tiny": "CIFAR-100, ViT-Ti/16 at 96 pixels"}
 BEFORE = ("l2p", "dualprompt", "coda_prompt")  # the state of the art that the paper compares itself with
