@@ -40,6 +40,10 @@ RIGHT: dict[str, list[object]] = {
     "tuned_tasks": ["all", "first"],
     "selection": ["query", "oracle", "latest", "average", "first", "first_and_frozen", "all"],
     "fecam": [{"diagonal": 0.01, "off_diagonal": 0.01}, {"diagonal": 1000.0, "off_diagonal": 0.0}],
+    "slca": [
+        {"samples": samples, "epochs": 1, "lr": lr, "temperature": temperature}
+        for samples, lr, temperature in ((1, 1e-320, 1000.0), (3, 1000.0, 0.001))
+    ],
     "cls": [{"fisher": "mean"}, {"fisher": "images"}],
     "lda": [{"shrinkage": shrinkage, "per_block": shrinkage == 0} for shrinkage in (0.0, 1.0)],
     "carried_gaussians": [
@@ -167,6 +171,7 @@ WRONG: dict[str, list[object]] = {
     "flip": [1, "yes"],
     "selector": ["keys", "Key"],
     "fecam": [{"diagonal": 0.0, "off_diagonal": 0.0}, {"diagonal": 1.0, "off_diagonal": 1.1}, {"diagonal": 1}, []],
+    "slca": [{"samples": 0, "epochs": 5, "lr": 0.01, "temperature": 0.1}, {"samples": 256}, "published"],
     "cls": [{}, {"fisher": "sum"}],
     "lda": [{"shrinkage": 1.1, "per_block": False}, {"shrinkage": 0.1, "per_block": 2}, {"shrink": 0.1}],
     "carried_gaussians": [{"shrinkage": 0.1, "penalty": -1.0, "per_block": False, "anchor": False}],

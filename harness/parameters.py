@@ -68,6 +68,7 @@ PLAIN: dict[str, object] = {
     "coda_prompt": {"blocks": 2, "components": 2, "length": 4, "orthogonality": 0.0},
     "synqt": {"form": "slim", "queries": 1, "feature": "added"},
     "fecam": {"diagonal": 1.0, "off_diagonal": 0.0},
+    "slca": {"samples": 64, "epochs": 5, "lr": 0.01, "temperature": 0.1},
     "cls": {"fisher": "mean"},
     "lda": {"shrinkage": 0.1, "per_block": False},
     "carried_gaussians": {"shrinkage": 0.1, "penalty": 1.0, "per_block": False, "anchor": False},

@@ -90,7 +90,7 @@ def two_tasks() -> list[TaskFeatures]:
     for first in (0, 2):
         rows = (first == LABELS) | (first + 1 == LABELS)
         features = FEATURES[rows]
-        parts.append(TaskFeatures(features[None], features, features, LABELS[rows] - first))
+        parts.append(TaskFeatures(features[None], features, features, LABELS[rows] - first, task=first // 2))
     return parts
 
 
@@ -105,6 +105,7 @@ def test_learns_task_by_task_and_keeps_no_sample(name: str) -> None:
                 task.own.repeat(copies, 1),
                 task.own.repeat(copies, 1),
                 task.labels.repeat(copies),
+                task=task.task,
             )
             state, head = find_classifier(name).learn(state, again, training())
         assert head.logits(FEATURES).shape == (80, 4)

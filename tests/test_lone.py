@@ -30,11 +30,11 @@ def samples(seed: int) -> torch.Tensor:
 def test_a_class_alone_is_learned_beside_the_others(name: str, sizes: tuple[int, ...]) -> None:
     state: State = {}
     start = 0
-    for size in sizes:
+    for task, size in enumerate(sizes):
         own = samples(1)[start : start + size].flatten(0, 1)
         labels = torch.arange(size).repeat_interleave(PER_CLASS)
         training = Training(64, 0.005, 20, None, torch.Generator().manual_seed(start), Progress("test", 0))
-        state, head = find_classifier(name).learn(state, TaskFeatures(own[None], own, own, labels), training)
+        state, head = find_classifier(name).learn(state, TaskFeatures(own[None], own, own, labels, task=task), training)
         start += size
     right = head.logits(samples(2).flatten(0, 1)).argmax(1).view(12, PER_CLASS) == torch.arange(12)[:, None]
     of_classes = right.float().mean(1)

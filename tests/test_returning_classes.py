@@ -24,7 +24,15 @@ MIXED = [["class 0", "class 1"], ["class 1", "class 2"], ["class 0", "class 3"]]
 
 @pytest.mark.usefixtures("tiny_repository")
 @pytest.mark.parametrize(
-    "changes", [{}, {"classifier": "ridge"}, {"classifier": "cls"}, {"classifier": "fecam"}, {"setting": "task"}]
+    "changes",
+    [
+        {},
+        {"classifier": "ridge"},
+        {"classifier": "cls"},
+        {"classifier": "fecam"},
+        {"classifier": "slca"},
+        {"setting": "task"},
+    ],
 )
 def test_classes_come_again(changes: dict[str, object]) -> None:
     set_params(Path("params.yaml"), task_classes=MIXED, **changes)
