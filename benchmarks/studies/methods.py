@@ -4,8 +4,9 @@
 
 runs the glyphs and, where IMAGES (train/CLASS/*, test/CLASS/* of CIFAR-100) and WEIGHTS (timm's vit_tiny_patch16_224)
 are given, CIFAR-100 at 96 pixels. Each method is a preset of presets/methods. Its rate is chosen first, with seed 0, on
-a held-out fifth of the training images of the first tasks, among its published rate times each of --factors: the same
-number of trials for every method that has a rate. Then it runs with every seed on the test images.
+a held-out fifth of the training images of the first tasks, among its published rate times each of --factors; while the
+best is the slowest or the fastest, the next beyond it is tried, too. This rule is the same for every method that has a
+rate. Then it runs with every seed on the test images.
 
 Runs are kept in .scratch/methods, and a second call continues. Stages run in one process per run, without DVC, so that
 seconds and memory are those of the method. Writes reports/benchmarks/methods.md and .json, and two figures beside them.
@@ -46,6 +47,7 @@ RESULT = Path("reports/benchmarks/methods")
 SCRATCH = Path(".scratch/methods")
 NUM_TASKS = {"glyphs": 5, "cifar100_vit_tiny": 10}
 TRIAL_TASKS = 3  # so many tasks decide the rate
+MOST_TRIALS = 7  # rates per method
 ONCE = ("download", "split", "queries")  # the same for every method with the same features
 
 Params = dict[str, Any]
@@ -154,12 +156,17 @@ def chosen_rate(setting: str, name: str, num_tasks: int, params: Params, factors
     """The rate with the best accuracy on held-out images of the first tasks, and the accuracy at every rate tried."""
     if params.get("tuning") == "none":
         return params["lr"], {}
-    tried = {}
-    for lr in (float(f"{params['lr'] * factor:.3g}") for factor in factors):
-        trial = params | {"lr": lr, "seed": 0, "evaluate_on": "validation"}
-        accuracy = kept(setting, f"{name} {lr:g}", min(num_tasks, TRIAL_TASKS), trial)["metrics"]["average_accuracy"]
-        tried[f"{lr:g}"] = round(100 * accuracy, 2)
-    return float(max(tried, key=lambda lr: tried[lr])), tried
+    tried: dict[float, float] = {}
+    rates = [float(f"{params['lr'] * factor:.3g}") for factor in factors]
+    while rates:
+        for lr in rates:
+            trial = params | {"lr": lr, "seed": 0, "evaluate_on": "validation"}
+            result = kept(setting, f"{name} {lr:g}", min(num_tasks, TRIAL_TASKS), trial)
+            tried[lr] = round(100 * result["metrics"]["average_accuracy"], 2)
+        best, slowest, fastest = max(tried, key=lambda lr: tried[lr]), min(tried), max(tried)
+        beyond = {slowest: slowest / 3, fastest: fastest * 3}.get(best)
+        rates = [float(f"{beyond:.3g}")] if beyond and len(tried) < MOST_TRIALS else []
+    return best, {f"{lr:g}": tried[lr] for lr in sorted(tried)}
 
 
 def row_of(setting: str, name: str, seeds: list[int], results: list[dict[str, Any]]) -> dict[str, Any]:
