@@ -86,6 +86,10 @@ def test_the_sweep_has_the_recipes_of_the_presets() -> None:
         ({"selection": "first"}, "this selection uses only what the first task tunes: set tuned_tasks: first"),
         ({"selection": "all"}, "selection: all makes features longer with every task: set classifier: ease"),
         (
+            {"selection": "all", "classifier": "fecam"},
+            "selection: all makes features longer with every task: set classifier: ease",
+        ),
+        (
             {"selection": "all", "classifier": "ease", "training": "single_stage"},
             "selection: all makes features longer with every task: set classifier: ease",
         ),

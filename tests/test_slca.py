@@ -76,7 +76,8 @@ def test_rows_are_aligned_by_the_published_steps(tasks: int) -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=3)
     generator = torch.Generator().manual_seed(7)
     for _ in range(3):
-        noise, drawn = torch.randn(sum(sizes), 16, DIM, generator=generator), list[np.ndarray[Any, Any]]()
+        noise = torch.randn(sum(sizes), 16, DIM, generator=generator)
+        drawn: list[Any] = []
         for task in range(tasks):
             features, labels = draw(task)
             for c in range(sizes[task]):
