@@ -1,6 +1,7 @@
 """Statistics per vector, per block and per class against their definitions; carried ones under a linear drift."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,22 @@ def test_scores_are_the_log_likelihoods_of_the_textbook(name: str, per_block: bo
     cuts = (slice(0, 6), slice(6, 12)) if per_block else (slice(None),)
     expected = sum(log_likelihoods(features[:, cut], labels, queries[:, cut], covariance_of) for cut in cuts)
     assert_same_scores(head, queries, np.asarray(expected))
+
+
+@pytest.mark.parametrize("name", ["carried_gaussians", "class_gaussians"])
+def test_views_count_as_images(name: str) -> None:
+    """With `classifier_views`, statistics are those of all views; the map of old classes is that of the images."""
+    record, more, covariance_of = CASES[name]
+    options = record(shrinkage=SHRINKAGE, per_block=False, **more)
+    first, (images, labels), (flipped, _), (queries, _) = (draw(seed, 3) for seed in range(4))
+    moved = images + 0.1 * flipped
+    views = replace(task(moved, labels, before=images), views=torch.stack([moved, flipped]))
+    _, head = learn(name, options, task(*first), views)
+    alone = carried(carried({}, task(*first), CarryOptions()).state, task(moved, labels, before=images), CarryOptions())
+    assert alone.move
+    old = alone.move.points(first[0].double()).float()
+    x, y = torch.cat([old, moved, flipped]), torch.cat([first[1], labels + 3, labels + 3])
+    assert_same_scores(head, queries, log_likelihoods(x, y, queries, covariance_of))
 
 
 def test_a_low_rank_keeps_the_strongest_directions_of_each_class() -> None:

@@ -46,7 +46,7 @@ def refuse_old_classes(features: TaskFeatures, known: int, what: str) -> None:
 
 
 def carried(state: Mapping[str, Tensor], features: TaskFeatures, options: CarryOptions) -> Carried:
-    """Move the statistics of old classes by a map fitted on the new task's images, then add those of its classes."""
+    """Move the statistics of old classes by a map fitted on the new task's images, then add those of its views."""
     if features.before is None:
         raise UserError(
             "params.yaml: this classifier needs one model for all tasks: set selection: average and tuning: layernorm"
@@ -56,7 +56,7 @@ def carried(state: Mapping[str, Tensor], features: TaskFeatures, options: CarryO
     if state:
         move = gaussians.fit_move(features.before, features.own, options.penalty, vectors)
         before = gaussians.carry(before, move)
-    after = gaussians.add_classes(before, features.own, features.labels, features.classes)
+    after = gaussians.add_classes(before, *features.samples(), features.classes)
     if not options.anchor:
         return Carried(after._asdict(), after, move)
     assert features.queries is not None, "stage two gives them"

@@ -42,7 +42,7 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
     def of_block(state: Mapping[str, Tensor], features: TaskFeatures) -> tuple[dict[str, Tensor], Head]:
         after = carried({name: tensor for name, tensor in state.items() if name != _DIRECTIONS}, features, options)
         refuse_old_classes(features, len(state["counts"]) if state else 0, "classifier: class_gaussians")
-        directions = own_directions(features.own, features.labels, options.rank)
+        directions = own_directions(*features.samples(), options.rank)
         if after.move:
             directions = torch.cat([after.move.directions(state[_DIRECTIONS]), directions])
         head = quadratic_discriminant(
