@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from benchmarks.pictures.style import Theme, label
-from benchmarks.studies.methods_page import NAMES
+from benchmarks.studies.methods_page import NAMES, OURS
 from harness.root import ROOT
 
 _REPORTS = ROOT / "reports"
@@ -148,7 +148,7 @@ def glyphs() -> list[Point]:
     return points + [
         Point(row["task_parameters"], row["average_accuracy_mean"], "methods of others", NAMES[row["method"]])
         for row in _rows("benchmarks/methods.json")
-        if row["setting"] == "glyphs" and row["method"] not in ("c_ln", "best")
+        if row["setting"] == "glyphs" and row["method"] not in OURS
     ]
 
 
