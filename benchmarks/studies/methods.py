@@ -186,6 +186,7 @@ def row_of(setting: str, name: str, seeds: list[int], results: list[dict[str, An
         "method": name,
         "average_accuracy_mean": round(mean, 2),
         "average_accuracy_std": round(std, 2),
+        "average_accuracies": [round(value, 2) for value in accuracies],
         "forgetting_mean": round(methods_page.mean_and_std(forgotten)[0], 2),
         "task_parameters": int(of_metric("task_parameters")),
         "bytes_per_task": round(of_metric("bytes_per_task")),
