@@ -39,6 +39,9 @@ HEADER = (
     "evaluation (s)",
     "peak memory (MiB)",
 )
+INTRO = """\
+The paper claims to be superior to or on par with the state of the art while computationally cheaper. C-LN as published
+counts as superior or inferior here where every seed says so; costs are multiples of its own."""
 Row = Mapping[str, Any]
 
 
@@ -103,8 +106,7 @@ def claim(rows: Sequence[Row]) -> str:
     against = ("methods", "C-LN's accuracy", "their trained numbers", "their training", "their operations per image")
     return "\n\n".join(
         [
-            "The paper claims to be superior to or on par with the state of the art while computationally cheaper. C-LN\n"
-            "as published counts as superior or inferior here where every seed says so; costs are multiples of its own.",
+            INTRO,
             table(against, [compared(of["c_ln"], of[name]) for name in (*BEFORE, *after) if name in of]),
             f"So, against methods before it: {summary(of, BEFORE)}. Against methods after it: {summary(of, after)}.",
         ]
