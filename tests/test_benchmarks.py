@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.studies import domains
 from benchmarks.studies.beyond import rows_of_one_model, setting_of
@@ -65,11 +66,29 @@ def test_the_pages_of_cifar100_are_written_from_cifar100_only(tmp_path: Path, na
 @pytest.mark.usefixtures("tiny_finished")
 def test_the_frozen_backbone_is_among_the_rows_beyond() -> None:
     params = read_mapping(Path("params.yaml"))
-    rows = dict(rows_of_one_model(load_run(params["seed"], 3, params), params))
+    rows = dict(rows_of_one_model("cls", load_run(params["seed"], 3, params), params))
     metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     for classifier, metric in (("lda", "frozen_lda_accuracy"), ("ncm", "frozen_ncm_accuracy")):
-        found = rows["frozen", classifier, "none"]["average_accuracy"]
+        found = rows["cls", "frozen", classifier, "none"]["average_accuracy"]
         assert found == pytest.approx(100 * metrics[metric], abs=1e-3)
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_the_first_vector_of_richer_features_gives_the_rows_of_the_models_own_output() -> None:
+    params = read_mapping(Path("params.yaml"))
+    plain, richer = (load_run(params["seed"], 3, params, features) for features in ("cls", "last_2"))
+    assert richer.layout.vectors == 4
+    assert richer.test_queries.shape[1] == 4 * plain.test_queries.shape[1]
+    torch.testing.assert_close(richer.own_output().test_features, plain.test_features)
+    torch.testing.assert_close(richer.own_output().average.before[1], plain.average.before[1])
+    cut = dict(rows_of_one_model("cls", richer.own_output(), params))
+    assert cut == dict(rows_of_one_model("cls", plain, params))
+    rows = dict(rows_of_one_model("last_2", richer, params))
+    assert all(0 <= row["average_accuracy"] <= 100 for row in rows.values())
+    assert (
+        rows["last_2", "recomputed", "lda", "none"]["bytes_per_task"]
+        > cut["cls", "recomputed", "lda", "none"]["bytes_per_task"]
+    )
 
 
 def evaluation_of_domains(accuracy: float) -> dict[str, object]:

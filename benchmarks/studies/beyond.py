@@ -1,4 +1,4 @@
-"""Compares every selector with every classifier and correction, on the same LayerNorms.
+"""Compares every selector with every classifier and correction, on the same LayerNorms, with several `features`.
 
     python -m benchmarks.studies.beyond                     # the embedded default: beyond_glyphs
     python -m benchmarks.studies.beyond IMAGES WEIGHTS      # CIFAR-100 with ViT-Ti/16 (cifar100_vit_tiny.py): beyond
@@ -6,8 +6,9 @@
 
 A file of parameters is like those in presets/, on top of params.yaml: dataset, data_dir, task_classes or num_tasks,
 backbone, rates. The ordinary pipeline learns the LayerNorms once per seed. Everything else uses their features,
-computed once, with the functions that the stages call. Make choices with `--evaluate-on validation`. Writes
-reports/benchmarks/NAME.md and .json.
+computed once, with the functions that the stages call: those of the last four blocks, whose first vector is the model's
+own output (`cls`). Classifiers of other methods are compared in benchmarks.studies.methods. Make choices with
+`--evaluate-on validation`. Writes reports/benchmarks/NAME.md and .json.
 """
 
 import io
@@ -31,7 +32,7 @@ from pipeline.evaluation.correction import arc
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.rematch import rematch
 from pipeline.linear.head import Head
-from pipeline.params import read_mapping
+from pipeline.params import read_block, read_mapping
 from pipeline.parts import names
 from pipeline.progress import Progress
 from pipeline.report.text import table
@@ -42,13 +43,16 @@ from pipeline.store import artifacts
 from pipeline.tasks import task_name
 
 SEE_SELECTED = ("softmax", "ncm")  # classifiers that learn from features under the selected LayerNorms
-OF_ONE_MODEL = ("softmax", "ncm", "lda", "carried_gaussians")
-OF_FROZEN = ("softmax", "ncm", "lda")
+OF_ONE_MODEL = ("softmax", "ncm", "lda", "carried_gaussians", "class_gaussians")
+OF_FIXED = ("softmax", "ncm", "lda", "class_gaussians")  # nothing moves, so nothing is carried
+FIXED = ("frozen", "recomputed")
+OF_OTHER_METHODS = ("ranpac", "ease", "fecam", "slca")
+FEATURES = "last_4"
 CORRECTIONS = ("none", "arc", "rematch")
 _TAKEN = ("glyphs", "validation")  # these names would overwrite pages of other settings
 ARC_GAMMA, ARC_TEMPERATURE, ROUNDS = 1.0, 1.2, 3
 State = dict[str, Tensor]
-Row = tuple[str, str, str]  # selector, classifier, correction
+Row = tuple[str, str, str, str]  # features, selector, classifier, correction
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def selections(run: FinishedRun, selector: str) -> tuple[list[Tensor], Tensor, S
     state: State = {}
     trains = []
     for task, (queries, labels) in enumerate(zip(run.train_queries, run.train_labels, strict=True)):
-        of_task = TaskQueries(queries, labels, closed_form_key(queries))
+        of_task = TaskQueries(queries, labels, closed_form_key(queries), run.layout.vectors)
         state = part.learn(state, of_task, generator(run.seed, "keys", task))
         trains.append(part.scores(state, queries).argmax(1))
     return trains, part.scores(state, run.test_queries).argmax(1), state
@@ -105,6 +109,8 @@ def learn(
     run: FinishedRun, classifier: str, seen: list[Tensor], model: OneModel, params: Mapping[str, Any]
 ) -> tuple[State, Head]:
     """State and head after the last task. seen: [N, D] of each task, as at inference; model: own features, before."""
+    part = find_classifier(classifier)
+    options = read_block(classifier, part.options)
     state: State = {}
     head = Head(torch.empty(0), torch.empty(0))
     for task, labels in enumerate(run.train_labels):
@@ -115,10 +121,19 @@ def learn(
             start=None,
             generator=generator(run.seed, "stage_two", task),
             progress=Progress("", 0),
+            options=options,
         )
-        given = TaskFeatures(seen[task][None], model.own[task], model.before[task], labels)
+        given = TaskFeatures(
+            seen[task][None],
+            model.own[task],
+            model.before[task],
+            labels,
+            task=task,
+            layout=run.layout,
+            queries=run.train_queries[task],
+        )
         with redirect_stdout(io.StringIO()):  # hundreds of heads are trained here
-            state, head = find_classifier(classifier).learn(state, given, training)
+            state, head = part.learn(state, given, training)
     return state, head
 
 
@@ -143,7 +158,16 @@ def score(run: FinishedRun, predicted: Tensor) -> float:
     return 100 * statistics.fmean(float(right[run.test_tasks == task].mean()) for task in range(run.num_tasks))
 
 
-def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
+def all_rows(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
+    """Every configuration: that with the model's own output, then that with all vectors of a feature."""
+    for features, read in (("cls", run.own_output()), (FEATURES, run)):
+        yield from rows_of_selectors(features, read, params)
+        yield from rows_of_one_model(features, read, params)
+
+
+def rows_of_selectors(
+    features: str, run: FinishedRun, params: Mapping[str, Any]
+) -> Iterator[tuple[Row, dict[str, float]]]:
     """Accuracy and costs if a task is selected for each image."""
     learned: dict[str, tuple[State, Head]] = {}  # classifiers that see only own features, the same for every selector
     image = torch.arange(len(run.test_labels))
@@ -152,7 +176,7 @@ def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[t
         seen = [f[s, torch.arange(len(s))] for f, s in zip(run.train_features, trains, strict=True)]
         passes = {"oracle": 1, "entropy": run.num_tasks}.get(selector, 2)
         for classifier in names("classifier"):
-            if find_classifier(classifier).needs_one_model:
+            if classifier in OF_OTHER_METHODS or find_classifier(classifier).needs_one_model:
                 continue
             if classifier in SEE_SELECTED or classifier not in learned:
                 learned[classifier] = learn(run, classifier, seen, run.latest, params)
@@ -161,7 +185,7 @@ def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[t
             for correction in CORRECTIONS if selector != "oracle" else ("none",):
                 predicted, more = answers(run, head, run.test_features[test, image], test, correction)
                 yield (
-                    (selector, classifier, correction),
+                    (features, selector, classifier, correction),
                     {
                         "average_accuracy": score(run, predicted),
                         "selection_accuracy": 100 * float((test == run.test_tasks).float().mean()),
@@ -171,19 +195,21 @@ def rows_of_selectors(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[t
                 )
 
 
-def rows_of_one_model(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
+def rows_of_one_model(
+    features: str, run: FinishedRun, params: Mapping[str, Any]
+) -> Iterator[tuple[Row, dict[str, float]]]:
     """Accuracy and costs if one model serves all tasks: a set of LayerNorms, or the frozen backbone."""
     last = torch.full_like(run.test_tasks, run.num_tasks - 1)
     frozen = OneModel(own=run.train_queries, before=run.train_queries, test=run.test_queries)
-    models = {"latest": run.latest, "average": run.average, "frozen": frozen}
+    models = {"latest": run.latest, "average": run.average, "frozen": frozen, "recomputed": run.recomputed}
     for name, model in models.items():
-        for classifier in OF_FROZEN if name == "frozen" else OF_ONE_MODEL:
+        for classifier in OF_FIXED if name in FIXED else OF_ONE_MODEL:
             state, head = learn(run, classifier, model.own, model, params)
             kept = size(list(state.values())) + (0 if name == "frozen" else run.layernorm_bytes)
             for correction in ("none", "arc"):
                 predicted, _ = answers(run, head, model.test, last, correction)
                 yield (
-                    (name, classifier, correction),
+                    (features, name, classifier, correction),
                     {"average_accuracy": score(run, predicted), "passes": 1.0, "bytes_per_task": kept / run.num_tasks},
                 )
 
@@ -196,7 +222,7 @@ def summarise(runs: Mapping[int, Mapping[Row, Mapping[str, float]]]) -> list[dic
         mean = {name: round(statistics.fmean(value[name] for value in values), 2) for name in values[0]}
         accuracy = [value["average_accuracy"] for value in values]
         rows.append(
-            dict(zip(("selector", "classifier", "correction"), key, strict=True))
+            dict(zip(("features", "selector", "classifier", "correction"), key, strict=True))
             | {
                 "average_accuracy_mean": mean["average_accuracy"],
                 "average_accuracy_std": round(statistics.stdev(accuracy), 2) if len(accuracy) > 1 else 0.0,
@@ -214,6 +240,7 @@ def page(report: Mapping[str, Any]) -> str:
     """The table in Markdown."""
     rows = [
         (
+            row["features"],
             " + ".join(row[name] for name in ("selector", "classifier", "correction") if row[name] != "none"),
             f"{row['average_accuracy_mean']:.1f} ± {row['average_accuracy_std']:.1f}",
             "" if row["selection_accuracy"] is None else f"{row['selection_accuracy']:.1f}",
@@ -222,15 +249,16 @@ def page(report: Mapping[str, Any]) -> str:
         )
         for row in report["rows"]
     ]
-    frozen = "; `frozen` tunes nothing" if any(row["selector"] == "frozen" for row in report["rows"]) else ""
-    header = ("configuration", "average accuracy (%)", "right LayerNorms (%)", "passes", "bytes per task")
+    header = ("features", "configuration", "average accuracy (%)", "right LayerNorms (%)", "passes", "bytes per task")
     return f"""\
 # Selectors, classifiers and corrections: {report["title"]}
 
 {report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
-{", ".join(map(str, report["seeds"]))}; all rows use the same LayerNorms. The paper's configuration is key + softmax;
-`oracle` is told the task; `latest` and `average` keep one set of LayerNorms for all tasks{frozen}. No row keeps a
-sample of an old task. Passes: at inference. {report["machine"]}
+{", ".join(map(str, report["seeds"]))}; all rows use the same LayerNorms. Features: the model's own output (`cls`), or
+CLS token and patch mean of its last four blocks, from the same pass. The paper's configuration is cls, key + softmax.
+`oracle` is told the task. `latest` and `average` keep one set of LayerNorms for all tasks; `frozen` tunes nothing.
+`recomputed` is `average` with the statistics of all images under the last mean, so it needs the old images: a bound. No
+other row keeps a sample of an old task. Passes: at inference. {report["machine"]}
 
 {table(header, rows)}
 """
@@ -255,8 +283,7 @@ def main(
         run_dvc(folder, "repro", f"stage_one@{task_name(setting.num_tasks - 1)}")
         with chdir(folder):
             params = read_mapping(Path("params.yaml"))
-            run = load_run(seed, setting.num_tasks, params)
-            runs[seed] = dict([*rows_of_selectors(run, params), *rows_of_one_model(run, params)])
+            runs[seed] = dict(all_rows(load_run(seed, setting.num_tasks, params, FEATURES), params))
     report = {
         "rows": summarise(runs),
         "title": setting.title,

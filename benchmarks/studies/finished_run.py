@@ -1,7 +1,7 @@
 """The data of a finished run for selectors and classifiers: queries, and features under every model, computed once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pipeline.backbone.build import build_backbone
 from pipeline.data.images import Images
-from pipeline.linear.head import Head, task_heads
+from pipeline.layout import Layout
+from pipeline.linear.head import Head, task_heads, widened
 from pipeline.machine.device import compute_device
 from pipeline.progress import Progress
 from pipeline.store import artifacts
@@ -25,6 +26,10 @@ class OneModel:
     before: list[Tensor]  # [N, D] under the model before it
     test: Tensor  # [M, D] under the last model
 
+    def first(self, dim: int) -> "OneModel":
+        """The first numbers of the features."""
+        return OneModel([f[:, :dim] for f in self.own], [f[:, :dim] for f in self.before], self.test[:, :dim])
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -39,8 +44,10 @@ class FinishedRun:
     test_labels: Tensor  # [M]
     test_tasks: Tensor  # [M]
     average: OneModel  # under the running means of the LayerNorms
+    recomputed: OneModel  # under the last mean, images of old tasks too: what carrying statistics can reach at most
     auxiliary_heads: list[Head]
     layernorm_bytes: int  # of a task
+    layout: Layout  # how queries and features are divided into vectors
 
     @property
     def num_tasks(self) -> int:
@@ -54,50 +61,74 @@ class FinishedRun:
         before = [self.train_queries[0], *(f[task] for task, f in enumerate(self.train_features[1:]))]
         return OneModel(own, before, self.test_features[-1])
 
+    def own_output(self) -> "FinishedRun":
+        """The same run with `features: cls`: the first vector is the model's own output."""
+        dim = self.layout.dim
+        return replace(
+            self,
+            train_queries=[queries[:, :dim] for queries in self.train_queries],
+            train_features=[features[..., :dim] for features in self.train_features],
+            test_queries=self.test_queries[:, :dim],
+            test_features=self.test_features[..., :dim],
+            average=self.average.first(dim),
+            recomputed=self.recomputed.first(dim),
+            auxiliary_heads=[head._replace(weight=head.weight[:, :dim]) for head in self.auxiliary_heads],
+            layout=Layout(dim),
+        )
 
-def load_run(seed: int, num_tasks: int, params: Mapping[str, Any]) -> FinishedRun:
-    """The run in the working folder, in which stage one has finished."""
+
+def load_run(seed: int, num_tasks: int, params: Mapping[str, Any], features: str = "cls") -> FinishedRun:
+    """The run in the working folder, in which stage one has finished, with these `features`."""
     names = [task_name(task) for task in range(num_tasks)]
     weights, config = artifacts.load_weights(artifacts.BACKBONE)
     backbone = build_backbone(
-        weights, config, image_size=params["image_size"], normalize=params["normalize"], device=compute_device()
+        weights,
+        config,
+        image_size=params["image_size"],
+        normalize=params["normalize"],
+        device=compute_device(),
+        features=features,
     )
     bank = artifacts.load_tensors(artifacts.bank_file(names[-1]))
     means = running_means(bank)
     trains = [artifacts.load_tensors(artifacts.train_file(name)) for name in names]
     train_images = [Images.from_tensors(train) for train in trains]
-    queries = [artifacts.load_tensors(artifacts.train_queries_file(name))["queries"] for name in names]
-    of_test = [artifacts.load_tensors(artifacts.test_queries_file(name))["queries"] for name in names]
     test = artifacts.load_tensors(artifacts.TEST)
     covered = test["tasks"] < num_tasks
     test_images = Images.from_tensors(test)[covered]
 
     with Progress(f"features, seed {seed}", images=0) as progress:
 
-        def encode(images: Images, models: Mapping[str, Tensor], task: int) -> Tensor:
+        def encode(images: Images, tuned: Mapping[str, Tensor]) -> Tensor:
             progress.step(len(images))
-            return backbone.encode(images, row(models, task))
+            return backbone.encode(images, tuned)
 
         def under_tasks(images: Images, count: int) -> Tensor:
-            return torch.stack([encode(images, bank, task) for task in range(count)])
+            return torch.stack([encode(images, row(bank, task)) for task in range(count)])
 
+        queries = [encode(images, {}) for images in train_images]
+        last = row(means, num_tasks - 1)
         average = OneModel(
-            own=[encode(images, means, task) for task, images in enumerate(train_images)],
-            before=[queries[0], *(encode(images, means, task) for task, images in enumerate(train_images[1:]))],
-            test=encode(test_images, means, num_tasks - 1),
+            own=[encode(images, row(means, task)) for task, images in enumerate(train_images)],
+            before=[queries[0], *(encode(images, row(means, task)) for task, images in enumerate(train_images[1:]))],
+            test=encode(test_images, last),
         )
+        final = [*(encode(images, last) for images in train_images[:-1]), average.own[-1]]
+        heads = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(names[-1])))
         run = FinishedRun(
             seed=seed,
             train_queries=queries,
             train_labels=[train["labels"] for train in trains],
             train_features=[under_tasks(images, task + 1) for task, images in enumerate(train_images)],
-            test_queries=torch.cat(of_test),
+            test_queries=encode(test_images, {}),
             test_features=under_tasks(test_images, num_tasks),
             test_labels=test["labels"][covered],
             test_tasks=test["tasks"][covered],
             average=average,
-            auxiliary_heads=task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(names[-1]))),
+            recomputed=OneModel(own=final, before=final, test=average.test),
+            auxiliary_heads=[widened(head, backbone.layout.size) for head in heads],
             layernorm_bytes=size([tensor[0] for tensor in bank.values()]),
+            layout=backbone.layout,
         )
         progress.finish()
     return run
