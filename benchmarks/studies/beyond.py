@@ -6,8 +6,8 @@
 
 A file of parameters is like those in presets/, on top of params.yaml: dataset, data_dir, task_classes or num_tasks,
 backbone, rates. The ordinary pipeline learns the LayerNorms once per seed. Everything else uses their features,
-computed once, with the functions that the stages call: those of the last four blocks, whose first vector is the model's
-own output (`cls`). Classifiers of other methods are compared in benchmarks.studies.methods. Make choices with
+computed once, with the functions that the stages call. Features of fewer blocks are a part of those of the last four,
+so one pass gives all. Classifiers of other methods are compared in benchmarks.studies.methods. Make choices with
 `--evaluate-on validation`. Writes reports/benchmarks/NAME.md and .json.
 """
 
@@ -31,6 +31,7 @@ from pipeline.classification.classifier import TaskFeatures, Training, find_clas
 from pipeline.evaluation.correction import arc
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.rematch import rematch
+from pipeline.layout import Layout
 from pipeline.linear.head import Head
 from pipeline.params import read_block, read_mapping
 from pipeline.parts import names
@@ -47,7 +48,9 @@ OF_ONE_MODEL = ("softmax", "ncm", "lda", "carried_gaussians", "class_gaussians")
 OF_FIXED = ("softmax", "ncm", "lda", "class_gaussians")  # nothing moves, so nothing is carried
 FIXED = ("frozen", "recomputed")
 OF_OTHER_METHODS = ("ranpac", "ease", "fecam", "slca")
-FEATURES = "last_4"
+FEATURES = {"cls": (1, 1), "cls_patch": (1, 2), "last_2": (2, 2), "last_4": (4, 2)}  # blocks, vectors of each
+RICHEST = "last_4"
+WITH_SELECTORS = ("cls", RICHEST)
 CORRECTIONS = ("none", "arc", "rematch")
 _TAKEN = ("glyphs", "validation")  # these names would overwrite pages of other settings
 ARC_GAMMA, ARC_TEMPERATURE, ROUNDS = 1.0, 1.2, 3
@@ -159,9 +162,11 @@ def score(run: FinishedRun, predicted: Tensor) -> float:
 
 
 def all_rows(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
-    """Every configuration: that with the model's own output, then that with all vectors of a feature."""
-    for features, read in (("cls", run.own_output()), (FEATURES, run)):
-        yield from rows_of_selectors(features, read, params)
+    """Every configuration, from a run with the richest features: all others are a part of them."""
+    for features, (blocks, per_block) in FEATURES.items():
+        read = run.cut(Layout(run.layout.dim, blocks, per_block))
+        if features in WITH_SELECTORS:
+            yield from rows_of_selectors(features, read, params)
         yield from rows_of_one_model(features, read, params)
 
 
@@ -254,11 +259,11 @@ def page(report: Mapping[str, Any]) -> str:
 # Selectors, classifiers and corrections: {report["title"]}
 
 {report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
-{", ".join(map(str, report["seeds"]))}; all rows use the same LayerNorms. Features: the model's own output (`cls`), or
-CLS token and patch mean of its last four blocks, from the same pass. The paper's configuration is cls, key + softmax.
-`oracle` is told the task. `latest` and `average` keep one set of LayerNorms for all tasks; `frozen` tunes nothing.
-`recomputed` is `average` with the statistics of all images under the last mean, so it needs the old images: a bound. No
-other row keeps a sample of an old task. Passes: at inference. {report["machine"]}
+{", ".join(map(str, report["seeds"]))}; all rows use the same LayerNorms. Features: the model's own output (`cls`),
+and the patch mean (`cls_patch`), or both of the last blocks, all from the same pass. The paper's configuration is cls,
+key + softmax. `oracle` is told the task. `latest` and `average` keep one set of LayerNorms for all tasks; `frozen` tunes
+nothing. `recomputed` is `average` with the statistics of all images under the last mean, so it needs the old images: a
+bound. No other row keeps a sample of an old task. Passes: at inference. {report["machine"]}
 
 {table(header, rows)}
 """
@@ -283,7 +288,7 @@ def main(
         run_dvc(folder, "repro", f"stage_one@{task_name(setting.num_tasks - 1)}")
         with chdir(folder):
             params = read_mapping(Path("params.yaml"))
-            runs[seed] = dict(all_rows(load_run(seed, setting.num_tasks, params, FEATURES), params))
+            runs[seed] = dict(all_rows(load_run(seed, setting.num_tasks, params, RICHEST), params))
     report = {
         "rows": summarise(runs),
         "title": setting.title,

@@ -61,19 +61,19 @@ class FinishedRun:
         before = [self.train_queries[0], *(f[task] for task, f in enumerate(self.train_features[1:]))]
         return OneModel(own, before, self.test_features[-1])
 
-    def own_output(self) -> "FinishedRun":
-        """The same run with `features: cls`: the first vector is the model's own output."""
-        dim = self.layout.dim
+    def cut(self, layout: Layout) -> "FinishedRun":
+        """The same run with fewer vectors: the first ones, since the last block stands first, its CLS token foremost."""
+        size = layout.size
         return replace(
             self,
-            train_queries=[queries[:, :dim] for queries in self.train_queries],
-            train_features=[features[..., :dim] for features in self.train_features],
-            test_queries=self.test_queries[:, :dim],
-            test_features=self.test_features[..., :dim],
-            average=self.average.first(dim),
-            recomputed=self.recomputed.first(dim),
-            auxiliary_heads=[head._replace(weight=head.weight[:, :dim]) for head in self.auxiliary_heads],
-            layout=Layout(dim),
+            train_queries=[queries[:, :size] for queries in self.train_queries],
+            train_features=[features[..., :size] for features in self.train_features],
+            test_queries=self.test_queries[:, :size],
+            test_features=self.test_features[..., :size],
+            average=self.average.first(size),
+            recomputed=self.recomputed.first(size),
+            auxiliary_heads=[head._replace(weight=head.weight[:, :size]) for head in self.auxiliary_heads],
+            layout=layout,
         )
 
 
