@@ -85,6 +85,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "validation": {"evaluate_on": "validation"},
     "no normalisation": {"normalize": "none"},
     "cls_patch": {"features": "cls_patch"},
+    "cls_2": {"features": "cls_2"},
     "last_2, average, carried_gaussians": AVERAGE | {"classifier": "carried_gaussians", "features": "last_2"},
     "last_2, layerwise, two views": {"tuning": "layerwise", "features": "last_2", "classifier_views": 2},
     "last_2, entropy, rematch": {"features": "last_2", "selector": "entropy", "correction": "rematch"},

@@ -106,6 +106,8 @@ def test_ctrl_c_at_a_question_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A suite in the background ignores Ctrl-C, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as asking:
         assert asking.stdin
         assert asking.stdout

@@ -62,6 +62,7 @@ def test_vectors_are_pools_of_what_leaves_the_last_blocks(kind: str) -> None:
     layout = layout_of(model, "last_2")
     assert layout == Layout(32, 2, per_block)
     assert layout_of(model, "cls_patch") == Layout(32, 1, per_block)
+    assert layout_of(model, "cls_2") == Layout(32, 2)
     rich = replace(backbone, vectors=layout)
     inputs = backbone.prepare(random_images(3, size=32))
     features = rich.features(inputs, {})
@@ -77,6 +78,8 @@ def test_vectors_are_pools_of_what_leaves_the_last_blocks(kind: str) -> None:
         if per_block == 2:
             expected.append(model.fc_norm(normed[:, 0]) if model.global_pool == "avg" else patches)
     torch.testing.assert_close(features, torch.cat(expected, 1), atol=1e-5, rtol=1e-5)
+    outputs = replace(backbone, vectors=layout_of(model, "cls_2")).features(inputs, {})
+    assert torch.equal(outputs, torch.cat([features[:, :32], features[:, 32 * per_block : 32 * per_block + 32]], 1))
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -111,18 +114,19 @@ def test_cost_little_more_than_a_pass(backbone: Backbone) -> None:
     assert backbone.flops(tuned) <= rich.flops(tuned) <= 1.05 * backbone.flops(tuned)
 
 
-@pytest.mark.parametrize("features", ["cls_patch", "last_2"])
+@pytest.mark.parametrize("features", ["cls_patch", "cls_2", "last_2"])
 def test_a_model_without_one_row_of_tokens_is_refused(features: str) -> None:
     model = create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=0, depths=(1, 1, 1, 1))
     assert "SwinTransformer has none: set features: cls" in refusal(lambda: layout_of(model, features))
     assert layout_of(model, "cls") == Layout(model.num_features)
 
 
-def test_more_blocks_than_there_are_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("features", ["cls_3", "last_3"])
+def test_more_blocks_than_there_are_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str) -> None:
     monkeypatch.chdir(tmp_path)
     make_repository(tmp_path)
-    set_params(Path("params.yaml"), features="last_3")
-    assert refusal(prepare) == "params.yaml: features is last_3, but the backbone has 2 blocks"
+    set_params(Path("params.yaml"), features=features)
+    assert refusal(prepare) == f"params.yaml: features is {features}, but the backbone has 2 blocks"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ from pipeline.classification.classifier import TaskFeatures, Training, find_clas
 from pipeline.evaluation.correction import arc
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.rematch import rematch
-from pipeline.layout import Layout
 from pipeline.linear.head import Head
 from pipeline.params import read_block, read_mapping
 from pipeline.parts import names
@@ -48,7 +47,7 @@ OF_ONE_MODEL = ("softmax", "ncm", "lda", "carried_gaussians", "class_gaussians")
 OF_FIXED = ("softmax", "ncm", "lda", "class_gaussians")  # nothing moves, so nothing is carried
 FIXED = ("frozen", "recomputed")
 OF_OTHER_METHODS = ("ranpac", "ease", "fecam", "slca")
-FEATURES = {"cls": (1, 1), "cls_patch": (1, 2), "last_2": (2, 2), "last_4": (4, 2)}  # blocks, vectors of each
+FEATURES = {"cls": (1, 1), "cls_4": (4, 1), "cls_patch": (1, 2), "last_4": (4, 2)}  # blocks, vectors of each
 RICHEST = "last_4"
 WITH_SELECTORS = ("cls", RICHEST)
 CORRECTIONS = ("none", "arc", "rematch")
@@ -164,7 +163,7 @@ def score(run: FinishedRun, predicted: Tensor) -> float:
 def all_rows(run: FinishedRun, params: Mapping[str, Any]) -> Iterator[tuple[Row, dict[str, float]]]:
     """Every configuration, from a run with the richest features: all others are a part of them."""
     for features, (blocks, per_block) in FEATURES.items():
-        read = run.cut(Layout(run.layout.dim, blocks, per_block))
+        read = run.read(blocks, per_block)
         if features in WITH_SELECTORS:
             yield from rows_of_selectors(features, read, params)
         yield from rows_of_one_model(features, read, params)
@@ -259,11 +258,12 @@ def page(report: Mapping[str, Any]) -> str:
 # Selectors, classifiers and corrections: {report["title"]}
 
 {report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
-{", ".join(map(str, report["seeds"]))}; all rows use the same LayerNorms. Features: the model's own output (`cls`),
-and the patch mean (`cls_patch`), or both of the last blocks, all from the same pass. The paper's configuration is cls,
-key + softmax. `oracle` is told the task. `latest` and `average` keep one set of LayerNorms for all tasks; `frozen` tunes
-nothing. `recomputed` is `average` with the statistics of all images under the last mean, so it needs the old images: a
-bound. No other row keeps a sample of an old task. Passes: at inference. {report["machine"]}
+{", ".join(map(str, report["seeds"]))}; all rows use the same LayerNorms. Features: the model's own output (`cls`);
+also the patch mean (`cls_patch`); the one or both of its last four blocks (`cls_4`, `last_4`). One pass gives them all.
+The paper's configuration is cls, key + softmax. `oracle` is told the task. `latest` and `average` keep one set of
+LayerNorms for all tasks; `frozen` tunes nothing. `recomputed` is `average` with the statistics of all images under the
+last mean, so it needs the old images: a bound. No other row keeps a sample of an old task. Passes: at inference.
+{report["machine"]}
 
 {table(header, rows)}
 """

@@ -26,10 +26,6 @@ class OneModel:
     before: list[Tensor]  # [N, D] under the model before it
     test: Tensor  # [M, D] under the last model
 
-    def first(self, dim: int) -> "OneModel":
-        """The first numbers of the features."""
-        return OneModel([f[:, :dim] for f in self.own], [f[:, :dim] for f in self.before], self.test[:, :dim])
-
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -61,19 +57,26 @@ class FinishedRun:
         before = [self.train_queries[0], *(f[task] for task, f in enumerate(self.train_features[1:]))]
         return OneModel(own, before, self.test_features[-1])
 
-    def cut(self, layout: Layout) -> "FinishedRun":
-        """The same run with fewer vectors: the first ones, since the last block stands first, its CLS token foremost."""
-        size = layout.size
+    def read(self, blocks: int, per_block: int) -> "FinishedRun":
+        """The same run with fewer vectors: the first ones of each of the last blocks, which stand first."""
+
+        def cut(features: Tensor) -> Tensor:
+            of_blocks: Tensor = features.unflatten(-1, (self.layout.blocks, -1))
+            return of_blocks[..., :blocks, : per_block * self.layout.dim].flatten(-2)
+
+        def of_model(model: OneModel) -> OneModel:
+            return OneModel([cut(own) for own in model.own], [cut(before) for before in model.before], cut(model.test))
+
         return replace(
             self,
-            train_queries=[queries[:, :size] for queries in self.train_queries],
-            train_features=[features[..., :size] for features in self.train_features],
-            test_queries=self.test_queries[:, :size],
-            test_features=self.test_features[..., :size],
-            average=self.average.first(size),
-            recomputed=self.recomputed.first(size),
-            auxiliary_heads=[head._replace(weight=head.weight[:, :size]) for head in self.auxiliary_heads],
-            layout=layout,
+            train_queries=[cut(queries) for queries in self.train_queries],
+            train_features=[cut(features) for features in self.train_features],
+            test_queries=cut(self.test_queries),
+            test_features=cut(self.test_features),
+            average=of_model(self.average),
+            recomputed=of_model(self.recomputed),
+            auxiliary_heads=[head._replace(weight=cut(head.weight)) for head in self.auxiliary_heads],
+            layout=Layout(self.layout.dim, blocks, per_block),
         )
 
 

@@ -2,7 +2,8 @@
 
     cls        the model's own output: the CLS token after the last block, or what the model pools instead
     cls_patch  and the mean of the patch tokens
-    last_K     both of each of the last K blocks, all through the final norm
+    cls_K      what `cls` is, after each of the last K blocks, all through the final norm
+    last_K     what `cls_patch` is, after each of the last K blocks
 
 The tokens come from timm's own `forward_intermediates`, so the unmodified model runs, once. Each block is pooled by the
 model's own head; the first vector is therefore the model's own output. Class and register tokens do not enter the mean
@@ -20,14 +21,16 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 
-FeaturesName = Annotated[str, Field(pattern="^(cls|cls_patch|last_[1-9][0-9]{0,3})$")]
+FeaturesName = Annotated[str, Field(pattern="^(cls|cls_patch|(cls|last)_[1-9][0-9]{0,3})$")]
 
 
 def layout_of(model: Any, features: str) -> Layout:  # noqa: ANN401
     """The vectors of a timm model's feature. Raises UserError for a model that cannot give them."""
     if features == "cls":
         return Layout(model.num_features)
-    blocks = int(features.removeprefix("last_")) if features.startswith("last_") else 1
+    kind, _, count = features.partition("_")
+    patches = kind == "last" or count == "patch"
+    blocks = 1 if count == "patch" else int(count)
     function = getattr(model, "forward_intermediates", None)
     known = inspect.signature(function).parameters if function else {}
     if not {"norm", "return_prefix_tokens", "output_fmt"} <= set(known) or not hasattr(model, "forward_head"):
@@ -37,7 +40,8 @@ def layout_of(model: Any, features: str) -> Layout:  # noqa: ANN401
         )
     if blocks > len(model.blocks):
         raise UserError(f"params.yaml: features is {features}, but the backbone has {len(model.blocks)} blocks")
-    return Layout(model.num_features, blocks, 1 if _pools_patches(model) and not _has_class_token(model) else 2)
+    more = patches and (_has_class_token(model) or not _pools_patches(model))  # than the model pools itself
+    return Layout(model.num_features, blocks, 2 if more else 1)
 
 
 class Vectors(nn.Module):
