@@ -22,6 +22,7 @@ from harness.root import ROOT
 from pipeline.backbone.build import build_backbone
 from pipeline.backbone.pretrained import PRETRAINED, fetch_backbone
 from pipeline.backbone.timm_vit import create_model
+from pipeline.backbone.vectors import layout_of
 from pipeline.backbone.vit import INFERENCE_BATCH, Backbone, Tuned
 from pipeline.data.images import Images
 from pipeline.machine.device import compute_device, synchronise
@@ -161,6 +162,9 @@ def rows(name: str) -> Iterator[Row]:
             lambda: stage_one(work, work.names),
         )
     yield compared(f"features / bare forward, {name}", "<= 1.05", lambda: features(work), lambda: bare_forward(work))
+    for read, goal in (("cls_4", "<= 1.10"), ("last_4", "<= 1.10")):
+        reading = replace(work, backbone=replace(work.backbone, vectors=layout_of(work.backbone.model, read)))
+        yield compared(f"features: {read} / cls, {name}", goal, partial(features, reading), lambda: features(work))
     yield compared(f"stage one / features, {name}", "", lambda: stage_one(work, work.names), lambda: features(work))
     last = norm_parameters(work.backbone.model, NormOptions(norms="last_2", parameters="both"))
     yield compared(
