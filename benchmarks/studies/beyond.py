@@ -280,6 +280,7 @@ def main(
     setting = setting_of(images, weights, params_file)
     folder = clone(setting.name)
     fixed = {"evaluate_on": evaluate_on, "selection": "query", "tuning": "layernorm", "order": "sequential"}
+    fixed |= {"class_gaussians": read_mapping(ROOT / "presets/best.yaml")["class_gaussians"]}
     configure(folder, **{**setting.changes, **fixed})
     run_plan(folder, setting.num_tasks)
     runs = {}
