@@ -27,3 +27,7 @@ class UserError(ValueError):
         line = visible(message)
         cut = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
         super().__init__(line if len(line) <= _LONGEST else cut)
+
+
+class DivergedError(UserError):
+    """Training at this rate has led to numbers that are not finite: a lower one is the remedy."""

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import DivergedError
 
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -63,12 +63,12 @@ class Progress:
         self._console.print(f"{self._title}: resuming after epoch {epochs_done} of {epochs}", soft_wrap=True)
 
     def end_epoch(self, epoch: int, epochs: int, *, remedy: str) -> None:
-        """Show the mean loss of zero-based `epoch`. Raises UserError if it is not finite."""
+        """Show the mean loss of zero-based `epoch`. Raises DivergedError if it is not finite."""
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
         self._show(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", last=epoch + 1 == epochs)
         if not math.isfinite(loss):
-            raise UserError(f"{self._title}: the loss is not finite in epoch {epoch + 1} of {epochs}: {remedy}")
+            raise DivergedError(f"{self._title}: the loss is not finite in epoch {epoch + 1} of {epochs}: {remedy}")
 
     def finish(self) -> None:
         """Print the number of images and the speed, for work without epochs."""

@@ -16,7 +16,7 @@ from pipeline.backbone.vit import Normalize
 from pipeline.data import test_images
 from pipeline.data.augment import augment
 from pipeline.data.images import Images
-from pipeline.errors import UserError
+from pipeline.errors import DivergedError, UserError
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_views
 from pipeline.inference.method import Method, make_encoder
@@ -100,7 +100,7 @@ def main(task: Task) -> None:
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries, test["tasks"][seen])
         progress.finish()
     if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):
-        raise UserError(f"features under what {task} has tuned are not finite: lower lr")
+        raise DivergedError(f"features under what {task} has tuned are not finite: lower lr")
     described = {"flops": str(encoder.flops())} | backbone.layout.metadata() | facts(task)  # flops of a tuned pass
     artifacts.save_tensors(artifacts.features_file(task), features | asdict(table), described)
 

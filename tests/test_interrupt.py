@@ -120,8 +120,12 @@ def test_ctrl_c_at_a_question_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert Path("params.yaml").read_bytes() == before
 
 
-def test_a_block_that_is_interrupted_cleans_up_and_ends_with_130(capfd: pytest.CaptureFixture[str]) -> None:
-    before, steps = signal.getsignal(signal.SIGINT), []
+def test_a_block_that_is_interrupted_cleans_up_and_ends_with_130(
+    capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores Ctrl-C
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, found))
+    steps = []
 
     def convert() -> None:
         try:
@@ -138,4 +142,4 @@ def test_a_block_that_is_interrupted_cleans_up_and_ends_with_130(capfd: pytest.C
     assert capfd.readouterr().err == "interrupted\n"
     with pytest.raises(ImportError), interrupt.quiet():
         raise ImportError
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -5,8 +5,8 @@
 runs the glyphs and, where IMAGES (train/CLASS/*, test/CLASS/* of CIFAR-100) and WEIGHTS (timm's vit_tiny_patch16_224)
 are given, CIFAR-100 at 96 pixels. Each method is a preset of presets/methods. Its rate is chosen first, with seed 0, on
 a held-out fifth of the training images of the first tasks, among its published rate times each of --factors; while the
-best is the slowest or the fastest, the next beyond it is tried, too. This rule is the same for every method that has a
-rate. Then it runs with every seed on the test images.
+best is the slowest or the fastest, the next beyond it is tried, too. A rate at which training diverges counts as 0 %.
+This rule is the same for every method that has a rate. Then it runs with every seed on the test images.
 
 Runs are kept in .scratch/methods, and a second call continues. Stages run in one process per run, without DVC, so that
 seconds and memory are those of the method. Writes reports/benchmarks/methods.md and .json, and two figures beside them.
@@ -35,7 +35,7 @@ from harness.parameters import set_params
 from harness.root import ROOT
 from harness.stage_order import in_order, run_stage
 from pipeline.data.images import Images
-from pipeline.errors import UserError
+from pipeline.errors import DivergedError, UserError
 from pipeline.evaluation import metrics
 from pipeline.inference.manifest import read_manifest
 from pipeline.inference.method import make_encoder
@@ -142,7 +142,9 @@ def kept(setting: str, name: str, num_tasks: int, params: Params) -> dict[str, A
         try:
             result = process.submit(run, folder, num_tasks, params).result()
         except UserError as error:
-            raise SystemExit(f"{setting}, {name}: {error}") from None
+            if images == "test" or not isinstance(error, DivergedError):
+                raise SystemExit(f"{setting}, {name}: {error}") from None
+            result = {"metrics": {"average_accuracy": 0.0}}  # a rate that is too high loses
     if not first.exists():  # what is downloaded and packed serves all seeds
         for path in (artifacts.RAW_TRAIN.parent, artifacts.BACKBONE, Path("download.seconds")):
             (first / path).parent.mkdir(parents=True, exist_ok=True)

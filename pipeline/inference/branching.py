@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
-from pipeline.errors import UserError
+from pipeline.errors import DivergedError
 from pipeline.inference.encoder import Encoded, TrainFeatures
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import extend_table
@@ -105,11 +105,11 @@ class BranchingEncoder:
     def _outputs(self, images: Images, newest: int) -> Tensor:
         """The frozen output, then the feature of so many of the newest tasks: [1 + t, N, D].
 
-        Raises UserError if they are not finite.
+        Raises DivergedError if they are not finite.
         """
         outputs = self._split(self._with(newest).encode(images, {}))
         if not bool(outputs.isfinite().all()):
-            raise UserError("features of the branches are not finite: lower lr")
+            raise DivergedError("features of the branches are not finite: lower lr")
         self.progress.step(len(images))
         return outputs
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
-from pipeline.errors import UserError
+from pipeline.errors import DivergedError
 from pipeline.inference.feature_table import FeatureTable, pair_code, pair_of
 from pipeline.machine.device import fetch, send
 from pipeline.progress import Progress
@@ -28,7 +28,7 @@ def encode_selected(
 ) -> Tensor:
     """Features [N, D] of N images, each under the LayerNorms of its task [N].
 
-    Images of one task run together, so no parameters are gathered per image. Raises UserError if LayerNorms diverged in
+    Images of one task run together, so no parameters are gathered per image. Raises DivergedError if LayerNorms diverged in
     the very last step of stage one, which the loss does not show.
     """
     features = torch.empty(len(images), backbone.layout.size)
@@ -36,7 +36,7 @@ def encode_selected(
         rows = (tasks == task).nonzero().flatten()
         features[rows] = backbone.encode(images[rows], row(bank, task))
         if not bool(features[rows].isfinite().all()):
-            raise UserError(f"features under what {task_name(task)} has tuned are not finite: lower lr")
+            raise DivergedError(f"features under what {task_name(task)} has tuned are not finite: lower lr")
         progress.step(len(rows))
     return features
 
