@@ -28,8 +28,8 @@ def encode_selected(
 ) -> Tensor:
     """Features [N, D] of N images, each under the LayerNorms of its task [N].
 
-    Images of one task run together, so no parameters are gathered per image. Raises DivergedError if LayerNorms diverged in
-    the very last step of stage one, which the loss does not show.
+    Images of one task run together, so no parameters are gathered per image. Raises DivergedError if LayerNorms
+    diverged in the very last step of stage one, which the loss does not show.
     """
     features = torch.empty(len(images), backbone.layout.size)
     for task in tasks.unique().tolist():
