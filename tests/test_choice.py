@@ -58,6 +58,16 @@ def test_every_variant_of_the_list_can_be_written_and_says_all_that_it_needs(mon
         assert {"features", "selection", "classifier"} <= changes.keys(), "whatever params.yaml has now"
 
 
+def test_the_presets_of_the_list_are_what_their_files_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    variants = read_sweep(GRID).variants
+    for name in ("best", "best_photographs", "best_domains"):
+        listed, preset = nested(variants[name]), read_mapping(Path(f"presets/{name}.yaml"))
+        preset.pop("flip", None)  # a property of the images, not of the method
+        assert {key: listed[key] for key in preset} == preset
+    assert nested(variants["best, one block"]) == nested(variants["best"]) | {"features": "cls"}
+
+
 def test_every_run_is_on_held_out_images_from_the_seed_of_params_on(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: 7")
     with pytest.MonkeyPatch.context() as patch:

@@ -50,11 +50,13 @@ _BESIDE = {  # rows that the same runs have
     "frozen": ("nothing tuned", "softmax head"),
     "frozen_ncm": ("nothing tuned", "nearest class mean"),
 }
-_NAMED = {  # selector and classifier
-    ("key", "softmax"): ("the paper's key and heads", "C-LN"),
-    ("key", "lda"): ("the same, with a linear discriminant", "C-LN"),
-    ("average", "carried_gaussians"): ("mean of all tasks, carried Gaussians", "LayerNorms (preset best)"),
-    ("latest", "carried_gaussians"): ("only the newest model is kept", "carried Gaussians"),
+_NAMED = {  # features, selector and classifier
+    ("cls", "key", "softmax"): ("the paper's key and heads", "C-LN"),
+    ("cls", "key", "lda"): ("the same, with a linear discriminant", "C-LN"),
+    ("cls", "average", "carried_gaussians"): ("mean of all tasks, carried Gaussians", "LayerNorms"),
+    ("cls_4", "average", "class_gaussians"): ("mean of all tasks, carried Gaussians", "LayerNorms (preset best)"),
+    ("cls", "latest", "carried_gaussians"): ("only the newest model is kept", "carried Gaussians"),
+    ("cls_4", "frozen", "lda"): ("nothing tuned", "linear discriminant, four blocks"),
 }
 
 
@@ -145,19 +147,22 @@ def glyphs() -> list[Point]:
         if row["row"] in _BESIDE:
             accuracy = _of_seeds(row["accuracy"]["values"], comparison["seeds"])
             points.append(Point(tuned if row["row"] == "c_ln_lda" else 0, accuracy, *_BESIDE[row["row"]]))
-    return points + [
-        Point(row["task_parameters"], row["average_accuracy_mean"], "methods of others", NAMES[row["method"]])
-        for row in _rows("benchmarks/methods.json")
-        if row["setting"] == "glyphs" and row["method"] not in OURS
-    ]
+    for row in _rows("benchmarks/methods.json"):
+        if row["setting"] == "glyphs" and row["method"] in ("best", *NAMES.keys() - set(OURS)):
+            group, name = ("methods of others", NAMES[row["method"]])
+            if row["method"] == "best":
+                group, name = ("mean of all tasks, carried Gaussians", "LayerNorms (preset best)")
+            points.append(Point(row["task_parameters"], row["average_accuracy_mean"], group, name))
+    return points
 
 
 def cifar() -> list[Point]:
     """CIFAR-100 with a ViT-Ti/16, seeds 0 to 2, without rows that know the task or correct afterwards."""
     points = []
     for row in _rows("benchmarks/beyond.json"):
-        if row["selector"] != "oracle" and row["correction"] == "none":
-            named = _NAMED.get((row["selector"], row["classifier"]), ("other selectors and classifiers", ""))
+        if row["selector"] not in {"oracle", "recomputed"} and row["correction"] == "none":
+            configuration = (row["features"], row["selector"], row["classifier"])
+            named = _NAMED.get(configuration, ("other selectors and classifiers", ""))
             points.append(Point(row["passes"], row["average_accuracy_mean"], *named))
     frozen = {"frozen": "softmax head", "frozen_ncm": "nearest class mean", "frozen_lda": "linear discriminant"}
     return points + [
