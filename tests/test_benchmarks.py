@@ -10,6 +10,7 @@ from benchmarks.studies import domains
 from benchmarks.studies.beyond import rows_of_one_model, setting_of
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, PARAMS, page, rows_of
 from benchmarks.studies.finished_run import load_run
+from benchmarks.studies.methods import as_published
 from harness.root import ROOT
 from pipeline.evaluation.methods import METHODS
 from pipeline.params import read_mapping
@@ -87,6 +88,14 @@ def test_the_first_vector_of_richer_features_gives_the_rows_of_the_models_own_ou
     rows = dict(rows_of_one_model("last_2", richer, params))
     bound = ("recomputed", "lda", "none")
     assert rows["last_2", *bound]["bytes_per_task"] > cut["cls", *bound]["bytes_per_task"]
+
+
+def test_the_published_rate_is_kept_unless_another_is_clearly_better() -> None:
+    assert as_published({0.01: 70.0, 0.03: 71.0, 0.1: 60.0}, 0.01, held_out=400) == 0.01
+    assert as_published({0.01: 66.0, 0.03: 71.0, 0.1: 60.0}, 0.01, held_out=400) == 0.03
+    assert as_published({0.01: 70.0, 0.03: 71.0}, 0.01, held_out=40_000) == 0.03, "many images tell them apart"
+    assert as_published({0.01: 5.0, 0.03: 70.5, 0.1: 71.0}, 0.01, held_out=400) == 0.03
+    assert as_published({0.01: 0.0, 0.03: 0.0}, 0.01, held_out=100) == 0.01, "all of them diverge"
 
 
 def evaluation_of_domains(accuracy: float) -> dict[str, object]:

@@ -58,9 +58,10 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
         f"Same images, order of classes, backbone and machine ({report['machine']}). A method is a preset of\n"
         "`presets/methods`, which names its source and what differs. Every rate was chosen with seed 0 on a held-out\n"
         f"fifth of the training images of the first tasks, among {report['trials']} per method, and beyond them while\n"
-        "the best was the slowest or the fastest. A rate at which training diverges counts as 0 %. A method that\n"
-        "tunes nothing has none. Training: all stages that learn, and their passes over the training images.\n"
-        "Evaluation: the finished learner predicts every test image once. Trained numbers leave out the heads.",
+        "the best was the slowest or the fastest. A rate at which training diverges counts as 0 %. Of the rates as\n"
+        "good as the best, within one standard error, the closest to the published one was taken.\n"
+        "Training: all stages that learn, and their passes over the training images. Evaluation: the finished learner\n"
+        "predicts every test image once. Trained numbers leave out the heads.",
     ]
     for setting in dict.fromkeys(row["setting"] for row in report["rows"]):
         rows = [row for row in report["rows"] if row["setting"] == setting]
