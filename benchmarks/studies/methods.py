@@ -179,8 +179,8 @@ def chosen_rate(setting: str, name: str, num_tasks: int, params: Params, factors
 def as_published(tried: Mapping[float, float], published: float, held_out: int) -> float:
     """Of the rates as good as the best, within one standard error, the closest to the published one.
 
-    tried: rate -> accuracy in percent on so many held-out images. They are those of the first tasks, and cannot tell what
-    a faster rate costs in the tasks after them.
+    tried: rate -> accuracy in percent on so many held-out images. They are those of the first tasks, and cannot tell
+    what a faster rate costs in the tasks after them.
     """
     best = max(tried.values())
     error = (best * (100 - best) / held_out) ** 0.5
