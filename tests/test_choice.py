@@ -20,6 +20,7 @@ CANDIDATES = st.builds(
     accuracy=st.floats(0, 1),
     forgetting=st.just(0.0),
     passes=st.sampled_from([1.0, 2.0, 5.0]),
+    kept=st.sampled_from([1e4, 1e5, 1e6]),
     images=st.just(400),
 )
 
@@ -32,15 +33,17 @@ def test_nothing_cheaper_is_as_good_and_the_best_is_within_an_error(candidates: 
     for other in candidates:
         if other.passes < chosen.passes:
             assert other.accuracy < best - error
-        if other.passes == chosen.passes:
-            assert other.accuracy <= chosen.accuracy
+        if other.passes == chosen.passes and other.kept < chosen.kept:
+            assert other.accuracy < best - error
 
 
 def test_one_model_is_taken_where_the_images_do_not_tell() -> None:
-    one, two = Candidate("one", 0.80, 0.0, 1.0, 400), Candidate("two", 0.81, 0.0, 2.0, 400)
+    one, two = Candidate("one", 0.80, 0.0, 1.0, 5e5, 400), Candidate("two", 0.81, 0.0, 2.0, 1e4, 400)
     assert pick([one, two]) == one
-    clearly = Candidate("clearly", 0.85, 0.0, 2.0, 400)
+    clearly = Candidate("clearly", 0.85, 0.0, 2.0, 1e6, 400)
     assert pick([one, two, clearly]) == clearly
+    larger = Candidate("larger", 0.81, 0.0, 1.0, 1e6, 400)
+    assert pick([one, larger]) == one
 
 
 def test_options_of_blocks_are_written_into_their_blocks() -> None:
