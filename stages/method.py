@@ -54,6 +54,7 @@ def main() -> None:
         task_classes=params.task_classes,
         first_task_classes=params.first_task_classes,
         correction=params.correction,
+        each_class_once=classifier.each_class_once,
     )
     by_domain = SETTINGS[params.setting].by_domain
     artifacts.save_json(artifacts.STREAM, {"tasks_are": "domains" if by_domain else "classes"})

@@ -233,6 +233,14 @@ def test_predict_asks_for_the_task_only_where_it_is_given() -> None:
         ({"setting": "domain", "correction": "arc"}, "setting: domain has no such choice: set correction: none"),
         ({"setting": "task", "correction": "rematch"}, "setting: task has no such choice: set correction: none"),
         ({"correction": "arc", "task_classes": [["a"], ["b", "a"]]}, "names 'a' in several: set correction: none"),
+        (
+            {"setting": "domain", "selection": "average", "classifier": "class_gaussians"},
+            "but setting: domain brings all in every task: set classifier: carried_gaussians",
+        ),
+        (
+            {"selection": "average", "classifier": "class_gaussians", "task_classes": [["a"], ["b", "a"]]},
+            "but task_classes repeats 'a': set classifier: carried_gaussians",
+        ),
         ({"setting": "domains"}, "setting: input should be 'class', 'domain' or 'task'"),
     ],
 )

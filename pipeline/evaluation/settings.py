@@ -65,13 +65,26 @@ SETTINGS: dict[SettingName, Setting] = {
 
 
 def check_setting(
-    name: SettingName, *, task_classes: Sequence[Sequence[str]], first_task_classes: int, correction: str
+    name: SettingName,
+    *,
+    task_classes: Sequence[Sequence[str]],
+    first_task_classes: int,
+    correction: str,
+    each_class_once: bool = False,
 ) -> None:
     """Raises UserError for parameters that contradict the setting."""
     setting = SETTINGS[name]
     if setting.by_domain and (task_classes or first_task_classes):
         wrong = "task_classes: []" if task_classes else "first_task_classes: 0"
         raise UserError(f"params.yaml: with setting: domain, every task is a domain and all its classes: set {wrong}")
+    named = [c for classes in task_classes for c in classes]
+    again = next((c for position, c in enumerate(named) if c in named[:position]), None)
+    if each_class_once and (setting.by_domain or again is not None):
+        where = "setting: domain brings all in every task" if again is None else f"task_classes repeats {again!r}"
+        raise UserError(
+            f"params.yaml: this classifier needs every class in one task only, but {where}: set classifier: "
+            "carried_gaussians"
+        )
     if correction == "none":
         return
     if name != "class":
@@ -79,8 +92,6 @@ def check_setting(
             f"params.yaml: correction: {correction} decides between the classes of different tasks, and setting: "
             f"{name} has no such choice: set correction: none"
         )
-    named = [c for classes in task_classes for c in classes]
-    again = next((c for position, c in enumerate(named) if c in named[:position]), None)
     if again is not None:
         raise UserError(
             f"params.yaml: correction: {correction} needs classes that belong to one task, and task_classes names "

@@ -59,5 +59,6 @@ CLASSIFIER = Classifier(
         log-likelihoods, which are comparable between tasks. When a task moves the model, the Gaussians of old classes
         follow by a linear map, fitted on the new task's images before and after the move. No old image is needed.""",
     options=Options,
+    each_class_once=True,
     needs_one_model=True,
 )
