@@ -6,9 +6,10 @@
 
 A file of parameters is like those in presets/, on top of params.yaml: dataset, data_dir, task_classes or num_tasks,
 backbone, rates. The ordinary pipeline learns the LayerNorms once per seed. Everything else uses their features,
-computed once, with the functions that the stages call. Features of fewer blocks are a part of those of the last four,
-so one pass gives all. Classifiers of other methods are compared in benchmarks.studies.methods. Make choices with
-`--evaluate-on validation`. Writes reports/benchmarks/NAME.md and .json.
+computed once, with the functions that the stages call. The features of the last four blocks contain all the others, so
+one pass per image and model is enough. Options are those of params.yaml; `class_gaussians` has those of
+presets/best.yaml. Classifiers of other methods are compared in benchmarks.studies.methods. Make choices with
+`--evaluate-on validation`, which adds _validation to the name. Writes reports/benchmarks/NAME.md and .json.
 """
 
 import io

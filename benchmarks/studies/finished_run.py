@@ -1,4 +1,4 @@
-"""The data of a finished run for selectors and classifiers: queries, and features under every model, computed once."""
+"""What selectors and classifiers need of a finished run: queries, and features under every model, computed once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

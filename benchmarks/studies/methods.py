@@ -3,15 +3,16 @@
     python -m benchmarks.studies.methods [IMAGES WEIGHTS]
 
 runs the glyphs and, where IMAGES (train/CLASS/*, test/CLASS/* of CIFAR-100) and WEIGHTS (timm's vit_tiny_patch16_224)
-are given, CIFAR-100 at 96 pixels. Each method is a preset of presets/methods. Its rate is chosen first, with seed 0, on
-a held-out fifth of the training images of the first tasks, among its published rate times each of --factors; while the
-best is the slowest or the fastest, the next beyond it is tried, too. A rate at which training diverges counts as 0 %.
-Of the rates that are as good as the best, within one standard error, the one closest to the published rate is taken.
-This rule is the same for every method that has a rate. Then it runs with every seed on the test images.
+are given, CIFAR-100 at 96 pixels. Each method is a preset: those of presets/methods, params.yaml itself (C-LN), best
+and best_photographs. Its rate is chosen first, with seed 0, on a held-out fifth of the training images of the first
+tasks, among its published rate times each of --factors. As long as the best rate is the slowest or the fastest one
+tried, the next one beyond it is tried, too (up to seven rates). A rate at which training diverges counts as 0 %. Of the
+rates that are as good as the best, within one standard error, the one closest to the published rate is taken. This rule
+is the same for every method that has a rate. Then it runs with every seed on the test images.
 
 Runs are kept in .scratch/methods, and a second call continues. Stages run in one process per run, without DVC, so that
 seconds and memory are those of the method. Writes reports/benchmarks/methods.md and .json, and two figures beside them.
-Two calls at once must have different settings or different seeds (--only-setting, --seeds).
+Two calls at once must have different settings (--only-setting).
 """
 
 import json

@@ -1,9 +1,9 @@
-"""`features`: what a pass says about an image, more than the model's own output.
+"""`features`: which vectors of one pass describe an image.
 
     cls        the model's own output: the CLS token after the last block, or what the model pools instead
-    cls_patch  and the mean of the patch tokens
-    cls_K      what `cls` is, after each of the last K blocks, all through the final norm
-    last_K     what `cls_patch` is, after each of the last K blocks
+    cls_patch  `cls` and the mean of the patch tokens
+    cls_K      `cls` after each of the last K blocks, each through the final norm
+    last_K     `cls_patch` after each of the last K blocks, in the same way
 
 The tokens come from timm's own `forward_intermediates`, so the unmodified model runs, once. Each block is pooled by the
 model's own head; the first vector is therefore the model's own output. Class and register tokens do not enter the mean
