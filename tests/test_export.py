@@ -38,7 +38,7 @@ def images_seen() -> Images:
 def run_with(**changes: object) -> None:
     """Run what follows stage one with other parameters."""
     set_params(PARAMS, **changes)
-    for stage in ("keys", "features", "stage_two"):
+    for stage in ("queries", "keys", "features", "stage_two"):
         for task in ("t1", "t2", "t3"):
             run_stage(stage, task)
     run_stage("rematch")
@@ -132,6 +132,8 @@ def test_one_model_is_a_plain_timm_checkpoint() -> None:
         {"selection": "average", "classifier": "class_gaussians"},
         {"selection": "average", "classifier": "fecam"},
         {"selector": "key", "classifier": "fecam"},
+        {"selection": "average", "classifier": "class_gaussians", "features": "cls_2"},
+        {"selector": "lda", "classifier": "lda", "features": "last_2"},
     ],
 )
 def test_onnx_runtime_gives_the_same_classes_tasks_and_probabilities(changes: dict[str, object]) -> None:
@@ -162,6 +164,11 @@ def test_onnx_runtime_gives_the_same_classes_tasks_and_probabilities(changes: di
         ("timm", {}, "a timm checkpoint holds one model, and this learner chooses among those of 3 tasks"),
         ("timm", {"selection": "average", "classifier": "ridge_projected"}, "the head of this classifier (projection"),
         ("timm", {"selection": "average", "classifier": "fecam"}, "the head of this classifier (factors"),
+        (
+            "timm",
+            {"selection": "average", "classifier": "lda", "features": "cls_2"},
+            "the head takes features of 32 numbers",
+        ),
         ("timm", {"selection": "average", "correction": "arc"}, "correction: arc cannot be part of a timm checkpoint"),
         ("onnx", {"selector": "gmm"}, "selector: gmm is not linear, so an ONNX graph cannot hold it"),
         ("onnx", {"selector": "fuzzy_art"}, "selector: fuzzy_art is not linear"),

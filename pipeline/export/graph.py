@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from pipeline.backbone.vectors import Vectors
 from pipeline.backbone.vit import Backbone
 from pipeline.errors import UserError
 from pipeline.inference.encoder import SelectingEncoder
@@ -47,11 +48,12 @@ class OneModel(nn.Module):
         self.model = shared_copy(backbone.model)
         for name, tensor in tuned.items():
             self.model.get_parameter(name).data = tensor.cpu()
+        self.read = reader(self.model, backbone)
         self.head = head
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [B, S, S, 3] -> logits and probabilities [B, C]."""
-        logits = logits_of(self.head, self.model(prepared(self.backbone, pixels)))
+        logits = logits_of(self.head, self.read(prepared(self.backbone, pixels)))
         return logits, logits.softmax(1)
 
 
@@ -63,7 +65,7 @@ class TwoPasses(nn.Module):
         super().__init__()
         self.backbone, self.rows, self.head = encoder.frozen, rows, head
         self.members = functional.one_hot(rows.task).float()  # [R, T]; here, since a graph cannot count the tasks
-        self.frozen = encoder.frozen.model
+        self.frozen = reader(encoder.frozen.model, encoder.frozen)
         self.bank = dict(encoder.bank)
         self.tuned = shared_copy(encoder.frozen.model)
         for name in sorted({name.rpartition(".")[0] for name in self.bank}):
@@ -71,14 +73,21 @@ class TwoPasses(nn.Module):
             if not isinstance(norm, nn.LayerNorm):
                 raise UserError(f"a graph holds only LayerNorms of each task, not {name}: choose --format learner")
             self.tuned.set_submodule(name, RowNorm(norm))
+        self.read = reader(self.tuned, encoder.frozen)
+        self.place = "" if self.read is self.tuned else "model."  # of the model's parameters in what reads it
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """uint8 [B, S, S, 3] -> logits and probabilities [B, C], and the task [B], counted from 0."""
         inputs = prepared(self.backbone, pixels)
         task = choose(self.rows, self.members, self.frozen(inputs))
-        gathered = {name: rows[task] for name, rows in self.bank.items()}
-        logits = logits_of(self.head, functional_call(self.tuned, gathered, (inputs,), tie_weights=False))
+        gathered = {self.place + name: rows[task] for name, rows in self.bank.items()}
+        logits = logits_of(self.head, functional_call(self.read, gathered, (inputs,), tie_weights=False))
         return logits, logits.softmax(1), task
+
+
+def reader(model: nn.Module, backbone: Backbone) -> nn.Module:
+    """What gives the features [B, V D] that the backbone reads, from this copy of its model."""
+    return model if backbone.vectors is None else Vectors(model, backbone.vectors)
 
 
 def prepared(backbone: Backbone, pixels: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ _OTHERWISE = "choose --format learner"
 def check_plain(finished: Finished, learner: Learner, form: str, *, hidden: bool) -> SelectingEncoder:
     """The encoder of a learner that consists of one or two passes and a head, and of nothing else.
 
-    hidden: whether the head may have a hidden layer or a quadratic part. Raises UserError, which names what cannot be
-    expressed.
+    hidden: whether the head may have a hidden layer or a quadratic part, and read several blocks. Raises UserError,
+    which names what cannot be expressed.
     """
     head, correction, encoder = finished.parts.head, finished.settings.correction, learner.encoder
     if correction != "none":
@@ -43,7 +43,8 @@ def check_plain(finished: Finished, learner: Learner, form: str, *, hidden: bool
         )
     if type(encoder) is not SelectingEncoder:
         raise UserError(f"tuning: {finished.parts.bank.tuning} chooses in a way that {form} cannot hold: {_OTHERWISE}")
-    width, needed = encoder.tuned.model.num_features, head.weight.shape[1]
+    width = encoder.tuned.layout.size if hidden else encoder.tuned.model.num_features
+    needed = head.weight.shape[1]
     if head.projection is None and width != needed:
         raise UserError(f"the head takes features of {needed} numbers, of which {form} gives {width}: {_OTHERWISE}")
     return encoder

@@ -24,7 +24,8 @@ def write(folder: Path, finished: Finished, learner: Learner, target: Path) -> N
     if learner.method.chooses:
         raise UserError(
             f"{FORM} holds one model, and this learner chooses among those of {len(finished.tasks)} tasks: choose "
-            "--format learner or onnx, or make one model (`python -m pipeline preset best`, then `dvc repro`)"
+            "--format learner or onnx, or make one model (`dvc exp run -S selection=average -S "
+            "classifier=carried_gaussians`)"
         )
     encoder = check_plain(finished, learner, FORM, hidden=False)
     backbone, tuned = single(encoder, finished, FORM)
