@@ -55,8 +55,9 @@ _NAMED = {  # features, selector and classifier
     ("cls", "key", "lda"): ("the same, with a linear discriminant", "C-LN"),
     ("cls", "average", "carried_gaussians"): ("mean of all tasks, carried Gaussians", "LayerNorms"),
     ("cls_4", "average", "class_gaussians"): ("mean of all tasks, carried Gaussians", "LayerNorms (preset best)"),
+    ("last_4", "average", "class_gaussians"): ("mean of all tasks, carried Gaussians", "and patch means"),
     ("cls", "latest", "carried_gaussians"): ("only the newest model is kept", "carried Gaussians"),
-    ("cls_4", "frozen", "lda"): ("nothing tuned", "linear discriminant, four blocks"),
+    ("cls_4", "frozen", "class_gaussians"): ("nothing tuned", "preset best's classifier"),
 }
 
 
@@ -153,6 +154,10 @@ def glyphs() -> list[Point]:
             if row["method"] == "best":
                 group, name = ("mean of all tasks, carried Gaussians", "LayerNorms (preset best)")
             points.append(Point(row["task_parameters"], row["average_accuracy_mean"], group, name))
+    control = ("cls_4", "frozen", "class_gaussians")
+    for row in _rows("benchmarks/beyond_glyphs.json"):
+        if (row["features"], row["selector"], row["classifier"], row["correction"]) == (*control, "none"):
+            points.append(Point(0, row["average_accuracy_mean"], *_NAMED[control]))
     return points
 
 
