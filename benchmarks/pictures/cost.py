@@ -59,6 +59,10 @@ _NAMED = {  # features, selector and classifier
     ("cls", "latest", "carried_gaussians"): ("only the newest model is kept", "carried Gaussians"),
     ("cls_4", "frozen", "class_gaussians"): ("nothing tuned", "preset best's classifier"),
 }
+_OF_METHODS = {
+    "best": _NAMED["cls_4", "average", "class_gaussians"],
+    **{method: ("methods of others", name) for method, name in NAMES.items() if method not in OURS},
+}
 
 
 class Point(NamedTuple):
@@ -149,11 +153,8 @@ def glyphs() -> list[Point]:
             accuracy = _of_seeds(row["accuracy"]["values"], comparison["seeds"])
             points.append(Point(tuned if row["row"] == "c_ln_lda" else 0, accuracy, *_BESIDE[row["row"]]))
     for row in _rows("benchmarks/methods.json"):
-        if row["setting"] == "glyphs" and row["method"] in ("best", *NAMES.keys() - set(OURS)):
-            group, name = ("methods of others", NAMES[row["method"]])
-            if row["method"] == "best":
-                group, name = ("mean of all tasks, carried Gaussians", "LayerNorms (preset best)")
-            points.append(Point(row["task_parameters"], row["average_accuracy_mean"], group, name))
+        if row["setting"] == "glyphs" and row["method"] in _OF_METHODS:
+            points.append(Point(row["task_parameters"], row["average_accuracy_mean"], *_OF_METHODS[row["method"]]))
     control = ("cls_4", "frozen", "class_gaussians")
     for row in _rows("benchmarks/beyond_glyphs.json"):
         if (row["features"], row["selector"], row["classifier"], row["correction"]) == (*control, "none"):

@@ -25,6 +25,8 @@ import torch
 import typer
 from torch import Tensor
 
+from benchmarks.studies import beyond_page
+from benchmarks.studies.beyond_page import Row
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, params_of
 from benchmarks.studies.finished_run import FinishedRun, OneModel, load_run, size
 from harness.clone import ROOT, clone, configure, run_dvc, run_plan
@@ -36,7 +38,6 @@ from pipeline.linear.head import Head
 from pipeline.params import read_block, read_mapping
 from pipeline.parts import names
 from pipeline.progress import Progress
-from pipeline.report.text import table
 from pipeline.seeds import generator
 from pipeline.selection.key import closed_form_key
 from pipeline.selection.selector import TaskQueries, find_selector
@@ -55,7 +56,6 @@ CORRECTIONS = ("none", "arc", "rematch")
 _TAKEN = ("glyphs", "validation")  # these names would overwrite pages of other settings
 ARC_GAMMA, ARC_TEMPERATURE, ROUNDS = 1.0, 1.2, 3
 State = dict[str, Tensor]
-Row = tuple[str, str, str, str]  # features, selector, classifier, correction
 
 
 @dataclass(frozen=True)
@@ -219,57 +219,6 @@ def rows_of_one_model(
                 )
 
 
-def summarise(runs: Mapping[int, Mapping[Row, Mapping[str, float]]]) -> list[dict[str, Any]]:
-    """Mean over the seeds, best first."""
-    rows = []
-    for key in next(iter(runs.values())):
-        values = [results[key] for results in runs.values()]
-        mean = {name: round(statistics.fmean(value[name] for value in values), 2) for name in values[0]}
-        accuracy = [value["average_accuracy"] for value in values]
-        rows.append(
-            dict(zip(("features", "selector", "classifier", "correction"), key, strict=True))
-            | {
-                "average_accuracy_mean": mean["average_accuracy"],
-                "average_accuracy_std": round(statistics.stdev(accuracy), 2) if len(accuracy) > 1 else 0.0,
-                "average_accuracies": [round(value, 2) for value in accuracy],
-                "selection_accuracy": mean.get("selection_accuracy"),
-                "passes": mean["passes"],
-                "bytes_per_task": round(mean["bytes_per_task"]),
-                "seeds": list(runs),
-            }
-        )
-    return sorted(rows, key=lambda row: -row["average_accuracy_mean"])
-
-
-def page(report: Mapping[str, Any]) -> str:
-    """The table in Markdown."""
-    rows = [
-        (
-            row["features"],
-            " + ".join(row[name] for name in ("selector", "classifier", "correction") if row[name] != "none"),
-            f"{row['average_accuracy_mean']:.1f} ± {row['average_accuracy_std']:.1f}",
-            "" if row["selection_accuracy"] is None else f"{row['selection_accuracy']:.1f}",
-            f"{row['passes']:.2f}",
-            f"{row['bytes_per_task']:,}",
-        )
-        for row in report["rows"]
-    ]
-    header = ("features", "configuration", "average accuracy (%)", "right LayerNorms (%)", "passes", "bytes per task")
-    return f"""\
-# Selectors, classifiers and corrections: {report["title"]}
-
-{report["num_tasks"]} tasks, measured on {report["evaluate_on"]} images, seeds
-{", ".join(map(str, report["seeds"]))}; all rows use the same LayerNorms. Features: the model's own output (`cls`);
-also the patch mean (`cls_patch`); the one or both of its last four blocks (`cls_4`, `last_4`). One pass gives them all.
-The paper's configuration is cls, key + softmax. `oracle` is told the task. `latest` and `average` keep one set of
-LayerNorms for all tasks; `frozen` tunes nothing. `recomputed` is `average` with the statistics of all images under the
-last mean, so it needs the old images: a bound. No other row keeps a sample of an old task. Passes: at inference.
-{report["machine"]}
-
-{table(header, rows)}
-"""
-
-
 def main(
     images: Annotated[Path | None, typer.Argument(help="Folder train/CLASS/*, test/CLASS/*.")] = None,
     weights: Annotated[Path | None, typer.Argument(help="Weights of vit_tiny_patch16_224.")] = None,
@@ -292,7 +241,7 @@ def main(
             params = read_mapping(Path("params.yaml"))
             runs[seed] = dict(all_rows(load_run(seed, setting.num_tasks, params, RICHEST), params))
     report = {
-        "rows": summarise(runs),
+        "rows": beyond_page.summarise(runs),
         "title": setting.title,
         "num_tasks": setting.num_tasks,
         "evaluate_on": evaluate_on,
@@ -301,9 +250,10 @@ def main(
     }
     suffix = "" if evaluate_on == "test" else f"_{evaluate_on}"
     result = ROOT / f"reports/benchmarks/{setting.name}{suffix}.json"
+    text = beyond_page.page(report)
     artifacts.save_plain_json(result, report)
-    artifacts.save_bytes(result.with_suffix(".md"), page(report).encode())
-    print(page(report))
+    artifacts.save_bytes(result.with_suffix(".md"), text.encode())
+    print(text)
 
 
 if __name__ == "__main__":
