@@ -69,6 +69,8 @@ def test_the_presets_of_the_list_are_what_their_files_say(monkeypatch: pytest.Mo
         preset.pop("flip", None)  # a property of the images, not of the method
         assert {key: listed[key] for key in preset} == preset
     assert nested(variants["best, one block"]) == nested(variants["best"]) | {"features": "cls"}
+    of_methods = read_sweep(Path("sweeps/methods.yaml")).variants
+    assert nested(of_methods["C-LN best"]) == read_mapping(Path("presets/best.yaml"))
 
 
 def test_every_run_is_on_held_out_images_from_the_seed_of_params_on(tmp_path: Path) -> None:
