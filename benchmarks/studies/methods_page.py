@@ -61,7 +61,8 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
         "the best was the slowest or the fastest. A rate at which training diverges counts as 0 %. Of the rates as\n"
         "good as the best, within one standard error, the closest to the published one was taken.\n"
         "Training: all stages that learn, and their passes over the training images. Evaluation: the finished learner\n"
-        "predicts every test image once. Trained numbers leave out the heads.",
+        "predicts every test image once. Seconds are those of the processor; with a GPU, those that pass. Trained\n"
+        "numbers leave out the heads.",
     ]
     for setting in dict.fromkeys(row["setting"] for row in report["rows"]):
         rows = [row for row in report["rows"] if row["setting"] == setting]
