@@ -40,7 +40,7 @@ def main() -> None:
     params = read_params(Params)
     kind, classifier = find_kind(params.tuning), find_classifier(params.classifier)
     read_block(params.tuning, kind.options)
-    read_block(params.classifier, classifier.options)
+    options = read_block(params.classifier, classifier.options)
     method = Method(kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
     method.check(
         classifier,
@@ -54,7 +54,7 @@ def main() -> None:
         task_classes=params.task_classes,
         first_task_classes=params.first_task_classes,
         correction=params.correction,
-        each_class_once=classifier.each_class_once,
+        each_class_once=classifier.each_class_once(options),
     )
     by_domain = SETTINGS[params.setting].by_domain
     artifacts.save_json(artifacts.STREAM, {"tasks_are": "domains" if by_domain else "classes"})

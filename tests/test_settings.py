@@ -239,7 +239,16 @@ def test_predict_asks_for_the_task_only_where_it_is_given() -> None:
         ),
         (
             {"selection": "average", "classifier": "class_gaussians", "task_classes": [["a"], ["b", "a"]]},
-            "but task_classes repeats 'a': set classifier: carried_gaussians",
+            "but task_classes repeats 'a': set classifier: carried_gaussians with anchor: false",
+        ),
+        (
+            {
+                "setting": "domain",
+                "selection": "average",
+                "classifier": "carried_gaussians",
+                "carried_gaussians.anchor": True,
+            },
+            "but setting: domain brings all in every task: set classifier: carried_gaussians with anchor: false",
         ),
         ({"setting": "domains"}, "setting: input should be 'class', 'domain' or 'task'"),
     ],

@@ -33,16 +33,7 @@ class CarryOptions(Record):
     shrinkage: Share = gaussians.SHRINKAGE  # of the covariance, towards each vector's mean variance
     penalty: Penalty = 1.0  # of the map into the new features, towards no move; chosen on held-out images (docs)
     per_block: bool = False  # one discriminant per block of the backbone, scores added up
-    anchor: bool = False  # old means are half carried, half predicted from those of the frozen backbone
-
-
-def refuse_old_classes(features: TaskFeatures, known: int, what: str) -> None:
-    """Raises UserError if a class comes again, in statistics that cannot be merged. known: classes before the task."""
-    if features.classes is not None and bool((features.classes < known).any()):
-        raise UserError(
-            f"params.yaml: {what} needs every class in one task only, but a class comes again: set "
-            "classifier: carried_gaussians and its anchor: false"
-        )
+    anchor: bool = False  # old means are half carried, half predicted from the frozen backbone; each class comes once
 
 
 def carried(state: Mapping[str, Tensor], features: TaskFeatures, options: CarryOptions) -> Carried:
@@ -60,7 +51,6 @@ def carried(state: Mapping[str, Tensor], features: TaskFeatures, options: CarryO
     if not options.anchor:
         return Carried(after._asdict(), after, move)
     assert features.queries is not None, "stage two gives them"
-    refuse_old_classes(features, len(before.counts), "an anchor")
     held = anchor.anchor_of(part(state, _ANCHOR), size, vectors)
     held = anchor.moved(held, move) if move else held
     held = anchor.added(held, features.queries, features.own, features.labels)

@@ -85,7 +85,8 @@ class Classifier:
     options: type[Record] = NoOptions
     needs_classes: bool = False  # whether it learns nothing from a task of one class, whose row then comes from lone.py
     side_by_side: bool = False  # whether it takes views that get longer with every task, [V, N, T D] (`selection: all`)
-    each_class_once: bool = False  # whether it cannot learn a class that an earlier task has brought
+    # options -> whether it cannot learn a class that an earlier task has brought
+    each_class_once: Callable[[Any], bool] = lambda _: False
     needs_one_model: bool = False  # whether it tracks how features of old classes move, which needs one model for all
 
 

@@ -29,5 +29,6 @@ CLASSIFIER = Classifier(
         task's images before and after the move. No old image is needed. The smaller the move, the smaller the map's
         error.""",
     options=CarryOptions,
+    each_class_once=lambda options: options.anchor,
     needs_one_model=True,
 )

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from pipeline.classification.blocks import learn_blocks
-from pipeline.classification.carrying import CarryOptions, Share, carried, refuse_old_classes
+from pipeline.classification.carrying import CarryOptions, Share, carried
 from pipeline.classification.classifier import Classifier, State, TaskFeatures, Training
 from pipeline.linear.class_gaussians import own_directions, quadratic_discriminant
 from pipeline.linear.head import Head
@@ -41,7 +41,6 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
 
     def of_block(state: Mapping[str, Tensor], features: TaskFeatures) -> tuple[dict[str, Tensor], Head]:
         after = carried({name: tensor for name, tensor in state.items() if name != _DIRECTIONS}, features, options)
-        refuse_old_classes(features, len(state["counts"]) if state else 0, "classifier: class_gaussians")
         directions = own_directions(*features.samples(), options.rank)
         if after.move:
             directions = torch.cat([after.move.directions(state[_DIRECTIONS]), directions])
@@ -59,6 +58,6 @@ CLASSIFIER = Classifier(
         log-likelihoods, which are comparable between tasks. When a task moves the model, the Gaussians of old classes
         follow by a linear map, fitted on the new task's images before and after the move. No old image is needed.""",
     options=Options,
-    each_class_once=True,
+    each_class_once=lambda _: True,  # the directions of a class cannot be merged
     needs_one_model=True,
 )
