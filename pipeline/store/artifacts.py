@@ -1,9 +1,9 @@
 """Where artifacts are stored and how: the only module that knows paths and file formats.
 
 Tensors are stored as safetensors and tables as JSON. Images are safetensors, too, written one by one, so no data set
-has to fit into memory. A file appears whole or not at all. A damaged file is never read: every file that git does not
-track carries the digest of its content (pipeline.store.seal). Paths are relative to the repository's root, where DVC
-runs the stages.
+has to fit into memory. A file appears whole or not at all (pipeline.store.whole_files). A damaged file is never read:
+every file that git does not track carries the digest of its content (pipeline.store.seal). Paths are relative to the
+repository's root, where DVC runs the stages.
 """
 
 from __future__ import annotations
@@ -11,21 +11,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from io import BufferedRandom
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-import psutil
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from pipeline.errors import REPAIR, UserError
+from pipeline.errors import UserError
 from pipeline.store import seal as seals
 from pipeline.store.seal import BLANK, KEY, check_seal, seal
+from pipeline.store.whole_files import readable, replacing, write
 
 if TYPE_CHECKING:  # torch is imported only where tensors are read or written, so other commands start immediately
     from torch import Tensor
@@ -121,7 +116,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     content = memoryview(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     end = 8 + int.from_bytes(content[:8], "little")
     header = _header(json.loads(bytes(content[8:end])), metadata or {})  # the library would write metadata in any order
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.write(content[end:])
         seal(file, path.name)
@@ -142,7 +137,7 @@ def save_images(path: Path, images: Iterable[bytes | Tensor], fields: Mapping[st
     integers = dict(fields) | {"offsets": torch.zeros(count + 1, dtype=torch.int64)}
     before = _HEADER + sum(8 * len(tensor) for tensor in integers.values())
     shape: tuple[int, ...] = ()
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.seek(before)
         for index, image in enumerate(images):
             last, shape = shape, () if isinstance(image, bytes) else tuple(image.shape)
@@ -177,21 +172,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, mapped into memory. Raises UserError if it is missing or damaged."""
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    with _readable(path):
+    with readable(path):
         check_seal(path)
         return load_file(path)
 
 
 def array_size(path: Path) -> tuple[int, int] | None:
     """Height and width of the arrays in a packed file of images; None if it holds encoded images."""
-    with _readable(path), safe_open(path, framework="pt") as file:
+    with readable(path), safe_open(path, framework="pt") as file:
         shape = file.get_slice("images").get_shape() if "images" in file.keys() else None  # noqa: SIM118  (no mapping)
     return shape and (shape[1], shape[2])
 
 
 def load_metadata(path: Path) -> dict[str, str]:
     """The metadata of a file of tensors. Raises UserError if it is missing or damaged."""
-    with _readable(path), safe_open(path, framework="pt") as file:
+    with readable(path), safe_open(path, framework="pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
         return metadata
 
@@ -203,7 +198,7 @@ def load_weights(path: Path, *, is_checked: bool = False) -> tuple[dict[str, Ten
     """
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    with _readable(path):
+    with readable(path):
         if not is_checked:
             check_seal(path)
         with safe_open(path, framework="pt") as file:
@@ -220,14 +215,14 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str,
 
 def save_json(path: Path, content: Mapping[str, object]) -> None:
     """Store a table in a sealed file, in a form that diffs well."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(_json({KEY: BLANK, **content}))
         seal(file, path.name)
 
 
 def load_json(path: Path) -> Any:  # noqa: ANN401 (a table of any shape)
     """The table in a file. Raises UserError if it is missing or damaged."""
-    with _readable(path):
+    with readable(path):
         check_seal(path)
         content = json.loads(path.read_bytes())
         del content[KEY]
@@ -236,7 +231,7 @@ def load_json(path: Path) -> Any:  # noqa: ANN401 (a table of any shape)
 
 def save_plain_json(path: Path, content: object) -> None:
     """Store a table without a seal, for DVC, people and git."""
-    _write(path, _json(content))
+    write(path, _json(content))
 
 
 def read_seal(path: Path, *, is_checked: bool = False) -> str:
@@ -244,7 +239,7 @@ def read_seal(path: Path, *, is_checked: bool = False) -> str:
 
     is_checked: also compare it with the content, which takes reading the whole file.
     """
-    with _readable(path):
+    with readable(path):
         if is_checked:
             check_seal(path)
         return seals.read_seal(path)
@@ -258,61 +253,9 @@ def save_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]
     """Store a table of columns, for DVC's plots."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    _write(path, text.getvalue().encode())
+    write(path, text.getvalue().encode())
 
 
 def save_bytes(path: Path, content: bytes) -> None:
     """Store any other bytes, such as the report or a figure."""
-    _write(path, content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with _replacing(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BufferedRandom]:
-    """Write next to the target, then rename: the file appears whole or not at all. One device writes for all."""
-    if not _writes():
-        with TemporaryFile() as nowhere:
-            yield nowhere
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{beside.stem}.*"):
-            if left.suffix[1:].isdigit() and not psutil.pid_exists(int(left.suffix[1:])):
-                left.unlink(missing_ok=True)  # left by a process that was killed
-        try:
-            with beside.open("w+b") as file:
-                yield file
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}: make room or grant access, then `dvc repro`"
-        ) from None
-
-
-def _writes() -> bool:
-    """Whether this process writes for all devices. A process that has not loaded torch is the only one."""
-    if "torch" not in sys.modules:
-        return True
-    from pipeline.machine import devices  # noqa: PLC0415
-
-    return devices.rank() == 0
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        remedy = f"`dvc repro` makes it, or `dvc checkout` restores it; if neither does, {REPAIR}"
-        raise UserError(f"{path} is missing: {remedy}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}: grant access, then `dvc repro`") from None
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): {REPAIR}") from None
+    write(path, content)
