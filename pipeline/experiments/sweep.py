@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +23,7 @@ from pipeline.store import artifacts
 
 PUBLISHED = Path("sweeps/published.yaml")
 _SECONDS_BETWEEN_LOOKS = 5.0
+_LOOKS_BETWEEN_QUESTIONS = 4  # of the queue, where nothing is seen to change
 _CACHED = ("artifacts", "data")  # folders of outputs that are in DVC's cache; reports are in git
 _SHOWN_PARAMS = ("dataset", "num_tasks", "classes_per_task", "backbone", "image_size", "lr", "epochs", "evaluate_on")
 
@@ -106,7 +107,7 @@ def _standing(wanted: Set[str]) -> str:
 
 def _wait(wanted: Set[str], jobs: int, console: Console) -> None:
     with progress_bar(console, len(wanted)) as show:
-        while True:
+        for _ in _changes():
             states = {name: state for name, state in experiments.queue_states().items() if name in wanted}
             failed = sum(state in ("Failed", "Killed") for state in states.values())
             running = sorted(name for name, state in states.items() if state == "Running")
@@ -116,7 +117,17 @@ def _wait(wanted: Set[str], jobs: int, console: Console) -> None:
                 return
             if not running:
                 experiments.start_workers(jobs)  # a worker exits when it finds nothing to do
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _changes() -> Iterator[None]:
+    """Yields when an experiment has started or ended, and now and then, since a killed one leaves no trace."""
+    traces, same = None, 0
+    while True:
+        before, traces = traces, experiments.traces()
+        same = same + 1 if traces == before else 0
+        if same % _LOOKS_BETWEEN_QUESTIONS == 0:
+            yield
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def compare(sweep: Sweep, grid: Sequence[Cell]) -> Path:
