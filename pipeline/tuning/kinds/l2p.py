@@ -5,8 +5,8 @@ mean of their outputs is the feature. The loss is the cross-entropy over the tas
 of the cosines between an image's query and its prompts' keys. One pool serves all tasks, and every task trains it.
 
 In training, as in the authors' code, all images of a batch get the same prompts: those that most of them would choose.
-At inference the authors do the same, which tells the task where test images are sorted by class. Here, every test image
-chooses for itself.
+At inference the authors' code does the same, which tells the task where test images are sorted by class. Here, every
+test image chooses for itself.
 """
 
 from typing import Annotated, Any
