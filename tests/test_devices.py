@@ -37,7 +37,7 @@ ROUNDING = 1e-5
 # The CLS token that enters the first norm is that of every image, and so is its key from the start: where there is
 # nothing to learn, Adam makes whole steps of what is rounded.
 CONSTANT = "blocks.0.norm1.key"
-KINDS = ["apt", "diff_pruning", "synqt"]
+KINDS = ["apt", "diff_pruning", "l2p", "synqt"]
 CHANGED = {"diff_pruning": {"on": "layernorms", "share": 0.5}}  # biases of keys have nothing to learn, either
 
 
@@ -137,7 +137,7 @@ def test_two_devices_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DEVICES", "2")
     on_all_devices(compute_kinds)(str(tmp_path / "two"))
     names = sorted(file.name for file in (tmp_path / "one").iterdir())
-    assert names == ["apt 0", "diff_pruning 0", "diff_pruning 1", "synqt 0"]
+    assert names == ["apt 0", "diff_pruning 0", "diff_pruning 1", "l2p 0", "synqt 0"]
     for name in names:
         one, two = (artifacts.load_tensors(tmp_path / which / name) for which in ("one", "two"))
         assert one.keys() == two.keys()

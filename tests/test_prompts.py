@@ -1,6 +1,7 @@
 """Prompts: which ones an image gets, what they do in the attention and what learns, against references written out."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -198,6 +199,28 @@ def test_in_training_an_image_gets_its_own_task_s_expert(backbone: Backbone) -> 
     assert not (module.chosen == 2).any()
     placed.forward(inputs, tuned | kind.draw(torch.Generator()))
     assert (module.chosen == 2).all()
+
+
+def test_in_training_a_batch_gets_the_prompts_that_most_of_its_images_would_choose(backbone: Backbone) -> None:
+    """As in the released L2P; `test_an_image_s_output_does_not_depend_on_its_batch` holds at inference."""
+    kind, placed, tuned = started("l2p", backbone)
+    inputs = backbone.prepare(random_images(7))
+    queries, module = backbone.model(inputs), placed.model.get_submodule("prompts")
+    of_directions = queries - queries.mean(0)  # so that images choose different prompts
+    tuned["prompts.keys"] = torch.stack([of_directions[0], of_directions[3], of_directions[5], queries.mean(0)])
+    cosines = functional.cosine_similarity(queries[:, None], tuned["prompts.keys"][None], dim=2)
+    votes = Counter(int(prompt) for row in cosines for prompt in row.argsort(descending=True)[:2])
+    assert len(votes) > 2, "the images agree anyway"
+    winners = sorted(votes, key=lambda prompt: (-votes[prompt], prompt))[:2]
+    assert kind.penalty
+    outputs = placed.forward(inputs, tuned | kind.draw(torch.Generator()))
+    expected = -0.1 * cosines[:, winners].sum(1).mean()
+    torch.testing.assert_close(kind.penalty(placed.model), expected, atol=1e-5, rtol=1e-5)
+    tokens = torch.cat([tuned["prompts.prompts"][prompt] for prompt in winners])
+    weights = dict(backbone.model.state_dict())
+    reference = torch.stack([plain_vit(image, weights, {}, tokens) for image in inputs])
+    torch.testing.assert_close(outputs, reference, atol=1e-4, rtol=1e-4)
+    assert module.tokens.shape == (7, 4, WIDTH)
 
 
 def test_an_expert_starts_as_the_one_before(backbone: Backbone) -> None:

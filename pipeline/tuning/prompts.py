@@ -2,7 +2,7 @@
 
 The query of an image is the frozen backbone's output. The model with prompts runs the frozen one itself before each
 batch, so images, crops and views all bring their own query, in training as at inference: two passes for an image.
-Nothing of what is chosen depends on the other images of a batch.
+At inference, nothing of what is chosen depends on the other images of a batch.
 """
 
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.backbone.vit import Tuned
 from pipeline.errors import UserError
 from pipeline.tuning.kind import AnyModel, shared_copy
 from pipeline.tuning.norms import block_names
@@ -37,6 +38,17 @@ def with_prompts(model: AnyModel, prompts: Choosing) -> AnyModel:
 
     prompted.register_forward_pre_hook(ask)
     return prompted  # type: ignore[no-any-return]
+
+
+def register_mark(prompts: nn.Module) -> None:
+    """Give the module `prompts` the mark of training, unset. It is on the CPU, so nothing waits for the device."""
+    prompts.register_buffer("in_training", torch.tensor(False), persistent=False)
+
+
+def in_training(generator: torch.Generator) -> Tuned:
+    """The mark of training, set: what a kind draws for each batch (pipeline.tuning.kind.Kind.draw)."""
+    del generator
+    return {"prompts.in_training": torch.tensor(True)}
 
 
 class PrefixAttention(nn.Module):

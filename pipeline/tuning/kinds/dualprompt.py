@@ -16,7 +16,15 @@ from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
 from pipeline.params import Record
 from pipeline.tuning.kind import AnyModel, Kind
-from pipeline.tuning.prompts import SIZE, prefix_attentions, similarity, uniform, with_prompts
+from pipeline.tuning.prompts import (
+    SIZE,
+    in_training,
+    prefix_attentions,
+    register_mark,
+    similarity,
+    uniform,
+    with_prompts,
+)
 
 
 class Options(Record):
@@ -31,7 +39,7 @@ class Options(Record):
 class DualPrompts(nn.Module):
     """The general prompt, and experts and keys of T tasks; the prefixes and similarities of the last batch."""
 
-    in_training: Tensor  # on the CPU: nothing waits for the device
+    in_training: Tensor
     similarities: Tensor  # [B] of each image to the key of its expert
     chosen: Tensor  # [B] its task
 
@@ -41,7 +49,7 @@ class DualPrompts(nn.Module):
         self.pull, dim = options.pull, like.shape[-1]
         for name, shape in _shapes(options, dim).items():
             self.register_parameter(name, nn.Parameter(like.new_zeros(shape), requires_grad=False))
-        self.register_buffer("in_training", torch.tensor(False), persistent=False)
+        register_mark(self)
 
     def choose(self, query: Tensor) -> None:
         """Take the newest task's expert in training, else that of the most similar key."""
@@ -98,12 +106,6 @@ def penalty(model: nn.Module) -> Tensor:
     return -prompts.pull * prompts.similarities.mean()  # type: ignore[no-any-return]
 
 
-def draw(generator: torch.Generator) -> Tuned:
-    """The mark of training."""
-    del generator
-    return {"prompts.in_training": torch.tensor(True)}
-
-
 KIND = Kind(
     options=Options,
     start=start,
@@ -112,7 +114,7 @@ KIND = Kind(
     places=places,
     means=None,
     penalty=penalty,
-    draw=draw,
+    draw=in_training,
     asks_frozen=True,
     grows=lambda _: {"prompts.experts": 1, "prompts.keys": 1},
     size=SIZE,

@@ -4,7 +4,9 @@ The chosen prompts are tokens behind the CLS token. As in the authors' code, the
 mean of their outputs is the feature. The loss is the cross-entropy over the task's classes minus `pull` times the sum
 of the cosines between an image's query and its prompts' keys. One pool serves all tasks, and every task trains it.
 
-The authors choose the prompts of a whole batch together, also at inference. Here, every image chooses for itself.
+In training, as in the authors' code, all images of a batch get the same prompts: those that most of them would choose.
+At inference the authors' code does the same, which tells the task where test images are sorted by class. Here, every
+test image chooses for itself.
 """
 
 from typing import Annotated, Any
@@ -12,13 +14,15 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.backbone.vit import Backbone, Tuned
 from pipeline.data.images import Images
 from pipeline.errors import UserError
+from pipeline.machine.devices import add_up
 from pipeline.params import Record
 from pipeline.tuning.kind import AnyModel, Kind
-from pipeline.tuning.prompts import SIZE, similarity, uniform, with_prompts
+from pipeline.tuning.prompts import SIZE, in_training, register_mark, similarity, uniform, with_prompts
 
 
 class Options(Record):
@@ -41,6 +45,7 @@ class Pool(nn.Module):
 
     tokens: Tensor  # [B, top L, D]
     similarities: Tensor  # [B, top]
+    in_training: Tensor
 
     def __init__(self, options: Options, like: Tensor) -> None:
         """like: a parameter [..., D], for width, type and device."""
@@ -48,11 +53,26 @@ class Pool(nn.Module):
         self.top, self.pull, dim = options.top, options.pull, like.shape[-1]
         self.prompts = nn.Parameter(like.new_zeros(options.pool, options.length, dim), requires_grad=False)
         self.keys = nn.Parameter(like.new_zeros(options.pool, dim), requires_grad=False)
+        register_mark(self)
 
     def choose(self, query: Tensor) -> None:
-        """Take the prompts of the most similar keys, the most similar one first."""
-        self.similarities, best = similarity(query, self.keys).topk(self.top, dim=1)
+        """Take the prompts of the most similar keys; in training, those that most images of the batch would take."""
+        similarities = similarity(query, self.keys)  # [B, P]
+        best = similarities.topk(self.top, dim=1).indices
+        if bool(self.in_training):
+            best = most_frequent(best, len(self.keys)).expand(len(query), -1)
+        self.similarities = similarities.gather(1, best)
         self.tokens = self.prompts[best].flatten(1, 2)
+
+
+def most_frequent(chosen: Tensor, pool: int) -> Tensor:
+    """The n of P prompts that the images of a batch, on all devices, choose most often: [b, n] -> [n].
+
+    Among equally frequent ones, the first in the pool counts.
+    """
+    counts = functional.one_hot(chosen, pool).sum((0, 1))
+    add_up([counts])
+    return counts.argsort(descending=True, stable=True)[: chosen.shape[1]]
 
 
 def places(model: AnyModel, options: Options) -> AnyModel:
@@ -102,6 +122,7 @@ KIND = Kind(
     places=places,
     means=None,
     penalty=penalty,
+    draw=in_training,
     asks_frozen=True,
     size=SIZE,
     keeps="newest",
