@@ -10,7 +10,7 @@ from benchmarks.studies import domains
 from benchmarks.studies.beyond import rows_of_one_model, setting_of
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, PARAMS, page, rows_of
 from benchmarks.studies.finished_run import load_run
-from benchmarks.studies.methods import as_published
+from benchmarks.studies.methods import as_published, at_rate, recipes, settings_of
 from harness.root import ROOT
 from pipeline.evaluation.methods import METHODS
 from pipeline.params import read_mapping
@@ -88,6 +88,14 @@ def test_the_first_vector_of_richer_features_gives_the_rows_of_the_models_own_ou
     rows = dict(rows_of_one_model("last_2", richer, params))
     bound = ("recomputed", "lda", "none")
     assert rows["last_2", *bound]["bytes_per_task"] > cut["cls", *bound]["bytes_per_task"]
+
+
+def test_a_rate_is_also_that_of_an_alignment() -> None:
+    params = settings_of(None, None)["glyphs"] | recipes()["slca"]
+    assert at_rate(params, params["lr"]) == params, "the published rate is the published recipe"
+    assert at_rate(params, 0.003) == params | {"lr": 0.003, "slca": params["slca"] | {"lr": 0.3}}
+    other = settings_of(None, None)["glyphs"] | recipes()["ease"]
+    assert at_rate(other, 0.1) == other | {"lr": 0.1}
 
 
 def test_the_published_rate_is_kept_unless_another_is_clearly_better() -> None:

@@ -172,7 +172,7 @@ def chosen_rate(setting: str, name: str, num_tasks: int, params: Params, factors
     rates = [float(f"{params['lr'] * factor:.3g}") for factor in factors]
     while rates:
         for lr in rates:
-            trial = params | {"lr": lr, "seed": 0, "evaluate_on": "validation"}
+            trial = at_rate(params, lr) | {"seed": 0, "evaluate_on": "validation"}
             result = kept(setting, f"{name} {lr:g}", min(num_tasks, TRIAL_TASKS), trial)
             tried[lr] = round(100 * result["metrics"]["average_accuracy"], 2)
             held_out = result["metrics"].get("test_images", held_out)
@@ -180,6 +180,14 @@ def chosen_rate(setting: str, name: str, num_tasks: int, params: Params, factors
         beyond = {slowest: slowest / 3, fastest: fastest * 3}.get(best)
         rates = [float(f"{beyond:.3g}")] if beyond and len(tried) < MOST_TRIALS else []
     return as_published(tried, params["lr"], held_out), {f"{lr:g}": tried[lr] for lr in sorted(tried)}
+
+
+def at_rate(params: Params, lr: float) -> Params:
+    """The parameters with this rate. SLCA's released code has a single one: the head's, also of its alignment."""
+    changes: Params = {"lr": lr}
+    if params["classifier"] == "slca":
+        changes["slca"] = params["slca"] | {"lr": float(f"{lr * params['head_speed']:.3g}")}
+    return params | changes
 
 
 def as_published(tried: Mapping[float, float], published: float, held_out: int) -> float:
@@ -266,7 +274,7 @@ def main(  # noqa: PLR0913, PLR0917
             params |= {"epochs": min(params["epochs"], most_epochs)}
             lr, tried = chosen_rate(setting, name, num_tasks, params, [float(text) for text in factors.split(",")])
             rates[f"{setting} {name}"] = {"lr": lr, "tried": tried}
-            chosen[name] = params | {"lr": lr, "evaluate_on": "test"}
+            chosen[name] = at_rate(params, lr) | {"evaluate_on": "test"}
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
         for seed in numbers:  # seed by seed, so that a run that is cut short has all methods
             for name, params in chosen.items():
