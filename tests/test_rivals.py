@@ -143,21 +143,27 @@ def test_ranpac_s_rows_are_those_of_scikit_learn_s_ridge_on_all_tasks_at_once() 
 
 
 def test_ease_s_prototypes_and_scores_are_those_written_out() -> None:
-    first, second = features_of(0, dim=4), features_of(1, dim=4)
-    seen_before = functional.normalize(features_of(2, dim=4).own, dim=1)  # the second task under the first model
-    unit = functional.normalize
-    start = TaskFeatures(unit(first.own, dim=1)[None], first.own, None, first.labels)
-    state, _ = ease.learn({}, start, training())
-    views = torch.cat([seen_before, unit(second.own, dim=1)], 1)
-    state, head = ease.learn(state, TaskFeatures(views[None], second.own, None, second.labels), training())
-    old = [unit(first.own, dim=1)[first.labels == c].mean(0) for c in range(3)]
-    new = [[views[second.labels == c, 4 * s : 4 * s + 4].mean(0) for s in range(2)] for c in range(3)]
-    query = torch.cat([unit(torch.randn(4), dim=0), unit(torch.randn(4), dim=0)])
-    cosine = functional.cosine_similarity
+    unit, cosine = functional.normalize, functional.cosine_similarity
+    state: dict[str, torch.Tensor] = {}
+    means = []  # per class, in the subspaces of all tasks up to its own
+    for task in range(3):
+        views = [unit(features_of(10 * task + subspace, dim=4).own, dim=1) for subspace in range(task + 1)]
+        labels = features_of(task).labels
+        features = TaskFeatures(torch.cat(views, 1)[None], views[-1], None, labels)
+        state, head = ease.learn(state, features, training())
+        means += [[view[labels == c].mean(0) for view in views] for c in range(3)]
+
+    def mixed(c: int, subspace: int) -> torch.Tensor:
+        later = [other for other in means if len(other) > subspace]
+        own = len(means[c]) - 1
+        shares = torch.stack([cosine(means[c][own], other[own], dim=0) for other in later]).softmax(0)
+        return sum((share * other[subspace] for share, other in zip(shares, later, strict=True)), torch.zeros(4))
+
+    query = [unit(torch.randn(4), dim=0) for _ in range(3)]
     scores = []
-    for c in range(3):
-        shares = torch.stack([cosine(old[c], new[k][0], dim=0) for k in range(3)]).softmax(0)
-        mixed = sum((shares[k] * new[k][1] for k in range(3)), torch.zeros(4))
-        scores.append(cosine(query[:4], old[c], dim=0) + 0.1 * cosine(query[4:], mixed, dim=0))
-    scores += [0.1 * cosine(query[:4], p[0], dim=0) + cosine(query[4:], p[1], dim=0) for p in new]
-    torch.testing.assert_close(head.logits(query[None])[0], torch.stack(scores), atol=1e-5, rtol=1e-5)
+    for c, known in enumerate(means):
+        prototypes = [known[s] if s < len(known) else mixed(c, s) for s in range(3)]
+        cosines = [cosine(part, prototype, dim=0) for part, prototype in zip(query, prototypes, strict=True)]
+        own = cosines.pop(len(known) - 1)
+        scores.append(own + 0.1 * (cosines[0] + cosines[1]) / 2)
+    torch.testing.assert_close(head.logits(torch.cat(query)[None])[0], torch.stack(scores), atol=1e-5, rtol=1e-5)
