@@ -14,7 +14,7 @@ from harness.stage_repository import run_all
 from pipeline.classification.classifier import State, TaskFeatures, Training, find_classifier
 from pipeline.classification.classifiers import cls
 from pipeline.linear import gaussians, ridge
-from pipeline.linear.head import Head
+from pipeline.linear.head import Head, random_features
 from pipeline.linear.steps import append_step, step_heads
 from pipeline.progress import Progress
 from pipeline.store import artifacts
@@ -30,6 +30,7 @@ MIXED = [["class 0", "class 1"], ["class 1", "class 2"], ["class 0", "class 3"]]
         {"classifier": "ridge"},
         {"classifier": "cls"},
         {"classifier": "fecam"},
+        {"classifier": "ranpac"},
         {"classifier": "slca"},
         {"setting": "task"},
     ],
@@ -93,6 +94,19 @@ def test_closed_forms_merge_to_what_all_images_at_once_would_give(name: str, see
     for field, tensor in state.items():
         tolerance = 1e-10 if tensor.dtype == torch.float64 and name != "ridge_projected" else 1e-4
         torch.testing.assert_close(tensor, at_once[field], rtol=tolerance, atol=tolerance)
+
+
+def test_ranpac_s_sums_merge_and_have_one_column_for_each_class() -> None:
+    state: State = {}
+    for features, labels, classes in stream(3):
+        given_now = TaskFeatures(features[None], features, features, labels, classes)
+        training = Training(64, 0.005, 2, None, torch.Generator().manual_seed(7), Progress("test", 0))
+        state, head = find_classifier("ranpac").learn(state, given_now, training)
+    inputs = torch.cat([random_features(features, state["projection"]) for features, _, _ in stream(3)]).double()
+    one_hot = torch.nn.functional.one_hot(torch.cat([classes[labels] for _, labels, classes in stream(3)])).double()
+    torch.testing.assert_close(state["gram"], inputs.T @ inputs, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(state["targets"], inputs.T @ one_hot, rtol=1e-10, atol=1e-10)
+    assert len(head.weight) == 5
 
 
 def test_a_class_that_comes_again_has_one_column_and_counts_in_the_closed_form_of_cls() -> None:

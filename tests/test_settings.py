@@ -250,6 +250,16 @@ def test_predict_asks_for_the_task_only_where_it_is_given() -> None:
             },
             "but setting: domain brings all in every task: set classifier: carried_gaussians with anchor: false",
         ),
+        (
+            {
+                "tuning": "adapter",
+                "selection": "all",
+                "classifier": "ease",
+                "tuning_init": "pretrained",
+                "task_classes": [["a"], ["a"]],
+            },
+            "but task_classes repeats 'a': set classifier: carried_gaussians with anchor: false, or ncm",
+        ),
         ({"setting": "domains"}, "setting: input should be 'class', 'domain' or 'task'"),
     ],
 )

@@ -83,7 +83,7 @@ def check_setting(
         where = "setting: domain brings all in every task" if again is None else f"task_classes repeats {again!r}"
         raise UserError(
             f"params.yaml: this classifier needs every class in one task only, but {where}: set classifier: "
-            "carried_gaussians with anchor: false"
+            "carried_gaussians with anchor: false, or ncm"
         )
     if correction == "none":
         return

@@ -54,4 +54,5 @@ CLASSIFIER = Classifier(
         later classes' prototypes, as similar as the classes are. The cosine under the own task's model counts
         most.""",
     side_by_side=True,
+    each_class_once=lambda _: True,  # a prototype has one subspace of its own
 )

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from pipeline.classification.classifier import Classifier, State, TaskFeatures, Training
 from pipeline.linear import ridge
+from pipeline.linear.classes import add_columns, numbers
 from pipeline.linear.head import Head, random_features
 from pipeline.linear.ridge import Ridge
 
@@ -31,7 +32,8 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
     one_hot = functional.one_hot(features.labels).double()
     after = Ridge(inputs.T @ inputs, inputs.T @ one_hot)
     if state:
-        after = Ridge(state["gram"] + after.gram, torch.cat([state["targets"], after.targets], 1))
+        classes = numbers(features.classes, state["targets"].shape[1], one_hot.shape[1])
+        after = Ridge(state["gram"] + after.gram, add_columns(state["targets"], after.targets, classes))
     solution = ridge.solve_at(after, best_strength(inputs[order], one_hot[order]))
     head = Head(solution.T.float().contiguous(), torch.zeros(solution.shape[1]), projection)
     return after._asdict() | {"projection": projection}, head
