@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.studies.over_seeds import mean_and_std
 from pipeline.report.text import table
 
 Row = tuple[str, str, str, str]  # features, selector, classifier, correction
@@ -20,7 +21,7 @@ def summarise(runs: Mapping[int, Mapping[Row, Mapping[str, float]]]) -> list[dic
             dict(zip(("features", "selector", "classifier", "correction"), key, strict=True))
             | {
                 "average_accuracy_mean": mean["average_accuracy"],
-                "average_accuracy_std": round(statistics.stdev(accuracy), 2) if len(accuracy) > 1 else 0.0,
+                "average_accuracy_std": round(mean_and_std(accuracy)[1], 2),
                 "average_accuracies": [round(value, 2) for value in accuracy],
                 "selection_accuracy": mean.get("selection_accuracy"),
                 "passes": mean["passes"],

@@ -31,6 +31,7 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks.speed.ratios import machine_name
+from benchmarks.studies.over_seeds import mean_and_std
 from harness.clone import ROOT, clone, configure, run, run_dvc, run_plan
 from pipeline.evaluation import metrics
 from pipeline.evaluation.methods import METHODS, verdict
@@ -99,7 +100,7 @@ def rows_of(results: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
                 "method": key,
                 "name": METHODS[key],
                 "average_accuracy_mean": round(statistics.fmean(accuracy), 2),
-                "average_accuracy_std": round(statistics.stdev(accuracy), 2) if len(accuracy) > 1 else 0.0,
+                "average_accuracy_std": round(mean_and_std(accuracy)[1], 2),
                 "forgetting_mean": round(statistics.fmean(forgetting), 2),
                 "average_accuracies": [round(value, 2) for value in accuracy],
                 "seeds": list(results),

@@ -34,6 +34,7 @@ import typer
 from benchmarks.speed.ratios import machine_name
 from benchmarks.studies import methods_page
 from benchmarks.studies.cifar100_vit_tiny import params_of
+from benchmarks.studies.over_seeds import mean_and_std
 from harness import plain_project
 from harness.parameters import set_params
 from harness.root import ROOT
@@ -206,13 +207,13 @@ def row_of(setting: str, name: str, seeds: list[int], results: list[dict[str, An
     """Means over seeds of what one method reached and took."""
     accuracies = [100 * result["metrics"]["average_accuracy"] for result in results]
     forgotten = [100 * metrics.forgetting(metrics.square(result["matrix"])) for result in results]
-    mean, std = methods_page.mean_and_std(accuracies)
+    mean, std = mean_and_std(accuracies)
 
     def of_metric(key: str) -> float:
-        return methods_page.mean_and_std([result["metrics"][key] for result in results])[0]
+        return mean_and_std([result["metrics"][key] for result in results])[0]
 
     def of_run(key: str) -> float:
-        return methods_page.mean_and_std([result[key] for result in results])[0]
+        return mean_and_std([result[key] for result in results])[0]
 
     return {
         "setting": setting,
@@ -220,7 +221,7 @@ def row_of(setting: str, name: str, seeds: list[int], results: list[dict[str, An
         "average_accuracy_mean": round(mean, 2),
         "average_accuracy_std": round(std, 2),
         "average_accuracies": [round(value, 2) for value in accuracies],
-        "forgetting_mean": round(methods_page.mean_and_std(forgotten)[0], 2),
+        "forgetting_mean": round(mean_and_std(forgotten)[0], 2),
         "task_parameters": int(of_metric("task_parameters")),
         "bytes_per_task": round(of_metric("bytes_per_task")),
         "passes": of_metric("passes_at_inference"),

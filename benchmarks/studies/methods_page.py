@@ -45,11 +45,6 @@ counts as superior or inferior here where every seed says so; costs are multiple
 Row = Mapping[str, Any]
 
 
-def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and standard deviation over seeds; 0 for a single seed."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
 def write(path: Path, report: Mapping[str, Any]) -> None:
     """Write the page, its numbers and its figures beside each other. path: without ending."""
     artifacts.save_plain_json(path.with_suffix(".json"), report)

@@ -18,6 +18,7 @@ import typer
 
 from benchmarks.speed.ratios import machine_name, seconds
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS_CHOICE, params_of
+from benchmarks.studies.over_seeds import mean_and_std
 from harness import stage_order
 from harness.clone import ROOT, clone, configure, run_dvc, run_plan
 from pipeline.params import read_mapping
@@ -56,7 +57,7 @@ def statistics_of(
     differences = [value - of[key] for value, of in zip(values, first, strict=True)]
     return {
         f"{prefix}mean": round(statistics.fmean(values), 2),
-        f"{prefix}std": round(statistics.stdev(values), 2) if len(values) > 1 else 0.0,
+        f"{prefix}std": round(mean_and_std(values)[1], 2),
         f"{prefix}difference": round(statistics.fmean(differences), 2),
     }
 
