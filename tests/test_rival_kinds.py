@@ -6,12 +6,9 @@ import pytest
 import torch
 
 from harness.parameters import PLAIN
-from harness.tiny import TINY
 from pipeline.backbone.timm_vit import create_model
 from pipeline.errors import UserError
 from pipeline.tuning.kind import find_kind
-
-WIDTH, HEADS, PATCH, DEPTH = (TINY[name] for name in ("embed_dim", "num_heads", "patch_size", "depth"))
 
 
 @pytest.mark.parametrize(
