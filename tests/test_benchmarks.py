@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.studies import domains
+from benchmarks.studies import domains, methods_page
 from benchmarks.studies.beyond import rows_of_one_model, setting_of
 from benchmarks.studies.cifar100_vit_tiny import NUM_TASKS, PARAMS, page, rows_of
 from benchmarks.studies.finished_run import load_run
@@ -147,3 +147,19 @@ def test_the_study_of_domains_chooses_on_held_out_images_and_keeps_what_it_measu
     assert not calls, "nothing is measured again"
     domains.main(seeds="0,1", only="", most_epochs=2, out=tmp_path / "domains.json")
     assert calls, "other parameters are other results"
+
+
+def test_a_page_keeps_the_rows_of_a_setting_that_was_not_run(tmp_path: Path) -> None:
+    def report(setting: str, accuracy: float) -> dict[str, object]:
+        row = {"setting": setting, "method": "c_ln", "average_accuracy_mean": accuracy}
+        return {"rows": [row], "rates": {f"{setting} c_ln": {"lr": accuracy}}, "machine": "mine", "trials": 4}
+
+    page = tmp_path / "methods"
+    for setting, accuracy in (("cifar100_vit_tiny", 1.0), ("glyphs", 2.0), ("cifar100_vit_tiny", 3.0)):
+        joined = methods_page.with_other_settings(report(setting, accuracy), page)
+        artifacts.save_plain_json(page.with_suffix(".json"), joined)
+    assert [(row["setting"], row["average_accuracy_mean"]) for row in joined["rows"]] == [
+        ("glyphs", 2.0),
+        ("cifar100_vit_tiny", 3.0),
+    ]
+    assert joined["rates"] == {"glyphs c_ln": {"lr": 2.0}, "cifar100_vit_tiny c_ln": {"lr": 3.0}}

@@ -171,10 +171,15 @@ def cifar() -> list[Point]:
             named = _NAMED.get(configuration, ("other selectors and classifiers", ""))
             points.append(Point(row["passes"], row["average_accuracy_mean"], *named))
     frozen = {"frozen": "softmax head", "frozen_ncm": "nearest class mean", "frozen_lda": "linear discriminant"}
-    return points + [
+    points += [
         Point(1, row["average_accuracy_mean"], "nothing tuned", frozen[row["method"]])
         for row in _rows("benchmarks/cifar100_vit_tiny.json")
         if row["method"] in frozen
+    ]
+    return points + [
+        Point(row["passes"], row["average_accuracy_mean"], "methods of others", NAMES[row["method"]])
+        for row in _rows("benchmarks/methods.json")
+        if row["setting"] == "cifar100_vit_tiny" and row["method"] not in OURS
     ]
 
 

@@ -11,8 +11,8 @@ rates that are as good as the best, within one standard error, the one closest t
 is the same for every method that has a rate. Then it runs with every seed on the test images.
 
 Runs are kept in .scratch/methods, and a second call continues. Stages run in one process per run, without DVC, so that
-seconds and memory are those of the method. Writes reports/benchmarks/methods.md and .json, and two figures beside them.
-Two calls at once must have different settings (--only-setting).
+seconds and memory are those of the method. Writes reports/benchmarks/methods.md and .json, and two figures per setting
+beside them. A call with --only-setting leaves the other setting's rows on the page, and two such calls may run at once.
 """
 
 import json
@@ -282,7 +282,7 @@ def main(  # noqa: PLR0913, PLR0917
                 results[name].append(kept(setting, name, num_tasks, params | {"seed": seed}))
         rows += [row_of(setting, name, numbers, of_method) for name, of_method in results.items()]
     report = {"rows": rows, "rates": rates, "machine": machine_name(), "trials": len(factors.split(","))}
-    methods_page.write(out, report)
+    methods_page.write(out, methods_page.with_other_settings(report, out))
     print(out.with_suffix(".md").read_text())
 
 

@@ -1,5 +1,6 @@
 """The page of benchmarks.studies.methods: tables, two figures, and what they say about the paper's claim."""
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,16 @@ INTRO = """\
 The paper claims to be superior to or on par with the state of the art while computationally cheaper. C-LN as published
 counts as superior or inferior here where every seed says so; costs are multiples of its own."""
 Row = Mapping[str, Any]
+
+
+def with_other_settings(report: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The report, with what the page already says about settings that it does not have."""
+    file = path.with_suffix(".json")
+    before = json.loads(file.read_bytes()) if file.exists() else {"rows": [], "rates": {}}
+    now = {row["setting"] for row in report["rows"]}
+    rows = [row for row in before["rows"] if row["setting"] not in now] + report["rows"]
+    rates = {key: rate for key, rate in before["rates"].items() if key.split()[0] not in now} | report["rates"]
+    return {**report, "rows": sorted(rows, key=lambda row: list(SETTINGS).index(row["setting"])), "rates": rates}
 
 
 def write(path: Path, report: Mapping[str, Any]) -> None:
