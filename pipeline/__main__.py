@@ -6,6 +6,7 @@ import io
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -183,7 +184,7 @@ def table() -> None:
     if shown.returncode:
         sys.exit(shown.returncode)  # DVC has said why
     experiments = list(csv.DictReader(io.StringIO(shown.stdout)))
-    params = [name for name in read_mapping(PARAMS_FILE) if len({row.get(name) for row in experiments}) > 1]
+    params = differing(experiments)
     headers = [name.replace("_", " ") for name in params] + [
         name.removesuffix("_accuracy").replace("_", " ") for name in _METRICS
     ]
@@ -200,6 +201,13 @@ def table() -> None:
     for column in grid.columns:
         column.overflow = "fold"  # so that nothing is cut off in a narrow terminal
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(grid)
+
+
+def differing(experiments: Sequence[Mapping[str, str]]) -> list[str]:
+    """The parameters that differ between rows of DVC's table, which calls an option of a block `layernorm.norms`."""
+    ours = read_mapping(PARAMS_FILE).keys() - {"tasks"}
+    columns = dict.fromkeys(name for row in experiments for name in row if name.partition(".")[0] in ours)
+    return [name for name in columns if len({row.get(name) for row in experiments}) > 1]
 
 
 @app.command()

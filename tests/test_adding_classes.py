@@ -230,8 +230,9 @@ def release(repository: Repository, tag: str) -> str:
     repository.run("python", "-m", "pipeline", "export", "learner")
     repository.dvc("add", "learner")
     repository.commit(tag)
-    repository.run("git", "tag", tag)
+    repository.run("git", "tag", "-a", tag, "-m", tag)
     repository.dvc("push")
+    repository.run("git", "push", "-q", "--follow-tags")
     return answers(repository, "learner")
 
 
@@ -245,7 +246,10 @@ def answers(repository: Repository, *learner: str) -> str:
 @pytest.mark.slow
 def test_two_weeks_of_a_team_with_dvc_and_git(environment: dict[str, str], tmp_path: Path) -> None:
     """docs/adding_classes.md, command by command."""
-    repository = make_repository(tmp_path / "team", environment)
+    repository, shared = make_repository(tmp_path / "team", environment), str(tmp_path / "shared.git")
+    repository.run("git", "init", "-q", "--bare", "-b", "main", shared)
+    repository.run("git", "remote", "add", "origin", shared)
+    repository.run("git", "push", "-q", "-u", "origin", "HEAD:main")
     params, pictures = repository.path / "params.yaml", repository.path / "images/mine"
     draw(pictures, flat(WEEK_1))
     set_params(params, dataset="image_folder", data_dir="images/mine", task_classes=WEEK_1)
@@ -271,12 +275,13 @@ def test_two_weeks_of_a_team_with_dvc_and_git(environment: dict[str, str], tmp_p
     assert "task_classes" in repository.dvc("params", "diff", "week-1", "week-2")
 
     for week, expected in (("week-1", first), ("week-2", second)):
-        repository.dvc("get", str(repository.path), "learner", "--rev", week, "-o", str(tmp_path / week))
+        repository.dvc("get", shared, "learner", "--rev", week, "-o", str(tmp_path / week))
         assert answers(repository, str(tmp_path / week)) == expected
         record = json.loads((tmp_path / week / "learner.json").read_text())
         assert record["tasks"] == (WEEK_1 if week == "week-1" else WEEK_2)
     repository.run("gto", "register", "learner", "week-1", "--version", "v1.0.0")
-    repository.dvc("artifacts", "get", str(repository.path), "learner", "--rev", "v1.0.0", "-o", str(tmp_path / "v1"))
+    repository.run("git", "push", "-q", "--follow-tags")
+    repository.dvc("artifacts", "get", shared, "learner", "--rev", "v1.0.0", "-o", str(tmp_path / "v1"))
     assert (tmp_path / "v1/learner.json").read_bytes() == (tmp_path / "week-1/learner.json").read_bytes()
 
     repository.run("git", "checkout", "-q", "week-1")

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from harness.parameters import set_params
 from harness.root import ROOT
-from pipeline.__main__ import app
+from pipeline.__main__ import app, differing
 from pipeline.errors import UserError
 from pipeline.params import read_mapping
 from pipeline.parts import names
+from pipeline.report.text import percent
 from pipeline.store import artifacts
 from pipeline.tasks import chain
 
@@ -179,3 +180,16 @@ def test_plan_names_what_is_wrong_with_the_file() -> None:
         Path("params.yaml").write_text(content)
         with pytest.raises(UserError, match=message):
             raise CliRunner().invoke(app, ["plan", "3"]).exception or AssertionError
+
+
+def test_the_table_names_options_of_blocks_that_differ() -> None:
+    def row(**cells: str) -> dict[str, str]:
+        return {"rev": "a", "lr": "0.01", "lda.shrinkage": "0.1", "tasks": "['t1']", "data/raw": "x"} | cells
+
+    rows = [row(), row(rev="b", **{"lda.shrinkage": "0.2", "tasks": "['t1', 't2']", "data/raw": "y"})]
+    assert differing(rows) == ["lda.shrinkage"]
+    assert differing([]) == []
+
+
+def test_a_half_is_rounded_alike_however_it_was_computed() -> None:
+    assert {percent(0.6305), percent(0.63050000000000006), percent(1261 / 2000)} == {"63.0"}

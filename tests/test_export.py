@@ -16,6 +16,8 @@ from harness.stage_order import run_stage
 from harness.stage_repository import refusal, run_all
 from pipeline.__main__ import app
 from pipeline.data.images import Images
+from pipeline.errors import UserError
+from pipeline.export.folder import new_folder
 from pipeline.export.write import write_folder
 from pipeline.inference.manifest import read_manifest
 from pipeline.prediction import saved
@@ -194,6 +196,28 @@ def test_an_existing_folder_is_refused_and_an_empty_one_is_used() -> None:
     assert {file.name: file.read_bytes() for file in OUT.iterdir()} == before
     write_folder(Path("again"), "learner")
     assert {file.name: file.read_bytes() for file in Path("again").iterdir()} == before, "the same bytes"
+
+
+def test_a_mount_point_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with (
+        pytest.raises(UserError, match="mount point, which no folder can replace: name a folder inside"),
+        new_folder(tmp_path),
+    ):
+        raise AssertionError
+    with new_folder(tmp_path / "inside") as folder:
+        (folder / "file").touch()
+    assert (tmp_path / "inside/file").exists()
+
+
+@pytest.mark.usefixtures("tiny_finished")
+@pytest.mark.parametrize(("parameter", "line"), [("tuning", "needs tuning mine"), ("selector", "needs selector mine")])
+def test_a_learner_made_with_a_part_of_one_s_own_names_it(parameter: str, line: str) -> None:
+    write_folder(OUT, "learner")
+    record = artifacts.load_json(OUT / "learner.json")
+    (record if parameter == "tuning" else record["settings"])[parameter] = "mine"
+    artifacts.save_json(OUT / "learner.json", record)
+    assert line in refusal(lambda: Learner.load(OUT))
 
 
 def damage(name: str) -> None:

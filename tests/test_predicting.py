@@ -1,9 +1,11 @@
 """predict on files, folders and patterns; what cannot be read; the score of none of these; trackers; the server."""
 
+import asyncio
 import contextlib
 import csv
 import http.client
 import importlib.util
+import io
 import json
 import socket
 import zlib
@@ -15,13 +17,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from harness.parameters import set_params
 from harness.serving import serving
+from harness.stage_order import run_stage
 from harness.stage_repository import refusal
 from pipeline.__main__ import app
 from pipeline.export.write import write_folder
 from pipeline.linear.gaussians import add_classes, no_gaussians
-from pipeline.prediction.learner import Learner
+from pipeline.prediction.learner import Answer, Learner
 from pipeline.prediction.novelty import choose_threshold, novelty_of
+from pipeline.prediction.output import write_csv
 from pipeline.store import artifacts
 
 OUT = Path("exported")
@@ -112,6 +117,14 @@ def test_pictures_of_other_classes_are_more_alien_than_the_threshold() -> None:
     assert choose_threshold(strangers[:1], labels[:1]) is None
 
 
+def test_a_line_end_in_a_name_stays_in_its_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    label = "one\r\nclass"
+    write_csv([(Path("a\nb,c.png"), Answer(label, 0.5, 0.1, None, 1.0, is_none=False, best=[(label, 0.5)]))], None)
+    header, row = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert dict(zip(header, row, strict=True))["image"] == "a\nb,c.png"
+    assert row[1] == label
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs the extra `track`")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("tiny_finished")
@@ -140,9 +153,15 @@ def test_a_run_arrives_at_tensorboard() -> None:
     assert [event.step for event in read.Scalars("accuracy_on/t1")] == [1, 2, 3]
     metrics = artifacts.load_json(artifacts.EVALUATION)["metrics"]
     assert read.Scalars("average_accuracy")[0].value == pytest.approx(metrics["average_accuracy"])
-    assert "exists: this run is logged already" in str(
-        CliRunner().invoke(app, ["log", "--to", "tensorboard", "--at", "runs"]).exception
-    )
+    again = ["log", "--to", "tensorboard", "--at", "runs"]
+    assert "exists: this run is logged already" in str(CliRunner().invoke(app, again).exception)
+    set_params(Path("params.yaml"), classifier_lr=0.3)  # another experiment at the same commit
+    for task in ("t1", "t2", "t3"):
+        run_stage("stage_two", task)
+    run_stage("rematch")
+    run_stage("evaluate")
+    assert CliRunner().invoke(app, again).exit_code == 0
+    assert len(list(Path("runs").glob("*/*"))) == 2
 
 
 def asked(
@@ -218,6 +237,38 @@ def test_the_server_answers_at_every_loopback_address() -> None:
                 connection.request("GET", "/health", headers={"Host": f"{named}:{port}"})
                 with connection.getresponse() as response:
                     assert (response.status, response.read()[:1] != b"") == (status, True)
+
+
+@needs_serve
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("tiny_finished")
+def test_a_client_that_leaves_during_an_upload_is_no_fault() -> None:
+    from pipeline.serving.application import application  # noqa: PLC0415  (an extra)
+
+    served = application(Learner.load(), hosts=["*"], most_bytes=1000, most_pictures=4)
+    heard = [{"type": "http.request", "body": b"the first half", "more_body": True}, {"type": "http.disconnect"}]
+    said: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return heard.pop(0)
+
+    async def send(message: dict[str, object]) -> None:
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}
+    asyncio.run(served(scope, receive, send))
+    assert said[0]["status"] == 400
+
+
+@needs_serve
+@pytest.mark.usefixtures("tiny_finished")
+def test_serve_cannot_be_told_a_task() -> None:
+    set_params(Path("params.yaml"), setting="task")
+    run_stage("method")
+    run_stage("evaluate")
+    write_folder(OUT, "learner")
+    assert "which serve cannot: use `predict --task`" in str(CliRunner().invoke(app, ["serve", str(OUT)]).exception)
+    assert 'Learner.load("FOLDER", task="t1")' in (OUT / "README.md").read_text()
 
 
 @needs_serve

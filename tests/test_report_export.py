@@ -10,9 +10,9 @@ from pipeline.__main__ import app
 from pipeline.report.export import to_html, to_latex
 from pipeline.report.text import escape, table
 
-PAGE = f"""# Report on a & b
+PAGE = rf"""# Report on a & b\_c
 
-{table(("method", "accuracy (%)"), [("**C-LN**", "67.6 ± 4.7"), (escape("50% <b>_x_ #1"), "`lr_1`")])}
+{table(("method", "accuracy (%)"), [("**C-LN**", "67.6 ± 4.7"), (escape("[50% <b>_x_ #1"), "`lr_1`")])}
 
 ## Figures
 
@@ -32,9 +32,9 @@ def page(tmp_path: Path) -> Path:
 
 def test_html_has_the_content_and_needs_no_other_file(page: Path) -> None:
     shown = to_html(PAGE, page.parent)
-    assert "<title>Report on a &amp; b</title>" in shown
+    assert "<title>Report on a &amp; b_c</title>" in shown
     assert f'src="data:image/png;base64,{base64.b64encode(b"png").decode()}"' in shown
-    assert "50% &lt;b&gt;_x_ #1</td>" in shown, "as the class is called, and no tag"
+    assert "[50% &lt;b&gt;_x_ #1</td>" in shown, "as the class is called, and no tag"
     assert "<strong>C-LN</strong>" in shown
     assert "Text after it." in shown
 
@@ -44,13 +44,13 @@ def test_latex_has_each_table_with_its_characters_escaped() -> None:
         to_latex(PAGE)
         == r"""% \usepackage{booktabs}
 
-% Report on a & b
+% Report on a & b_c
 \begin{tabular}{lr}
 \toprule
 method & accuracy (\%) \\
 \midrule
 \textbf{C-LN} & 67.6 $\pm$ 4.7 \\
-50\% <b>\_x\_ \#1 & \texttt{lr\_1} \\
+{[}50\% \textless{}b\textgreater{}\_x\_ \#1 & \texttt{lr\_1} \\
 \bottomrule
 \end{tabular}
 """

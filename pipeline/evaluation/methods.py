@@ -37,7 +37,7 @@ def worth_of_tuning(accuracies: Mapping[str, float]) -> str:
     if "c_ln_lda" not in accuracies:
         return ""
     gain = accuracies["c_ln_lda"] - accuracies["frozen_lda"]
-    return f"With a linear discriminant as head, it {_compared(gain)} the frozen backbone with that head."
+    return f"With a linear discriminant as head, C-LN {_compared(gain)} the frozen backbone with that head."
 
 
 def _compared(gain: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.evaluation.methods import ACCURACIES
+from pipeline.evaluation.settings import SETTINGS
 from pipeline.prediction.finished import Finished
 from pipeline.prediction.novelty import Threshold
 from pipeline.report.text import code, escape, percent, table
@@ -12,7 +13,7 @@ from pipeline.tasks import task_name
 _USE = {
     "learner": """```python
 from pipeline.prediction.learner import Learner  # in a checkout of the project
-answers = Learner.load("FOLDER").predict(["a.jpg", "b.png"])
+answers = Learner.load("FOLDER"GIVEN).predict(["a.jpg", "b.png"])
 ```""",
     "timm": """```python
 model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
@@ -39,6 +40,7 @@ def card(
 ) -> str:
     """The text. form: `learner`, `timm` or `onnx`; counts: images of each task, for training and for testing."""
     settings, params = finished.settings, provenance["params"]
+    given = ', task="t1"' if SETTINGS[settings.setting].gives_task else ""
     config = finished.parts.config
     plain = settings.normalize == "none"
     mean, std = ([0.0] * 3, [1.0] * 3) if plain else (config["mean"], config["std"])
@@ -63,11 +65,11 @@ def card(
             "",
             f"# Image classifier of {len(finished.classes)} classes, learned in {len(finished.tasks)} tasks",
             "",
-            "Made by continual LayerNorm tuning (arXiv 2308.09610).",
+            "Made by the pipeline of continual LayerNorm tuning (arXiv 2308.09610).",
             "",
             "## Use",
             "",
-            _USE[form].replace("SIZE", str(settings.image_size)),
+            _USE[form].replace("SIZE", str(settings.image_size)).replace("GIVEN", given),
             "",
             "## Pictures",
             "",
@@ -85,7 +87,9 @@ def card(
             "",
             "## None of these",
             "",
-            none_of_these(finished.threshold),
+            none_of_these(finished.threshold)
+            if form == "learner"
+            else "This form gives no score for this. `--format learner` does.",
             "",
             "## Provenance",
             "",

@@ -16,6 +16,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises UserError if the target is a file or is not empty, and if nothing can be written there.
     """
     target = folder.resolve()
+    if target.is_mount():
+        raise UserError(f"{folder} is a mount point, which no folder can replace: name a folder inside it")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{folder} is not an empty folder: name another one, or remove it first")
     beside = target.with_name(f".{target.name}.{os.getpid()}")

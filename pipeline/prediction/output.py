@@ -70,8 +70,8 @@ WRITERS = {"table": write_table, "csv": write_csv, "jsonl": write_jsonl}
 
 def _print_row(cells: Iterable[str]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    print(text.getvalue())
+    csv.writer(text).writerow(cells)  # quotes the characters of its own line ending only
+    print(text.getvalue().removesuffix("\r\n"))
 
 
 def _text(path: Path) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pipeline.data.image_files import BadImageError
 from pipeline.errors import UserError, visible
+from pipeline.inference.manifest import Settings, read_manifest
+from pipeline.params import read_values
 from pipeline.prediction.command import Form
 from pipeline.prediction.learner import Answer, Learner
 from pipeline.prediction.output import WRITERS
@@ -52,11 +54,24 @@ class Predicting:
             self._first = ""
 
 
+def changes_since(settings: Settings) -> str:
+    """One line on how params.yaml has changed since the learner was made; empty if it has not."""
+    made = settings.model_dump()
+    changed = {name: value for name, value in read_values(made).items() if value != made[name]}
+    if not changed:
+        return ""
+    old = ", ".join(f"{name}: {made[name]}" for name in changed)
+    new = ", ".join(f"{name}: {value}" for name, value in changed.items())
+    return visible(f"this learner was made with {old}; params.yaml now says {new}: `dvc repro` makes a new learner")
+
+
 def predict_pictures(named: Sequence[Path], folder: Path | None, *, task: str, top: int, form: Form) -> int:
     """Print the answers, and on stderr every picture without one; how many these are.
 
     Raises UserError if no picture can be read.
     """
+    if folder is None and (note := changes_since(read_manifest().settings)):
+        print(f"note: {note}", file=sys.stderr)
     learner = Learner.load(folder, task=task)
     if (setting := learner.finished.settings.setting) != "class":
         print(f"setting: {setting}", file=sys.stderr)

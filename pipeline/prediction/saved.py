@@ -22,6 +22,7 @@ from pipeline.inference.manifest import Settings
 from pipeline.inference.method import Method
 from pipeline.linear.head import Head
 from pipeline.params import Record
+from pipeline.parts import names
 from pipeline.prediction.finished import Finished
 from pipeline.prediction.novelty import Novelty, Threshold
 from pipeline.selection.choose import SELECTIONS
@@ -106,6 +107,11 @@ def load(folder: Path) -> Finished:
     missing = {"backbone", "head"} - tensors.keys()
     if missing:
         raise UserError(f"{folder / RECORD} names no {min(missing)}.safetensors: {_AGAIN}")
+    for parameter, name in (("tuning", saved.tuning), ("selector", saved.settings.selector)):
+        if name not in names(parameter):
+            raise UserError(
+                f"{folder} needs {parameter} {name}, which this checkout does not have: update the checkout"
+            )
     kind = find_kind(saved.tuning)
     selection, num_tasks = SELECTIONS[saved.settings.selection], saved.settings.num_tasks
     try:

@@ -20,6 +20,10 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # after the end of a row, it would begin the height of a gap
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -28,7 +32,7 @@ def to_html(markdown: str, folder: Path) -> str:
     """The page as one HTML file that needs no other: PNG images, relative to the folder, become part of it."""
     parser = _parser()
     tokens = parser.parse(markdown)
-    title = next((tokens[index + 1].content for index, token in enumerate(tokens) if token.type == "heading_open"), "")
+    title = next((_text(tokens[index + 1]) for index, token in enumerate(tokens) if token.type == "heading_open"), "")
     for token in tokens:
         for child in token.children or ():
             if child.type == "image":
@@ -47,11 +51,15 @@ def to_latex(markdown: str) -> str:
     tokens = _parser().parse(markdown)
     for index, token in enumerate(tokens):
         if token.type == "heading_open":
-            section = tokens[index + 1].content
+            section = _text(tokens[index + 1])
         elif token.type == "table_open":
             end = next(later for later in range(index, len(tokens)) if tokens[later].type == "table_close")
             parts.append(f"% {section}\n{_tabular(tokens[index:end])}")
     return "\n\n".join(parts) + "\n"
+
+
+def _text(inline: Token) -> str:
+    return "".join(child.content for child in inline.children or ())
 
 
 def _parser() -> MarkdownIt:

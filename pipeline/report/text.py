@@ -19,9 +19,9 @@ def escape(text: str) -> str:
 
 def code(text: str) -> str:
     """The text as Markdown code, unless it would end the code or a table cell."""
-    return f"`{text}`" if text.isprintable() and not set(text) & set("`|") else escape(text)
+    return f"`{text}`" if text and text.isprintable() and not set(text) & set("`|") else escape(text)
 
 
 def percent(fraction: float) -> str:
-    """0.4213 -> 42.1."""
-    return f"{100 * fraction:.1f}"
+    """0.4213 -> 42.1. A half is a half however it was computed: 0.6305 and 0.6305000000000001 are both 63.0."""
+    return f"{round(100 * fraction, 6):.1f}"

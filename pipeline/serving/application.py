@@ -5,16 +5,17 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
+from pipeline.data.images import decoding_threads
 from pipeline.errors import visible
 from pipeline.prediction.learner import Learner
 from pipeline.prediction.output import as_json
@@ -32,6 +33,7 @@ def application(learner: Learner, *, hosts: list[str], most_bytes: int, most_pic
     with "error" where it cannot be read; 422 if none can.
     """
     batcher = Batcher(learner.answer)
+    few = CapacityLimiter(decoding_threads())  # a picture of a few kilobytes may become 300 MB
 
     @contextlib.asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:
@@ -58,7 +60,7 @@ def application(learner: Learner, *, hosts: list[str], most_bytes: int, most_pic
 
     async def predict(request: Request) -> Response:
         uploaded = await read_pictures(request, most_bytes=most_bytes, most_pictures=most_pictures)
-        decoded = [await run_in_threadpool(learner.decode, content) for _, content in uploaded]
+        decoded = [await to_thread.run_sync(learner.decode, content, limiter=few) for _, content in uploaded]
         answers = iter(await batcher.ask([one for one in decoded if isinstance(one, Tensor)]))
         results = [
             {"image": visible(name), **(as_json(next(answers)) if isinstance(one, Tensor) else {"error": str(one)})}
@@ -66,6 +68,9 @@ def application(learner: Learner, *, hosts: list[str], most_bytes: int, most_pic
         ]
         is_read = any("error" not in result for result in results)
         return JSONResponse({"answers": results}, status_code=200 if is_read else 422)
+
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # nobody hears it
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -78,6 +83,6 @@ def application(learner: Learner, *, hosts: list[str], most_bytes: int, most_pic
             Route("/predict", predict, methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
-        exception_handlers={HTTPException: refused},
+        exception_handlers={HTTPException: refused, ClientDisconnect: gone},
         lifespan=running,
     )

@@ -8,7 +8,9 @@ from pathlib import Path
 import uvicorn
 
 from pipeline.errors import UserError
+from pipeline.evaluation.settings import SETTINGS
 from pipeline.prediction.learner import Learner
+from pipeline.prediction.saved import read_record
 from pipeline.serving.application import application
 
 _CONNECTIONS = 64  # beyond these, 503: each may hold an upload in memory
@@ -16,11 +18,15 @@ _CONNECTIONS = 64  # beyond these, 503: each may hold an upload in memory
 
 def run(folder: Path, *, host: str, port: int, most_bytes: int, most_pictures: int) -> None:
     """Serve the learner in a folder until Ctrl-C. Raises UserError for no learner, and for a port that is taken."""
+    if SETTINGS[read_record(folder).settings.setting].gives_task:
+        raise UserError(f"{folder} must be told the task of each picture, which serve cannot: use `predict --task`")
     learner = Learner.load(folder)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}: choose another --port") from None
+        raise UserError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}: choose another --host or --port"
+        ) from None
     hosts = allowed_hosts(host)
     if "*" in hosts:
         print(f"warning: {host} can be reached from other machines, without any login", file=sys.stderr)

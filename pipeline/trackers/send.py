@@ -1,11 +1,14 @@
 """Sends a finished run to a tracker. Each is an optional package; none of them sees a picture or a weight."""
 
+import hashlib
 import importlib.util
 import json
 import os
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.export.folder import new_folder
+from pipeline.report.text import code, table
 from pipeline.trackers.command import To
 from pipeline.trackers.finished_run import Run
 
@@ -25,7 +28,8 @@ def send(run: Run, to: To, *, at: str, experiment: str) -> str:
 def _mlflow(run: Run, at: str, experiment: str) -> str:
     import mlflow  # noqa: PLC0415
 
-    place = at if "://" in at or not at else Path(at).resolve().as_uri()
+    is_address = not at or "://" in at or at.partition(":")[0] in ("databricks", "databricks-uc", "uc")
+    place = at if is_address else Path(at).resolve().as_uri()
     if not place.startswith(("http", "databricks")):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     try:
@@ -51,26 +55,26 @@ def _tensorboard(run: Run, at: str, experiment: str) -> str:
     from PIL import Image  # noqa: PLC0415
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-    folder = Path(at or "runs") / experiment / run.name.replace(" ", "-")
+    of_params = hashlib.sha256(json.dumps(dict(run.params), sort_keys=True).encode()).hexdigest()[:8]
+    folder = Path(at or "runs") / experiment / f"{run.name} {of_params}".replace(" ", "-")
     if folder.exists():
         raise UserError(f"{folder} exists: this run is logged already; remove the folder to log it again")
-    with SummaryWriter(str(folder)) as writer:
+    with new_folder(folder) as beside, SummaryWriter(str(beside)) as writer:
         for name, value in run.metrics.items():
             writer.add_scalar(name, value, len(run.steps))
         for step, values in enumerate(run.steps, 1):
             for name, value in values.items():
                 writer.add_scalar(name, value, step)
-        params = "\n".join(
-            ["| parameter | value |", "| --- | --- |", *(f"| {n} | {v} |" for n, v in run.params.items())]
+        writer.add_text(
+            "params", table(("parameter", "value"), [(name, code(value)) for name, value in run.params.items()])
         )
-        writer.add_text("params", params)
         writer.add_text("origin", f"```\n{json.dumps(dict(run.origin), indent=2)}\n```")
         for file in run.files:
             if file.suffix == ".png":
                 with Image.open(file) as image:
                     writer.add_image(file.stem, np.asarray(image.convert("RGB")), dataformats="HWC")
             else:
-                writer.add_text(file.name, file.read_text())
+                writer.add_text(file.name, file.read_text(encoding="utf-8"))
     return f"TensorBoard: tensorboard --logdir {at or 'runs'}"
 
 
