@@ -246,7 +246,10 @@ def test_a_client_that_leaves_during_an_upload_is_no_fault() -> None:
     from pipeline.serving.application import application  # noqa: PLC0415  (an extra)
 
     served = application(Learner.load(), hosts=["*"], most_bytes=1000, most_pictures=4)
-    heard = [{"type": "http.request", "body": b"the first half", "more_body": True}, {"type": "http.disconnect"}]
+    heard: list[dict[str, object]] = [
+        {"type": "http.request", "body": b"the first half", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
     said: list[dict[str, object]] = []
 
     async def receive() -> dict[str, object]:
@@ -294,10 +297,13 @@ def without_headers(log: bytes) -> bytes:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("tiny_finished")
 def test_a_run_arrives_at_weights_and_biases_without_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb  # noqa: PLC0415  (optional)
+
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     done = CliRunner().invoke(app, ["log", "--to", "wandb", "--at", str(Path.cwd())])
     assert (done.exit_code, "of continual-layernorm-tuning" in done.stdout) == (0, True), done.output
+    wandb.teardown()  # waits for the process that writes the file
     (written,) = Path("wandb").glob("offline-run-*/run-*.wandb")
     content = without_headers(written.read_bytes())
     assert all(word in content for word in (b"average_accuracy", b"layernorm", b"accuracy_on/t1", b"c_ln_lda_accuracy"))
