@@ -19,6 +19,9 @@ from pipeline.progress import Progress
 from pipeline.tuning.state import Training
 
 
+LEAST_TO_DROP = 10  # epochs: with fewer, none begins in the last tenth of them
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train."""
