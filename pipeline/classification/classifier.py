@@ -87,7 +87,7 @@ class Classifier:
     sees_views: bool = False  # whether it learns from augmented views (classifier_views), not from the images alone
     # What it makes of the rows of stage one (classifier_init: auxiliary): trains them further on views, or keeps them.
     start: Literal["ignored", "trained", "kept"] = "ignored"
-    draws_layer: bool = False  # whether it reads features through random units, which its first step draws for all steps
+    draws_layer: bool = False  # whether it reads features through random units, drawn once for all steps
     side_by_side: bool = False  # whether it takes views that get longer with every task, [V, N, T D] (`selection: all`)
     # options -> whether it cannot learn a class that an earlier task has brought
     each_class_once: Callable[[Any], bool] = lambda _: False
