@@ -84,7 +84,7 @@ def test_passes_are_those_that_run_with_the_ones_that_prompts_ask_for(
     assert metrics["passes_per_image"] == pytest.approx(alone + of_tuned * again)
     frozen = frozen_flops() / 1e9
     passes = metrics["passes_at_inference"]
-    assert passes * frozen <= metrics["gflop_at_inference"] < 1.6 * passes * frozen
+    assert passes * frozen <= metrics["gflop_at_inference"] + 1e-6 < 1.6 * passes * frozen  # it is rounded
     report = artifacts.REPORT.read_text()
     if passes in (1, 2):
         from_scratch = alone + of_tuned * (TASKS + 1) / 2
