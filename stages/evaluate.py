@@ -92,7 +92,9 @@ def main() -> None:
         after = step_heads(part(heads, f"{name}.head."), heads.get(f"{name}.projection"))
         predictions = step_predictions(test, after, features_at, competing=partial(competition.rows, row))
         if row == "c_ln" and params.correction != "none":
-            predictions = rematched.get("predictions", corrected_predictions(params, test, after, features_after))
+            predictions = (
+                rematched["predictions"] if rematched else corrected_predictions(params, test, after, features_after)
+            )
         matrices[row] = accuracy_matrix(test, predictions)
 
     # Selection is reported only if there was a choice, and keys only if they made it.
@@ -152,20 +154,20 @@ def pass_costs(
     rematched: the passes that re-matching took, empty without it; last: the name of the last task.
     """
     images, passes = table.selected.shape[1], method.passes(len(table.selected))
-    whole_matrix = passes.query + (int(table.tuned_passes.sum()) / images if passes.tuned else 0)
+    of_tuned = 1 + passes.asked
+    whole_matrix = passes.query + (of_tuned * int(table.tuned_passes.sum()) / images if passes.tuned else 0)
     if is_given and method.chooses:
         passes, whole_matrix = Passes(query=0, tuned=1), 1.0
     tuned = float(passes.tuned)
     if rematched:
         whole_matrix += int(rematched["passes"].sum()) / images
         tuned += int(rematched["asked"][-1]) / images
-    queries = 0 if method.kind.asks_frozen else passes.query  # else part of the tuned pass, and counted in it
     described = artifacts.load_metadata(artifacts.features_file(last))
-    frozen_flops, tuned_flops = int(described["frozen_flops"]), int(described["flops"])
+    frozen_flops, tuned_flops = int(described["frozen_flops"]), int(described["flops"])  # with the one it asks
     return {
         "passes_per_image": whole_matrix,
-        "passes_at_inference": passes.query + tuned,
-        "gflop_at_inference": (queries * frozen_flops + tuned * tuned_flops) / 1e9,
+        "passes_at_inference": passes.query + of_tuned * tuned,
+        "gflop_at_inference": (passes.query * frozen_flops + tuned * tuned_flops) / 1e9,
     }
 
 

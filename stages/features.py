@@ -5,7 +5,7 @@ task arrives. A file of features names the images that it is of, so a change of 
 """
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 from pydantic import Field
@@ -99,9 +99,11 @@ def main(task: Task) -> None:
         table = FeatureTable.from_tensors(before) if before else FeatureTable.empty(width)
         table = encoder.extend(table, Images.from_tensors(test)[seen], test_queries, test["tasks"][seen])
         progress.finish()
+    # The frozen output beside the tuned one makes twice as many vectors, each block's in both.
+    layout = replace(backbone.layout, blocks=backbone.layout.blocks * (width // backbone.layout.size))
     if not all(bool(tensor.isfinite().all()) for tensor in (*features.values(), table.features)):
         raise DivergedError(f"features under what {task} has tuned are not finite: lower lr")
-    described = {"flops": str(encoder.flops())} | backbone.layout.metadata() | facts(task)  # flops of a tuned pass
+    described = {"flops": str(encoder.flops())} | layout.metadata() | facts(task)  # flops of a tuned pass
     artifacts.save_tensors(artifacts.features_file(task), features | asdict(table), described)
 
 

@@ -34,11 +34,13 @@ def main(task: Task) -> None:
     keys, state = (
         artifacts.load_tensors(file(task_name(index - 1))) for file in (artifacts.keys_file, artifacts.selector_file)
     )
-    random = generator(params.seed, "keys", index)
     if params.key_method == "closed_form":
         key = closed_form_key(queries)
     else:
+        random = generator(params.seed, "keys", index)
         key = trained_key(queries, lr=params.key_lr, epochs=params.key_epochs, generator=random)
+    # A generator of its own: what the key has drawn must not change a selector that does not read it.
+    random = generator(params.seed, "keys", index)
     state = dict(selector.learn(state, TaskQueries(queries, labels, key, layout.vectors), random))
     artifacts.save_tensors(artifacts.selector_file(task), state)
     artifacts.save_tensors(artifacts.keys_file(task), append_rows(keys, {"keys": key[None]}))

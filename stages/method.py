@@ -3,36 +3,21 @@
 It writes down their names, which the stage `code` needs to find the code that each stage runs.
 """
 
-from typing import Literal
-
 from pipeline.classification.classifier import find_classifier
-from pipeline.evaluation.settings import SETTINGS, SettingName, check_setting
+from pipeline.evaluation.settings import SETTINGS, check_setting
+from pipeline.inference.contradictions import Case, Choices, refuse_contradictions
 from pipeline.inference.method import Method
-from pipeline.params import Record, Scale, read_block, read_params
+from pipeline.params import read_block, read_params
 from pipeline.parts import PLACES
 from pipeline.runtime.command import run
-from pipeline.selection.choose import SELECTIONS, SelectionName
+from pipeline.selection.choose import SELECTIONS
 from pipeline.selection.selector import find_selector
 from pipeline.store import artifacts
 from pipeline.tuning.kind import find_kind
 
 
-class Params(Record):
-    """The choices that must agree with each other."""
-
-    setting: SettingName
-    task_classes: list[list[str]]
-    first_task_classes: int
-    tuning: str
-    tuning_init: Literal["previous", "pretrained"]
-    tuned_tasks: Literal["all", "first"]
-    selection: SelectionName
-    selector: str
-    average_scale: Scale
-    classifier: str
-    training: Literal["two_stage", "single_stage"]
-    order: Literal["sequential", "joint"]
-    correction: str
+class Params(Choices):
+    """All choices."""
 
 
 def main() -> None:
@@ -42,13 +27,7 @@ def main() -> None:
     read_block(params.tuning, kind.options)
     options = read_block(params.classifier, classifier.options)
     method = Method(kind, SELECTIONS[params.selection], find_selector(params.selector), params.average_scale)
-    method.check(
-        classifier,
-        tuning=params.tuning,
-        is_chain=params.tuning_init == "previous",
-        is_joint=params.order == "joint",
-        rematches=params.correction == "rematch",
-    )
+    refuse_contradictions(Case(params, method, classifier))
     check_setting(
         params.setting,
         task_classes=params.task_classes,
@@ -58,9 +37,6 @@ def main() -> None:
     )
     by_domain = SETTINGS[params.setting].by_domain
     artifacts.save_json(artifacts.STREAM, {"tasks_are": "domains" if by_domain else "classes"})
-    method.check_tasks(
-        classifier, only_first=params.tuned_tasks == "first", is_single_stage=params.training == "single_stage"
-    )
     artifacts.save_json(artifacts.METHOD, {name: getattr(params, name) for name in PLACES})
 
 

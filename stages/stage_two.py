@@ -51,10 +51,14 @@ def main(task: Task) -> None:
     of_tasks = task_heads(artifacts.load_tensors(artifacts.auxiliary_heads_file(task)))
     auxiliary = of_tasks[index] if index < len(of_tasks) else None
     before = artifacts.load_tensors(artifacts.heads_file(task_name(index - 1)))
-    layout = Layout.from_metadata(artifacts.load_metadata(artifacts.features_file(task)))
+    layout, of_queries = (
+        Layout.from_metadata(artifacts.load_metadata(file(task)))
+        for file in (artifacts.features_file, artifacts.train_queries_file)
+    )
     own, previous = stored["own_features"], stored.get("previous_features")
-    tuned = TaskFeatures(stored["train_features"], own, previous, labels, classes, index, layout, queries)
-    frozen = TaskFeatures(queries[None], queries, queries, labels, classes, index, layout, queries)
+    beside = queries.repeat(1, own.shape[1] // queries.shape[1])  # twice, if a feature begins with the frozen output
+    tuned = TaskFeatures(stored["train_features"], own, previous, labels, classes, index, layout, beside)
+    frozen = TaskFeatures(queries[None], queries, queries, labels, classes, index, of_queries, queries)
     if auxiliary:  # it knows the first numbers of the tuned output; a frozen output that stands before is skipped
         skipped, dim = own.shape[1] - queries.shape[1], queries.shape[1]
         auxiliary = auxiliary._replace(weight=functional.pad(widened(auxiliary, dim).weight, (skipped, 0)))
@@ -83,7 +87,9 @@ def main(task: Task) -> None:
         state = {} if params.order == "joint" else part(before, f"{name}.state.")
         start = auxiliary if name == "tuned" and params.classifier_init == "auxiliary" else None
         with Progress(f"stage two, {task}, {name}", params.classifier_epochs * len(labels)) as progress:
-            random = generator(params.seed, "stage_two", index)
+            # Joint steps start anew, but the heads of all steps are stored behind one layer of random units.
+            is_drawn_again = params.order == "joint" and classifier.draws_layer and learn_row is classifier.learn
+            random = generator(params.seed, "stage_two", 0 if is_drawn_again else index)
             training = Training(
                 params.classifier_batch_size,
                 params.classifier_lr,
@@ -94,6 +100,8 @@ def main(task: Task) -> None:
                 options=options if learn_row is classifier.learn and not name.endswith("_lda") else None,
             )
             state, head = learn_row(state, features, training)
+        if params.order == "joint":
+            head = head._replace(tasks=None)  # the newest task has learned the classes of all
         heads = append_step(part(before, f"{name}.head."), head)
         new |= {f"{name}.state.{field}": tensor for field, tensor in state.items()}
         new |= {f"{name}.head.{field}": tensor for field, tensor in heads.items()}

@@ -1,6 +1,7 @@
 """Corrections against their definitions, image by image."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from harness.parameters import set_params
+from harness.stage_repository import run_all
 from pipeline.evaluation.correction import arc, retained_head
 from pipeline.linear.head import Head
+from pipeline.store import artifacts
 
 CLASS_TASKS = torch.tensor([0, 0, 1, 1, 1, 2, 2])
 
@@ -79,3 +83,29 @@ def test_retention_is_gradient_descent_on_confident_past_predictions(quadratic: 
     torch.testing.assert_close(result.weight, weight.detach(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(result.bias, bias.detach(), atol=1e-5, rtol=1e-4)
     assert torch.equal(head.weight, before)
+
+
+@pytest.mark.parametrize("gap", [50.0, 110.0, 200.0, 1e4])
+def test_retention_follows_the_gradient_where_shares_round_to_zero(gap: float) -> None:
+    """A share of 0 used to make the whole head NaN. The reference knows logarithms of shares, never a log of 0."""
+    features = torch.tensor([[gap, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    head = Head(torch.tensor([[1.0, 1.0], [0.0, 0.2], [0.0, 0.1]]), torch.zeros(3))
+    class_tasks = torch.tensor([0, 0, 1])
+    found = retained_head(head, features, class_tasks, beta=0.3, lr=0.1, generator=torch.Generator().manual_seed(0))
+    weight, bias = head.weight.double().requires_grad_(), head.bias.double().requires_grad_()
+    for row in torch.randperm(3, generator=torch.Generator().manual_seed(0)):
+        log_share = functional.linear(features[row].double(), weight, bias).log_softmax(0)
+        assert class_tasks[log_share.argmax()] == 0
+        loss = -log_share.max() - (log_share.exp() * log_share).sum()
+        gradients = torch.autograd.grad(loss, [weight, bias])
+        weight, bias = ((t - 0.1 * g).detach().requires_grad_() for t, g in zip((weight, bias), gradients, strict=True))
+    torch.testing.assert_close(found.weight, weight.detach().float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.bias, bias.detach().float(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_correction_that_is_not_chosen_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.evaluate.corrected_predictions", lambda *_: pytest.fail("computed in vain"))
+    set_params(Path("params.yaml"), correction="rematch")
+    run_all(3)
+    assert artifacts.load_tensors(artifacts.REMATCH)

@@ -75,7 +75,7 @@ def test_a_head_of_one_class_is_never_the_surest() -> None:
         {},
         {"training": "single_stage"},
         {"classifier_init": "auxiliary", "tuning_init": "pretrained"},
-        {"selector": "entropy"},
+        {"classifier": "slca"},
         {"tuning": "layerwise"},
         {"selection": "latest", "tuning": "full"},
         {"selection": "latest", "order": "joint"},
@@ -104,6 +104,16 @@ def test_tasks_of_one_class_go_through_all_stages(
     of_tasks = matrices["c_ln"][-1]
     assert min(of_tasks) > 0.15, of_tasks
     assert "none" in changes.values() or single == (matrices["c_ln"] == matrices["single_stage"])
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_the_certainty_of_heads_selects_among_tasks_of_several_classes() -> None:
+    names = [[f"class {c}" for c in task] for task in ((0, 1, 2), (3, 4), (5,))]
+    set_params(Path("params.yaml"), task_classes=names, classifier_epochs=40, epochs=10, selector="entropy")
+    run_all(3)
+    chosen = torch.tensor(artifacts.load_json(artifacts.EVALUATION)["selection"])
+    assert bool((chosen.sum(0)[:2] > 0).all())
+    assert chosen[:, 2].sum() == 0, "the head of a single class is never the surest"
 
 
 @pytest.mark.usefixtures("tiny_repository")

@@ -46,7 +46,8 @@ def test_parts_are_seen_by_dvc_where_they_are_chosen_or_imported() -> None:
         by_parts = {file for part in chosen for file in modules(part, SOURCES) - {part}}  # members of composed kinds
         imported = {file.as_posix() for file in chosen & (of_stages | by_parts)}
         assert imported == {line.removeprefix("!/") for line in ignored if line.startswith(f"!/{place.folder}/")}
-    assert STAGES["method"]["deps"] == ["stages/method.py", "pipeline/inference/method.py"]
+    checks = ("pipeline/inference/method.py", "pipeline/inference/contradictions.py")
+    assert STAGES["method"]["deps"] == ["stages/method.py", *checks]
 
 
 def test_modules_are_those_imported_anywhere_in_a_file_and_no_others() -> None:

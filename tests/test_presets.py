@@ -7,6 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from harness.parameters import set_params
 from harness.root import ROOT
 from harness.stage_order import run_stage
 from harness.tiny import pretrained_layernorms, random_images
@@ -47,6 +48,28 @@ def test_a_preset_can_be_applied_and_its_parts_fit(name: str) -> None:
         check_domains(params["dataset"])
     assert params["dataset"] in (*DATASETS, "image_folder")
     missing_files(params["dataset"])  # it is known
+
+
+OF_METHODS = [name for name in PRESETS if name.startswith("methods/")]
+
+
+@pytest.mark.usefixtures("tiny_repository")
+@pytest.mark.parametrize("name", OF_METHODS)
+def test_a_published_method_takes_nothing_over_from_what_was_set_before(name: str) -> None:
+    """Least of all the four blocks of `best`: they would run silently, or fail after the longest stage."""
+    shutil.copy(ROOT / "params.yaml", ".")
+    shutil.copytree(ROOT / "presets", "presets")
+    depends = {"features", "classifier", "classifier_init", "classifier_views", "correction", "training", "selection"}
+    assert depends <= given(name).keys()
+    assert given(name)["features"] == "cls"
+    before = [{"features": "cls_4", "classifier_views": 4, "correction": "rematch", "average_scale": 0.5}]
+    before += [{"classifier_init": "auxiliary", "tuned_tasks": "first", "training": "single_stage"}]
+    for changes in before:
+        set_params(PARAMS_FILE, **changes)
+        assert CliRunner().invoke(app, ["preset", name, "--yes"]).exit_code == 0
+        params = read_mapping(PARAMS_FILE)
+        assert {key: params[key] for key in depends} == {key: given(name)[key] for key in depends}
+        run_stage("method")
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if "num_tasks" in given(name)])

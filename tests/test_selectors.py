@@ -1,5 +1,7 @@
 """Selectors learn task by task without storing samples: against their definitions and on separable tasks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,18 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn import functional
 
+from harness.parameters import set_params
+from harness.stage_order import run_stages
+from pipeline.classification.classifier import TaskFeatures, Training, find_classifier
+from pipeline.layout import Layout
 from pipeline.linear import gaussians
 from pipeline.parts import names
+from pipeline.progress import Progress
 from pipeline.selection.key import closed_form_key
 from pipeline.selection.selector import TaskQueries, find_selector
 from pipeline.selection.selectors.gmm import COMPONENTS
-from pipeline.selection.state import State, likelihood_of_tasks, num_tasks
+from pipeline.selection.state import State, best_of_tasks, likelihood_of_tasks, num_tasks
+from pipeline.store import artifacts
 
 DIM, TASKS, CLASSES = 12, 4, 3
 GENERATOR = torch.Generator().manual_seed(0)
@@ -136,3 +144,63 @@ def test_lda_shrinks_each_vector_of_a_query_to_its_own_variance() -> None:
     torch.testing.assert_close(found.softmax(1), expected.softmax(1), atol=1e-4, rtol=1e-3)
     plain = find_selector("lda").scores({name: tensor for name, tensor in state.items() if name != "vectors"}, asked)
     assert not torch.allclose(found.softmax(1), plain.softmax(1), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", [name for name in names("selector") if find_selector(name).rows])
+@pytest.mark.parametrize("vectors", [1, 2])
+def test_the_rows_of_a_selector_give_its_own_scores(name: str, vectors: int) -> None:
+    """As an exported graph reads them; also where the vectors of a query have very different variances."""
+    scale = torch.tensor([1.0] * 6 + [50.0] * 6)
+    state: State = {}
+    for task in range(TASKS):
+        queries, labels = task_data(task, 20, seed=0)
+        of_task = TaskQueries(queries * scale, labels, closed_form_key(queries * scale), vectors)
+        state = find_selector(name).learn(state, of_task, torch.Generator().manual_seed(task))
+    asked = torch.cat(TEST) * scale
+    linear = find_selector(name).rows
+    assert linear
+    rows = linear(state)
+    inputs = functional.normalize(asked, dim=1) if rows.directions else asked
+    scores = functional.linear(inputs, rows.weight, rows.bias)
+    found = likelihood_of_tasks(scores, rows.task) if rows.sums else best_of_tasks(scores, rows.task)
+    torch.testing.assert_close(found, scores_of(name, state, asked), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("tiny_finished")
+@pytest.mark.parametrize("selector", [name for name in names("selector") if name not in ("key", "entropy")])
+def test_a_selector_does_not_depend_on_how_keys_are_computed(selector: str) -> None:
+    """Those that do not read them: what a trained key draws is no business of theirs."""
+    choices: list[dict[str, object]] = [
+        {"key_method": "closed_form"},
+        {"key_method": "sgd"},
+        {"key_method": "sgd", "key_epochs": 1},
+    ]
+    found = []
+    for changes in choices:
+        set_params(Path("params.yaml"), selector=selector, **changes)
+        run_stages(3, {"keys"})
+        keys = artifacts.load_tensors(artifacts.keys_file("t3"))["keys"]
+        found.append((keys, artifacts.load_tensors(artifacts.selector_file("t3"))))
+    (first, state), *others = found
+    for keys, other in others:
+        assert not torch.equal(keys, first)
+        assert other.keys() == state.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
+
+
+def test_samples_are_of_one_shrunk_covariance_whatever_vectors_a_query_has() -> None:
+    """As documented, and as measured in reports/benchmarks/beyond.md."""
+    queries, labels = task_data(0, 20, seed=0)
+    states = [
+        find_selector("perceptron").learn(
+            {}, TaskQueries(queries, labels, queries[0], vectors), torch.Generator().manual_seed(0)
+        )
+        for vectors in (1, 2)
+    ]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    heads = []
+    for layout in (Layout(DIM), Layout(DIM // 2, 2)):
+        task = TaskFeatures(queries[None], queries, None, labels, layout=layout)
+        training = Training(16, 0.01, 2, None, torch.Generator().manual_seed(0), Progress("test", 0))
+        heads.append(find_classifier("aligned_softmax").learn({}, task, training)[1])
+    assert torch.equal(heads[0].weight, heads[1].weight)

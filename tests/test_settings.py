@@ -70,6 +70,9 @@ def report() -> str:
         {"tuning": "layerwise"},
         {"tuning": "none"},
         {"training": "single_stage", "evaluate_on": "validation"},
+        {"selection": "first", "tuned_tasks": "first"},
+        {"selection": "first_and_frozen", "tuned_tasks": "first", "classifier": "slca"},
+        {"selection": "first", "tuned_tasks": "first", "training": "single_stage"},
     ],
 )
 def test_domains_come_one_after_another_and_predict_equals_evaluate(changes: dict[str, object]) -> None:
@@ -181,7 +184,16 @@ def test_the_seed_orders_domains_only_if_it_is_told_to_and_too_few_are_named() -
 @pytest.mark.usefixtures("tiny_finished")
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"classifier": "lda"}, {"selection": "average"}, {"selection": "oracle"}, {"tuning": "layerwise"}],
+    [
+        {},
+        {"classifier": "lda"},
+        {"selection": "average"},
+        {"selection": "oracle"},
+        {"selection": "latest", "order": "joint"},
+        {"tuning": "layerwise"},
+        {"tuning": "layerwise", "features": "cls_2"},
+        {"selector": "entropy", "features": "last_2"},
+    ],
 )
 def test_a_given_task_leaves_its_own_classes_and_predict_equals_evaluate(changes: dict[str, object]) -> None:
     set_params(Path("params.yaml"), **changes)

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.tuning import loop
 from pipeline.tuning.kind import find_kind
-from pipeline.tuning.loop import Schedule, too_few_steps
+from pipeline.tuning.loop import LEAST_TO_DROP, Schedule, too_few_steps
 
 SCHEDULE = Schedule(batch_size=8, lr=0.02, epochs=3, min_crop=1.0, flip=False)
 IMAGES, LABELS = random_images(20), torch.arange(20) % 4
@@ -153,3 +153,13 @@ def test_steps_that_cannot_change_anything_are_noticed(
     warning = too_few_steps(images, schedule, find_kind(tuning).size)
     assert advice in warning
     assert bool(advice) == bool(warning)
+
+
+@pytest.mark.parametrize("epochs", range(1, 31))
+def test_a_rate_that_drops_does_so_for_the_last_tenth_of_the_epochs(epochs: int) -> None:
+    """With fewer than ten there is no such epoch, which the first stage refuses."""
+    schedule = Schedule(batch_size=1, lr=0.1, epochs=epochs, min_crop=1.0, flip=False, lr_schedule="drop")
+    rates = [schedule.rate(epoch) for epoch in range(epochs)]
+    assert rates.count(0.1) == epochs // 10
+    assert rates == sorted(rates, reverse=True)
+    assert (0.1 in rates) == (epochs >= LEAST_TO_DROP)

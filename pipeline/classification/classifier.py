@@ -6,7 +6,7 @@ empty before the first task. It never reads or keeps a sample of an earlier task
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -84,6 +84,10 @@ class Classifier:
     sentence: str  # for the report: what it is, and whether and why its scores are comparable between tasks
     options: type[Record] = NoOptions
     needs_classes: bool = False  # whether it learns nothing from a task of one class, whose row then comes from lone.py
+    sees_views: bool = False  # whether it learns from augmented views (classifier_views), not from the images alone
+    # What it makes of the rows of stage one (classifier_init: auxiliary): trains them further on views, or keeps them.
+    start: Literal["ignored", "trained", "kept"] = "ignored"
+    draws_layer: bool = False  # whether it reads features through random units, drawn once for all steps
     side_by_side: bool = False  # whether it takes views that get longer with every task, [V, N, T D] (`selection: all`)
     # options -> whether it cannot learn a class that an earlier task has brought
     each_class_once: Callable[[Any], bool] = lambda _: False

@@ -94,7 +94,7 @@ def retained_head(
         share = (functional.linear(inputs, weight, bias) + fixed[row]).softmax(0)
         predicted = int(share.argmax())
         if int(class_tasks[predicted]) < newest and float(share[predicted]) > beta:
-            log_share = share.log()
+            log_share = share.clamp(min=torch.finfo(share.dtype).tiny).log()  # a share of 0 adds 0, not 0 times -inf
             target = functional.one_hot(torch.tensor(predicted), len(share))
             entropy = -(share * log_share).sum()
             slope = (share - target) - share * (log_share + entropy)  # gradient of both terms by the logits

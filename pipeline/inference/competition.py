@@ -14,8 +14,9 @@ from pipeline.linear.head import Head
 
 
 def follows_task(method: Method) -> bool:
-    """Whether one task's parameters made an image's feature, so that this task's rows may decide alone."""
-    return method.chooses or (method.tunes and not method.selection.averages)
+    """Whether the parameters of the task chosen or of the newest made a feature, so that its rows may decide alone."""
+    stays = method.selection.averages or method.selection.is_fixed  # one model that no task has made, or only the first
+    return method.chooses or (method.tunes and method.selection.one_model and not stays)
 
 
 @dataclass(frozen=True)

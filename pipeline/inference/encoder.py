@@ -250,7 +250,7 @@ class ChoosingEncoder:
 
     def encode_under(self, images: Images, tasks: Tensor) -> Tensor:
         """One pass per image, in which the model sees the tensors of its task alone."""
-        features = torch.empty(len(images), self.tuned.model.num_features)
+        features = torch.empty(len(images), self.tuned.layout.size)
         for task in tasks.unique().tolist():
             rows = (tasks == task).nonzero().flatten()
             alone = {name: tensor[task : task + 1] for name, tensor in self.bank.items()}

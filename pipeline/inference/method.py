@@ -1,4 +1,4 @@
-"""The chosen parts together: the check that they fit each other, and the encoder that they make."""
+"""The chosen parts together, and the encoder that they make."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,15 +6,13 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pipeline.backbone.vit import Backbone
-from pipeline.classification.classifier import Classifier
-from pipeline.errors import UserError
 from pipeline.inference.branching import BranchingEncoder
 from pipeline.inference.encoder import ChoosingEncoder, Encoder, JudgingEncoder, SelectingEncoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.side_by_side import SideBySideEncoder
 from pipeline.linear.head import Head
 from pipeline.progress import Progress
-from pipeline.selection.choose import SELECTIONS, Choice, Selection
+from pipeline.selection.choose import Choice, Selection
 from pipeline.selection.selector import Selector
 from pipeline.selection.state import State, num_tasks
 from pipeline.store.cumulative import scaled
@@ -25,8 +23,9 @@ from pipeline.tuning.kind import Kind, Rows
 class Passes(NamedTuple):
     """How often the backbone runs for one image at inference."""
 
-    query: int  # frozen
+    query: int  # frozen, alone
     tuned: int  # with a task's tuned parameters
+    asked: int = 0  # frozen, within each tuned one: the model with prompts runs the frozen one first
 
 
 class Method(NamedTuple):
@@ -59,14 +58,15 @@ class Method(NamedTuple):
 
     @property
     def needs_query(self) -> bool:
-        """Whether the frozen backbone runs alone: for the choice, for prompts, or as a part of the feature."""
+        """Whether the frozen backbone runs alone: for the choice, or as a part of the feature."""
         asks_first = self.asks_selector and not self.judges_outputs and not self.kind.together
-        return not self.tunes or asks_first or self.kind.asks_frozen or self.selection.with_frozen
+        return not self.tunes or asks_first or self.selection.with_frozen
 
     def passes(self, num_tasks: int) -> Passes:
         """Passes at inference after `num_tasks` tasks."""
         runs_each = self.judges_outputs or (self.tunes and self.selection.side_by_side)
-        return Passes(int(self.needs_query), num_tasks if runs_each and not self.kind.together else int(self.tunes))
+        tuned = num_tasks if runs_each and not self.kind.together else int(self.tunes)
+        return Passes(int(self.needs_query), tuned, int(self.kind.asks_frozen))
 
     def features(self, table: FeatureTable) -> Callable[[int, Tensor], Tensor]:
         """(step, images [B]) -> their features after that step, as the classifier gets them."""
@@ -84,57 +84,6 @@ class Method(NamedTuple):
         if self.average_scale == 1 or not self.selection.averages:
             return models
         return scaled(models, tuned.pretrained(models), self.average_scale)
-
-    def check(self, classifier: Classifier, *, tuning: str, is_chain: bool, is_joint: bool, rematches: bool) -> None:
-        """Raises UserError for parts that contradict each other.
-
-        tuning: the name of the kind; is_chain: whether each task starts from the one before.
-        """
-        latest, query = SELECTIONS["latest"], SELECTIONS["query"]
-        if self.kind.keeps == "newest" and self.selection is not latest and not self.selection.is_fixed:
-            raise UserError(f"params.yaml: tuning: {tuning} keeps no model of earlier tasks: set selection: latest")
-        if self.kind.means is None and self.selection.averages:
-            raise UserError(f"params.yaml: the mean of what tuning: {tuning} tunes means nothing: set selection: query")
-        if self.average_scale != 1 and self.selection.averages and not self.kind.scalable:
-            raise UserError(
-                f"params.yaml: the mean of what tuning: {tuning} tunes cannot be scaled, since it has no "
-                "start: set average_scale: 1.0"
-            )
-        if self.kind.means_of_chain and self.selection.averages and not is_chain:
-            raise UserError(
-                f"params.yaml: a mean of what tuning: {tuning} tunes needs tasks that start from one another: set "
-                "tuning_init: previous"
-            )
-        if self.kind.asks_frozen and not is_chain:
-            raise UserError(f"params.yaml: tuning: {tuning} continues earlier prompts: set tuning_init: previous")
-        if is_joint and self.selection is not latest:
-            raise UserError("params.yaml: order: joint leaves one model for all tasks: set selection: latest")
-        if self.kind.chosen and self.selection is not query:
-            raise UserError(f"params.yaml: tuning: {tuning} selects by itself: set selection: query")
-        if rematches and not self.asks_selector:
-            raise UserError(
-                "params.yaml: correction: rematch needs tensors of each task to choose from: set selection: query and "
-                "tuning: layernorm"
-            )
-        one_model = self.kind.keeps == "each" and not self.kind.chosen and self.selection.one_model
-        one_model = one_model and not self.selection.is_fixed  # then no class moves
-        if classifier.needs_one_model and not one_model:
-            raise UserError(
-                "params.yaml: this classifier needs one model for all tasks: set selection: average and tuning: "
-                "layernorm"
-            )
-
-    def check_tasks(self, classifier: Classifier, *, only_first: bool, is_single_stage: bool) -> None:
-        """Raises UserError if images would not run under what is tuned, for the first task or for all."""
-        if only_first and not self.selection.is_fixed:
-            raise UserError("params.yaml: tuned_tasks: first leaves one model for all tasks: set selection: first")
-        if self.selection.is_fixed and not only_first:
-            raise UserError("params.yaml: this selection uses only what the first task tunes: set tuned_tasks: first")
-        if self.selection.side_by_side and (not classifier.side_by_side or is_single_stage):
-            raise UserError(
-                "params.yaml: selection: all makes features longer with every task: set classifier: ease and training: "
-                "two_stage"
-            )
 
 
 def make_encoder(

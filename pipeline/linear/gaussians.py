@@ -89,7 +89,10 @@ def linear_discriminant(gaussians: Gaussians, shrinkage: float, vectors: int = 1
 
 
 def sample(gaussians: Gaussians, per_class: int, shrinkage: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw random features [C * per_class, D] of every class, and their labels."""
+    """Draw random features [C * per_class, D] of every class, and their labels.
+
+    The covariance is shrunk towards one mean variance, whatever vectors a feature consists of.
+    """
     root = torch.linalg.cholesky(covariance(gaussians, shrinkage))
     classes, dim = gaussians.means.shape
     noise = torch.randn(classes * per_class, dim, generator=generator, dtype=root.dtype)

@@ -18,6 +18,8 @@ from pipeline.machine.devices import add_up, part_of_batch
 from pipeline.progress import Progress
 from pipeline.tuning.state import Training
 
+LEAST_TO_DROP = 10  # epochs: with fewer, none begins in the last tenth of them
+
 
 @dataclass(frozen=True)
 class Schedule:

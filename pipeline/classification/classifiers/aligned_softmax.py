@@ -1,4 +1,7 @@
-"""`classifier: aligned_softmax`: one softmax head over all classes, trained on samples of their Gaussians."""
+"""`classifier: aligned_softmax`: one softmax head over all classes, trained on samples of their Gaussians.
+
+Their shared covariance is shrunk towards one mean variance, also where a feature consists of several vectors.
+"""
 
 from dataclasses import replace
 

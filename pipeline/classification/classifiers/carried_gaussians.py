@@ -31,4 +31,5 @@ CLASSIFIER = Classifier(
     options=CarryOptions,
     each_class_once=lambda options: options.anchor,
     needs_one_model=True,
+    sees_views=True,
 )

@@ -60,4 +60,5 @@ CLASSIFIER = Classifier(
     options=Options,
     each_class_once=lambda _: True,  # the directions of a class cannot be merged
     needs_one_model=True,
+    sees_views=True,
 )

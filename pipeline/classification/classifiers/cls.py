@@ -101,4 +101,5 @@ CLASSIFIER = Classifier(
     learn,
     "A closed form that holds the rows of earlier tasks in place where their Fisher information is large.",
     options=Options,
+    draws_layer=True,
 )

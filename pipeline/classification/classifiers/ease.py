@@ -55,4 +55,5 @@ CLASSIFIER = Classifier(
         most.""",
     side_by_side=True,
     each_class_once=lambda _: True,  # a prototype has one subspace of its own
+    sees_views=True,
 )

@@ -21,5 +21,7 @@ def learn(state: State, features: TaskFeatures, training: Training) -> tuple[dic
 
 
 CLASSIFIER = Classifier(
-    learn, "A class is the mean direction of its features, so classes of all tasks are measured alike."
+    learn,
+    "A class is the mean direction of its features, so classes of all tasks are measured alike.",
+    sees_views=True,
 )

@@ -61,4 +61,5 @@ CLASSIFIER = Classifier(
     learn,
     """One regression from random features onto all classes, solved from sums that add up over tasks, so no task is
         favoured. Each task chooses the strength of the penalty anew, on a fifth of its images.""",
+    draws_layer=True,
 )

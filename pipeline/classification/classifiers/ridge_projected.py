@@ -28,4 +28,5 @@ CLASSIFIER = Classifier(
     learn,
     """One regression from random features onto all classes, solved from sums that add up over tasks, so no task is
         favoured.""",
+    draws_layer=True,
 )

@@ -108,4 +108,7 @@ CLASSIFIER = Classifier(
         drawn from a Gaussian with a covariance of its own for each class, so that logits of different tasks are
         calibrated against each other.""",
     options=Options,
+    needs_classes=True,
+    sees_views=True,
+    start="kept",
 )

@@ -18,4 +18,6 @@ CLASSIFIER = Classifier(
     """The rows of each task are trained on its own classes only, with features computed as at inference. Nothing
         calibrates the logits of one task against those of another.""",
     needs_classes=True,
+    sees_views=True,
+    start="trained",
 )

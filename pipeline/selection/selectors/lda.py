@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.linear import gaussians
 from pipeline.linear.gaussians import gaussians_of
+from pipeline.linear.head import Head
 from pipeline.selection.selector import Rows, Selector, TaskQueries
 from pipeline.selection.state import State, likelihood_of_tasks, with_task
 
@@ -23,15 +24,18 @@ def learn(state: State, task: TaskQueries, generator: torch.Generator) -> dict[s
 
 def scores(state: State, queries: Tensor) -> Tensor:
     """log p(task | q) up to a constant, with all classes equally likely: [B, T]."""
-    vectors = int(state.get("vectors", torch.tensor(1)))
-    head = gaussians.linear_discriminant(gaussians_of(state, queries.shape[1]), gaussians.SHRINKAGE, vectors)
-    return likelihood_of_tasks(head.logits(queries), state["task"])
+    return likelihood_of_tasks(_discriminant(state).logits(queries), state["task"])
 
 
 def rows(state: State) -> Rows:
     """The same in linear form: one row per class."""
-    head = gaussians.linear_discriminant(gaussians_of(state, state["means"].shape[1]), gaussians.SHRINKAGE)
+    head = _discriminant(state)
     return Rows(head.weight, head.bias, state["task"], sums=True)
+
+
+def _discriminant(state: State) -> Head:
+    vectors = int(state.get("vectors", torch.tensor(1)))
+    return gaussians.linear_discriminant(gaussians_of(state, state["means"].shape[1]), gaussians.SHRINKAGE, vectors)
 
 
 SELECTOR = Selector(learn, scores, "The task whose classes make the query most likely is selected.", rows=rows)

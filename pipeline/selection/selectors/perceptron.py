@@ -1,6 +1,7 @@
 """`selector: perceptron`: one layer over the tasks, retrained on pseudo-queries after each task.
 
 PCR of arXiv 2011.04783 replays stored features. Here they are drawn from the class Gaussians of all tasks so far.
+Their shared covariance is shrunk towards one mean variance, also where a query consists of several vectors.
 """
 
 import torch
