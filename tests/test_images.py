@@ -153,7 +153,7 @@ def test_an_uncompressed_file_shows_what_its_bytes_show(tmp_path: Path, mode: st
     deep = {"I;16": values.astype("u2"), "I": values.astype("i4"), "F": values.astype("f4")}
     given = Image.fromarray(deep[mode]) if mode in deep else smooth(48, 32).convert(mode)
     given.save(tmp_path / "0.tif", exif=exif)
-    ranges = {of: (0.0, 1536.0) for of in ("16-bit", "32-bit", "float")}
+    ranges = dict.fromkeys(("16-bit", "32-bit", "float"), (0.0, 1536.0))
     turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # orientation -> the turn that undoes it
     if orientation > 1:
         given = given.transpose(Image.Transpose(turned[orientation]))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.data import git_lfs
 from pipeline.data.value_range import DEEP_COLOUR, KNOWN, Range, Ranges, extremes, kind, to_8_bits
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import REFUSALS
 
 # A file may have any of these formats, whatever its ending, or the format its ending names. Its first bytes decide.
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -187,17 +187,3 @@ def pixels(image: Image.Image) -> Tensor:
 def square(image: Image.Image, size: int) -> Tensor:
     """The image's central square, scaled to `size`: uint8 [size, size, 3]."""
     return pixels(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
-
-
-def read_image(path: Path, size: int, ranges: Ranges | None = None) -> Tensor:
-    """Read a user's image file and scale its central square to `size`: uint8 [size, size, 3].
-
-    ranges: those of the data set that the learner was trained on. Raises UserError if the file is missing, not an
-    image, truncated or absurdly large.
-    """
-    try:
-        return square(open_upright(path, ranges=ranges), size)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except BadImageError as error:
-        raise UserError(f"{path} {error}") from None
