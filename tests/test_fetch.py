@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.file_server import CONTENT, Answer, Server, broken_after, remote, unavailable, whole, without_ranges, wrong
 from pipeline.data import fetch as fetching
 from pipeline.data.fetch import Missing, Remote, check_network, fetch, missing
+from pipeline.data.sets import torchvision_sets
 from pipeline.errors import UserError
 
 
@@ -68,6 +69,19 @@ def test_no_network_and_a_file_placed_by_hand(server: Server) -> None:
     Path("downloads/set/file.bin").write_bytes(b"other")
     with pytest.raises(UserError, match=r"downloads/set/file\.bin has another MD5"):
         fetch(remote(server), "set")
+
+
+@pytest.mark.parametrize("name", ["cifar100", "mnist"])
+@pytest.mark.parametrize(("answer", "reason"), [(unavailable, "503"), (wrong, "another MD5")])
+def test_a_failed_download_is_not_said_of_the_files_here(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str, answer: Answer, reason: str
+) -> None:
+    server.answers = [answer]
+    monkeypatch.setitem(torchvision_sets.REMOTES, name, [remote(server)])
+    with pytest.raises(
+        UserError, match=rf"^http\S+ cannot be downloaded \(.*{reason}.*\): try again, or put the file at"
+    ):
+        torchvision_sets.load(name, Path("scratch"))
 
 
 NO_WAY = {  # what a request raises where there is no network, or nobody who listens
