@@ -33,7 +33,7 @@ _CHECKSUM = hashlib.sha256().digest_size  # bytes before the tensors
 
 
 def state_file(stage: str, device: torch.device) -> Path:
-    """Where the state of a stage (`stage_one@t1`) lies, by its parameters, the files it reads, torch, devices and precision.
+    """Where the state of a stage (`stage_one@t1`) lies, by its parameters, files, torch, devices and precision.
 
     Raises UserError where one of the files is missing.
     """
