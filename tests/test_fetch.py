@@ -146,9 +146,7 @@ def test_a_first_file_that_was_wrong_can_be_replaced(server: Server) -> None:
     fetch(given, "set")
     Path("downloads/set/file.bin").unlink()  # as the message of a failed unpacking says
     server.content = CONTENT
-    with pytest.raises(
-        UserError, match=r"is not the file first seen here: .* delete downloads/set/file\.bin\.md5"
-    ):
+    with pytest.raises(UserError, match=r"is not the file first seen here: .* delete downloads/set/file\.bin\.md5"):
         fetch(given, "set")
     Path("downloads/set/file.bin.md5").unlink()
     assert fetch(given, "set").read_bytes() == CONTENT
