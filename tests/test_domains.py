@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from harness.bad_data import picture
+from harness.parameters import set_params
 from harness.stage_repository import refusal
 from pipeline.data.datasets import fetch_dataset
 from pipeline.data.sets.domain_folder import load_domain_folder
 from pipeline.data.sets.glyph_images import DOMAIN_CHARACTERS, RENDITIONS, draw_glyph_domains
+from pipeline.health import doctor
 
 
 def test_the_glyphs_of_the_domain_form_are_the_same_characters_in_every_rendition() -> None:
@@ -120,6 +122,20 @@ def test_names_in_two_forms_of_unicode_are_one_domain(tmp_path: Path, split: str
     assert images.classes == ["x", "y", "z"]
     of_test = 4 if split else 0
     assert len(images.train_labels) + len(images.test_labels) == 24 + of_test
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_the_doctor_reads_a_folder_as_the_run_does() -> None:
+    folder(Path("by domain"), "photo/cat", "photo/dog", "sketch/cat", "sketch/dog", "clipart/cat", count=6)
+    folder(Path("by class"), "cat", "dog", count=6)
+    found = {}
+    for setting in ("domain", "class"):
+        for data_dir in ("by domain", "by class"):
+            set_params(Path("params.yaml"), dataset="image_folder", data_dir=data_dir, setting=setting)
+            ((found[setting, data_dir]),) = doctor.check_images()
+    assert found["domain", "by domain"].what.startswith("images: 3 domains, 2 classes, ")
+    assert "by class/cat has no class folders: expected DOMAIN/CLASS/*" in found["domain", "by class"].what
+    assert found["class", "by class"].what.startswith("images: 2 classes, ")
 
 
 @pytest.mark.usefixtures("tiny_repository")
