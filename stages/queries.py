@@ -32,8 +32,8 @@ def main(task: Task) -> None:
     of_train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
     if task_index(task) == 0 and of_train.offsets is not None and params.image_size > PACKED_SIDE:
         print(
-            f"warning: image_size is {params.image_size}, but images are stored with at most {PACKED_SIDE} pixels on the "
-            "shorter side: they are scaled up, which costs time and adds no detail"
+            f"warning: image_size is {params.image_size}, but images are stored with at most {PACKED_SIDE} pixels on "
+            "the shorter side: they are scaled up, which costs time and adds no detail"
         )
     backbone = load_backbone(image_size=params.image_size, normalize=params.normalize, features=params.features)
     described = backbone.layout.metadata() | {

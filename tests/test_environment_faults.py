@@ -5,6 +5,9 @@ import gzip
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +18,7 @@ import torch
 import typer
 from PIL import Image
 
+from harness.root import ROOT
 from harness.small_archives import tar, zipped
 from harness.stage_repository import digests, prepare
 from harness.tiny import random_images
@@ -27,7 +31,7 @@ from pipeline.errors import UserError
 from pipeline.runtime import work_log
 from pipeline.runtime.command import run_app
 from pipeline.store import artifacts
-from stages.download import scratch_folder
+from stages.download import _PREFIX, scratch_folder
 
 NOBODY = 65534
 LABELS = {"labels": torch.arange(40)}
@@ -142,6 +146,25 @@ def test_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match=r"No usable temporary directory .* TMPDIR"), scratch_folder():
         pass
+
+
+def test_what_a_killed_stage_has_unpacked_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = "import os\nfrom stages.download import scratch_folder\nwith scratch_folder() as folder:\n"
+    code += "    (folder / 'image').write_bytes(b'x')\n    os.kill(os.getpid(), 9)"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert (left / "image").exists()
+    of_others = [tmp_path / name for name in ("unpacked-elsewhere-1-x", "unpacked", f"{_PREFIX}{10**30}-x", "tmp1")]
+    for folder in of_others:
+        folder.mkdir()
+    with scratch_folder() as outer, scratch_folder() as inner:
+        assert set(tmp_path.iterdir()) == {*of_others, outer, inner}, "only the killed one's is gone"
+    assert set(tmp_path.iterdir()) == set(of_others)
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "gz", "plain"])
