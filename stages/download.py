@@ -84,7 +84,7 @@ def main() -> None:
     artifacts.save_weights(artifacts.BACKBONE, weights, config)
     with scratch_folder() as scratch:
         dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch, domains=are_domains)
-        dataset = resplit(dataset, params.split)
+        dataset = resplit(dataset, params.split, domains=are_domains)
         arrays = are_arrays(dataset.train_images, dataset.test_images)
         ranges, notes = value_ranges(dataset.train_images, dataset.test_images)
         contents = content_numbers(dataset.train_images)  # they decide which images are held out for validation
