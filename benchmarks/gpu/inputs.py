@@ -46,9 +46,7 @@ def speeds(setup: Setup, name: str, images: Images) -> Iterator[Row]:
     decoded = input_rate(images, backbone)
     consumed = model_rate(backbone, setup.size(4096, 64))
     both = rate(len(images), lambda: backbone.encode(images, start))
-    yield figure(
-        f"decoding JPEGs of {SIDE} px, beside {name}", decoded, "images/s", note=f"{usable_cores()} threads"
-    )
+    yield figure(f"decoding JPEGs of {SIDE} px, beside {name}", decoded, "images/s", note=f"{usable_cores()} threads")
     yield figure(f"forward passes of {name}", consumed, "images/s", note=f"{backbone.precision}")
     yield figure(f"decoding / forward passes of {name}", decoded / consumed, "x images/s", goal=">= 1")
     yield figure(f"features of encoded images, {name}", both, "images/s")
