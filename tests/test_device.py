@@ -37,7 +37,7 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
 
 def test_a_sweep_uses_no_more_cores_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     server = SimpleNamespace(environment={"PATH": os.environ["PATH"]})
-    monkeypatch.setattr(sweep.stage_server, "start", lambda _: server)
+    monkeypatch.setattr("pipeline.runtime.stage_server.start", lambda _: server)
     monkeypatch.setattr(queue, "start_workers", lambda _: None)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     for cores, jobs, threads in ((1, 1, 1), (2, 2, 1), (16, 4, 4)):  # as under taskset, or in a Slurm job
