@@ -104,6 +104,18 @@ def test_a_missing_split_is_not_read_as_domains(tmp_path: Path) -> None:
     assert "has test/, but no train/: expected DOMAIN/" in refusal(lambda: load_domain_folder(tmp_path / "other"))
 
 
+def test_splits_inside_domains_are_not_read_as_classes(tmp_path: Path) -> None:
+    folder(tmp_path, *(f"{domain}/{split}/x" for domain in "ab" for split in ("Train", "test")))
+    assert "a holds Train/, whose folders would be no classes: " in refusal(
+        lambda: load_domain_folder(tmp_path)
+    )
+
+
+def test_a_class_may_be_called_train_or_test(tmp_path: Path) -> None:
+    folder(tmp_path, *(f"{domain}/{name}" for domain in ("photo", "sketch") for name in ("train", "test", "ship")))
+    assert load_domain_folder(tmp_path).classes == ["ship", "test", "train"]
+
+
 def test_a_link_to_a_split_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, "mine/train/a/x", "mine/test/a/x")
     (tmp_path / "mine/train").rename(tmp_path / "elsewhere")

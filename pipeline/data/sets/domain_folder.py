@@ -45,6 +45,9 @@ def _domains(folder: Path, notes: list[str]) -> dict[str, Files]:
     for path in folders:
         if not list_folders(path):
             raise UserError(f"{path} has no class folders: {_EXPECTED}")
+        splits = find_splits(path, _EXPECTED)
+        if splits and list_folders(splits[0]):
+            raise UserError(f"{path} holds {splits[0].name}/, whose folders would be no classes: {_EXPECTED}")
         classes = find_classes(path)
         into = found.setdefault(class_name(path), {})  # two folders may have one name, in two forms of Unicode
         for name, files in classes.files.items():
