@@ -106,9 +106,7 @@ def test_a_missing_split_is_not_read_as_domains(tmp_path: Path) -> None:
 
 def test_splits_inside_domains_are_not_read_as_classes(tmp_path: Path) -> None:
     folder(tmp_path, *(f"{domain}/{split}/x" for domain in "ab" for split in ("Train", "test")))
-    assert "a holds Train/, whose folders would be no classes: " in refusal(
-        lambda: load_domain_folder(tmp_path)
-    )
+    assert "a holds Train/, whose folders would be no classes: " in refusal(lambda: load_domain_folder(tmp_path))
 
 
 def test_a_class_may_be_called_train_or_test(tmp_path: Path) -> None:
