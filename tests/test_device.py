@@ -41,7 +41,7 @@ def test_a_sweep_uses_no_more_cores_than_it_may(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(queue, "start_workers", lambda _: None)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     for cores, jobs, threads in ((1, 1, 1), (2, 2, 1), (16, 4, 4)):  # as under taskset, or in a Slurm job
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             monkeypatch.setenv(name, "")  # so that what the sweep sets is undone
             del os.environ[name]

@@ -29,7 +29,7 @@ from pipeline.store import whole_files
 PAUSES = (0.0, 1.0, 4.0, 16.0)  # seconds before each attempt
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 2**20
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems say that have none
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems say that have none
 
 
 @dataclass(frozen=True)
