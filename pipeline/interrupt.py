@@ -2,7 +2,8 @@
 
 A traceback of thirty lines tells nothing to somebody who pressed Ctrl-C. While modules are imported, the process ends
 at once: there is nothing to clean up, and a library could swallow the exception or turn it into another one. While a
-command runs, KeyboardInterrupt is raised as usual, so that temporary files are removed.
+command runs, KeyboardInterrupt is raised as usual, so that temporary files are removed. A stage of `python -m
+pipeline.dvc` is killed with its stand-in; the next one removes what it has unpacked (stages.download).
 """
 
 import contextlib

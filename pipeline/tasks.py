@@ -30,11 +30,13 @@ def chain(num_tasks: int) -> Chain:
     return {f"t{t}": {"prev": f"t{t - 1}"} for t in range(1, num_tasks + 1)}
 
 
-def check_chain(tasks: Chain, num_tasks: int) -> None:
-    """Raises UserError unless `tasks` is a chain and covers `num_tasks`."""
+def check_chain(tasks: object, num_tasks: object) -> None:
+    """Raises UserError unless `tasks` is a chain and covers `num_tasks`, which may be of any type."""
     remedy = "`python -m pipeline plan N` writes num_tasks and tasks for N tasks"
-    if tasks != chain(len(tasks)) or not tasks:
+    if not isinstance(tasks, dict) or not tasks or tasks != chain(len(tasks)):
         raise UserError(f"params.yaml: tasks is not a chain t1: {{prev: t0}}, t2: {{prev: t1}}, ...: {remedy}")
+    if type(num_tasks) is not int or num_tasks < 1:
+        raise UserError(f"params.yaml: num_tasks is {num_tasks!r}, expected a number from 1 to {len(tasks)}: {remedy}")
     if num_tasks > len(tasks):
         raise UserError(f"params.yaml: num_tasks is {num_tasks}, but tasks ends at t{len(tasks)}: {remedy}")
 

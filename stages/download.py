@@ -1,10 +1,15 @@
 """Fetch the data set and the backbone's weights, and pack them in one layout for every source."""
 
+import os
+import platform
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from torch import Tensor
 
 from pipeline.backbone.pretrained import EMBEDDED, fetch_backbone, missing_weights
@@ -17,6 +22,8 @@ from pipeline.errors import REFUSALS, UserError, visible
 from pipeline.params import Record, read_params
 from pipeline.runtime.command import run
 from pipeline.store import artifacts
+
+_PREFIX = f"unpacked-{platform.node()}-"  # machines may share a folder of temporary files
 
 
 class Params(Record):
@@ -31,10 +38,14 @@ class Params(Record):
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder to unpack in. Raises UserError if there is no room or no access for temporary files."""
+    """An empty folder to unpack in. Raises UserError if there is no room or no access for temporary files.
+
+    A stage that is killed has no time to remove its folder, which may take gigabytes. So the next one does.
+    """
     remedy = "make room or grant access there, or set TMPDIR to another folder for temporary files"
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        _remove_abandoned()
+        with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
             yield Path(folder)
     except FileNotFoundError as error:
         if error.filename:
@@ -44,6 +55,14 @@ def scratch_folder() -> Iterator[Path]:
         if error.errno not in REFUSALS:
             raise
         raise UserError(f"{error.filename or tempfile.gettempdir()}: {error.strerror}: {remedy}") from None
+
+
+def _remove_abandoned() -> None:
+    """Remove the folders of this machine's processes that are gone."""
+    for folder in Path(tempfile.gettempdir()).iterdir():
+        owner = re.fullmatch(rf"{re.escape(_PREFIX)}(\d{{1,9}})-\w+", folder.name)
+        if owner and not psutil.pid_exists(int(owner[1])):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def announce(files: Sequence[Missing]) -> None:
@@ -65,7 +84,7 @@ def main() -> None:
     artifacts.save_weights(artifacts.BACKBONE, weights, config)
     with scratch_folder() as scratch:
         dataset = fetch_dataset(params.dataset, data_dir=Path(params.data_dir), scratch=scratch, domains=are_domains)
-        dataset = resplit(dataset, params.split)
+        dataset = resplit(dataset, params.split, domains=are_domains)
         arrays = are_arrays(dataset.train_images, dataset.test_images)
         ranges, notes = value_ranges(dataset.train_images, dataset.test_images)
         contents = content_numbers(dataset.train_images)  # they decide which images are held out for validation

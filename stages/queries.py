@@ -7,6 +7,7 @@ from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Backbone, Normalize
 from pipeline.data import test_images
 from pipeline.data.images import Images
+from pipeline.data.packing import PACKED_SIDE
 from pipeline.errors import UserError
 from pipeline.machine.devices import on_all_devices
 from pipeline.params import ImageSize, Record, read_params
@@ -29,6 +30,11 @@ def main(task: Task) -> None:
     params = read_params(Params)
     of_test = test_images.load_images(task, task_index(task))
     of_train = Images.from_tensors(artifacts.load_tensors(artifacts.train_file(task)))
+    if task_index(task) == 0 and of_train.offsets is not None and params.image_size > PACKED_SIDE:
+        print(
+            f"warning: image_size is {params.image_size}, but images are stored with at most {PACKED_SIDE} pixels on "
+            "the shorter side: they are scaled up, which costs time and adds no detail"
+        )
     backbone = load_backbone(image_size=params.image_size, normalize=params.normalize, features=params.features)
     described = backbone.layout.metadata() | {
         "parameters": str(sum(parameter.numel() for parameter in backbone.model.parameters())),

@@ -16,7 +16,7 @@ from pipeline.experiments import comparison
 from pipeline.experiments.queue import Experiment, cells, read_sweep
 from pipeline.params import read_mapping
 from pipeline.report.figures import bands, scatter
-from pipeline.runtime.work_log import work_by_experiment
+from pipeline.runtime.work_log import LOG, logged, work_by_experiment
 
 UNCHANGED: dict[str, dict[str, object]] = {"C-LN": {}, "other": {}, "one seed": {}, "not run": {}}
 METRICS = ("average_accuracy", "forgetting", "selection_accuracy", "task_parameters", "passes_at_inference")
@@ -145,3 +145,20 @@ def test_seconds_of_an_experiment_are_those_of_its_last_runs(tmp_path: Path) -> 
         "a": {"seconds": 3.0, "environment": "torch"},
         "b": {"seconds": 4, "environment": None},
     }
+
+
+@pytest.mark.parametrize("cut", ["{", '{"experiment": "a", "sta', '{"experiment": "\u00e9'.encode()[:-1], b"\0" * 40])
+def test_a_line_of_the_log_that_was_cut_off_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str | bytes
+) -> None:
+    for name, value in (("DVC_EXP_NAME", "e"), ("DVC_STAGE", "split"), ("DVC_ROOT", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    with logged():
+        pass
+    log = tmp_path / LOG
+    with log.open("ab") as file:
+        file.write(cut.encode() if isinstance(cut, str) else cut)
+    monkeypatch.setenv("DVC_EXP_NAME", "f")
+    with logged():
+        pass
+    assert work_by_experiment(log).keys() == {"e", "f"}

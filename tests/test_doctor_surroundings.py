@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,10 @@ def test_parameters_and_pipeline_must_agree() -> None:
     set_params(Path("params.yaml"), num_tasks=7)
     assert "num_tasks is 7, but tasks ends at t3" in doctor.check_parameters().what
     text = Path("params.yaml").read_text()
+    for given, what in (("num_tasks: '5'", "num_tasks is '5'"), ("tasks:", "tasks is not a chain")):
+        name = given.partition(":")[0]
+        Path("params.yaml").write_text(re.sub(rf"^{name}:.*\n(  .*\n)*", f"{given}\n", text, flags=re.MULTILINE))
+        assert what in doctor.check_parameters().what
     Path("params.yaml").write_text(text.replace("\nlr:", "\nlrr:"))
     found = doctor.check_parameters()
     assert not found.ok

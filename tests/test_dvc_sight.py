@@ -4,6 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dvc.fs import localfs
+from dvc.ignore import DvcIgnoreFilter
 from PIL import Image
 
 from harness.dvc_repository import Repository, ran
@@ -154,3 +156,11 @@ def test_new_images_are_noticed_and_links_refused_by_the_real_dvc(repository: Re
     write(repository.path / "images", 4, ("dog",))
     output = repository.dvc("repro", "download", fails=True)
     assert "error: images/cat/more is a link to a folder" in output
+
+
+def test_dvc_does_not_see_an_editor_s_lock(project: Path) -> None:
+    (project / "pipeline").mkdir()
+    (project / "pipeline/a.py").touch()
+    (project / "pipeline/.#a.py").symlink_to("somebody@machine.4711:1")  # DVC fails at a link to nothing
+    seen = DvcIgnoreFilter(localfs, str(project)).find(localfs, str(project / "pipeline"))
+    assert list(seen) == [str(project / "pipeline/a.py")]

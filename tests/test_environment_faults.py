@@ -1,9 +1,13 @@
 """A full disk, folders without access, odd paths: one line, nothing half-written (more: faults.environment)."""
 
 import errno
+import gzip
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,15 +18,20 @@ import torch
 import typer
 from PIL import Image
 
+from harness.root import ROOT
+from harness.small_archives import tar, zipped
 from harness.stage_repository import digests, prepare
 from harness.tiny import random_images
+from pipeline.backbone import timm_weights, weight_files
 from pipeline.data import fetch
+from pipeline.data.archives import unpack
 from pipeline.data.packing import stored
+from pipeline.data.sets import field_sets, torchvision_sets
 from pipeline.errors import UserError
 from pipeline.runtime import work_log
 from pipeline.runtime.command import run_app
 from pipeline.store import artifacts
-from stages.download import scratch_folder
+from stages.download import _PREFIX, scratch_folder
 
 NOBODY = 65534
 LABELS = {"labels": torch.arange(40)}
@@ -137,6 +146,66 @@ def test_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match=r"No usable temporary directory .* TMPDIR"), scratch_folder():
         pass
+
+
+def test_what_a_killed_stage_has_unpacked_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = "import os\nfrom stages.download import scratch_folder\nwith scratch_folder() as folder:\n"
+    code += "    (folder / 'image').write_bytes(b'x')\n    os.kill(os.getpid(), 9)"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert (left / "image").exists()
+    of_others = [tmp_path / name for name in ("unpacked-elsewhere-1-x", "unpacked", f"{_PREFIX}{10**30}-x", "tmp1")]
+    for folder in of_others:
+        folder.mkdir()
+    with scratch_folder() as outer, scratch_folder() as inner:
+        assert set(tmp_path.iterdir()) == {*of_others, outer, inner}, "only the killed one's is gone"
+    assert set(tmp_path.iterdir()) == set(of_others)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "gz", "plain"])
+def test_a_full_disk_is_not_the_fault_of_a_good_archive(tmp_path: Path, kind: str) -> None:
+    plain = b"content. " * 1000
+    contents = {"tar": tar({"a": plain}), "zip": zipped({"a": plain}), "gz": gzip.compress(plain), "plain": plain}
+    archive = tmp_path / f"archive.{kind}"
+    archive.write_bytes(contents[kind])
+    with files_of_at_most(1000), pytest.raises(UserError) as refused, scratch_folder() as folder:
+        unpack(archive, folder)
+    assert "File too large: make room or grant access there, or set TMPDIR" in str(refused.value)
+    assert "delete" not in str(refused.value)
+    unpack(archive, tmp_path / "folder")
+    assert [path.stat().st_size for path in (tmp_path / "folder").iterdir()] == [9000]
+
+
+REFUSED = (OSError(errno.ENOSPC, "No space left on device"), PermissionError(errno.EACCES, "Permission denied"))
+
+
+@pytest.mark.parametrize("error", REFUSED, ids=str)
+def test_what_the_machine_refuses_is_not_said_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    monkeypatch.setitem(torchvision_sets._LOADERS, "cifar100", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr(timm_weights, "create_model", refuse)
+    monkeypatch.setattr(field_sets, "_unpacked", lambda *_: tmp_path)
+    monkeypatch.setattr(field_sets, "loadmat", refuse)
+    acts: list[Callable[[], object]] = [
+        lambda: torchvision_sets.load("cifar100", tmp_path),
+        lambda: weight_files.read(tmp_path / "weights.pth"),
+        lambda: timm_weights._create("vit_tiny_patch16_224", pretrained=True),
+        lambda: field_sets.load_stanford_cars(tmp_path),
+    ]
+    for act in acts:
+        with pytest.raises(OSError, match=error.strerror):
+            act()
 
 
 @pytest.mark.parametrize(

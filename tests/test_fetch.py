@@ -1,8 +1,11 @@
 """Downloads from a server that misbehaves."""
 
 import errno
+import fcntl
 import socket
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from urllib.error import URLError
 from urllib.request import Request
 
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from harness.file_server import CONTENT, Answer, Server, broken_after, remote, unavailable, whole, without_ranges, wrong
 from pipeline.data import fetch as fetching
 from pipeline.data.fetch import Missing, Remote, check_network, fetch, missing
+from pipeline.data.sets import torchvision_sets
 from pipeline.errors import UserError
 
 
@@ -68,6 +72,87 @@ def test_no_network_and_a_file_placed_by_hand(server: Server) -> None:
     Path("downloads/set/file.bin").write_bytes(b"other")
     with pytest.raises(UserError, match=r"downloads/set/file\.bin has another MD5"):
         fetch(remote(server), "set")
+
+
+@pytest.mark.parametrize("name", ["cifar100", "mnist"])
+@pytest.mark.parametrize(("answer", "reason"), [(unavailable, "503"), (wrong, "another MD5")])
+def test_a_failed_download_is_not_said_of_the_files_here(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str, answer: Answer, reason: str
+) -> None:
+    server.answers = [answer]
+    monkeypatch.setitem(torchvision_sets.REMOTES, name, [remote(server)])
+    with pytest.raises(
+        UserError, match=rf"^http\S+ cannot be downloaded \(.*{reason}.*\): try again, or put the file at"
+    ):
+        torchvision_sets.load(name, Path("scratch"))
+
+
+def in_background(count: int, given: Remote, outcomes: Queue[object]) -> list[Thread]:
+    """Processes that fetch a file at the same time. To flock, threads are no different."""
+
+    def attempt() -> None:
+        try:
+            outcomes.put(fetch(given, "set").read_bytes())
+        except BaseException as error:
+            outcomes.put(error)
+
+    threads = [Thread(target=attempt, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@pytest.mark.parametrize("md5", [None, "published"])
+def test_of_processes_that_need_a_file_one_downloads_it(server: Server, md5: str | None) -> None:
+    server.answers = [broken_after(1000), broken_after(10), whole]
+    given = remote(server) if md5 else Remote(server.url, None)
+    outcomes = Queue[object]()
+    for thread in in_background(4, given, outcomes):
+        thread.join()
+    assert [outcomes.get() for _ in range(4)] == [CONTENT] * 4
+    assert server.asked == [None, "bytes=1000-", "bytes=1010-"]
+    assert listing() == (["file.bin"] if md5 else ["file.bin", "file.bin.md5"])
+
+
+@pytest.mark.parametrize("ends", ["with the file", "without it"])
+def test_whoever_waits_says_so_and_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    said, outcomes = Queue[str](), Queue[object]()
+    monkeypatch.setattr(fetching, "print", lambda line, **_: said.put(line), raising=False)
+    Path("downloads/set").mkdir(parents=True)
+    with Path("downloads/set/.file.bin.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        (waiting,) = in_background(1, remote(server), outcomes)
+        assert said.get(timeout=600) == "file.bin: another process is downloading it: waiting"
+        assert server.asked == []
+        if ends == "with the file":
+            Path("downloads/set/file.bin").write_bytes(CONTENT)
+    waiting.join()
+    assert outcomes.get() == CONTENT
+    assert server.asked == ([] if ends == "with the file" else [None])
+    assert listing() == ["file.bin"]
+
+
+def test_a_file_system_without_locks_downloads_all_the_same(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("pipeline.data.fetch.fcntl.flock", without)
+    assert fetch(remote(server), "set").read_bytes() == CONTENT
+
+
+def test_a_first_file_that_was_wrong_can_be_replaced(server: Server) -> None:
+    given = Remote(server.url, None)
+    server.content = b"<html>Confirm that you want to download this file</html>"
+    fetch(given, "set")
+    Path("downloads/set/file.bin").unlink()  # as the message of a failed unpacking says
+    server.content = CONTENT
+    with pytest.raises(UserError, match=r"is not the file first seen here: .* delete downloads/set/file\.bin\.md5"):
+        fetch(given, "set")
+    Path("downloads/set/file.bin.md5").unlink()
+    assert fetch(given, "set").read_bytes() == CONTENT
+    Path("downloads/set/file.bin").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"^downloads/set/file\.bin is not the file first seen here: delete it or, if"):
+        fetch(given, "set")
 
 
 NO_WAY = {  # what a request raises where there is no network, or nobody who listens

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.tiny import random_images
-from pipeline.data.image_files import BadImageError, open_upright, pixels, upright_size
+from pipeline.data.image_files import BadImageError, open_upright, pixels, upright, upright_size
 from pipeline.data.images import Images
 from pipeline.data.packing import PACKED_SIDE, are_arrays, stored
 from pipeline.errors import UserError
@@ -142,6 +142,28 @@ def test_small_images_of_one_size_are_upright_however_they_are_turned(
         stored_image = mapped if isinstance(mapped, torch.Tensor) else pixels(open_upright(BytesIO(mapped)))
         assert stored_image.shape == pixels(image).shape
         assert torch.equal(stored_image, pixels(image)) or not exact
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_an_uncompressed_file_shows_what_its_bytes_show(tmp_path: Path, mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    values = np.arange(32 * 48).reshape(32, 48)
+    deep = {"I;16": values.astype("u2"), "I": values.astype("i4"), "F": values.astype("f4")}
+    given = Image.fromarray(deep[mode]) if mode in deep else smooth(48, 32).convert(mode)
+    given.save(tmp_path / "0.tif", exif=exif)
+    ranges = dict.fromkeys(("16-bit", "32-bit", "float"), (0.0, 1536.0))
+    turned = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # orientation -> the turn that undoes it
+    if orientation > 1:
+        given = given.transpose(Image.Transpose(turned[orientation]))
+    expected = pixels(upright(given, ranges))
+    path = tmp_path / "0.tif"
+    assert upright_size(path, up_to=10_000) == (expected.shape[1], expected.shape[0])
+    for opened in (open_upright(path, ranges=ranges), open_upright(BytesIO(path.read_bytes()), ranges=ranges)):
+        assert torch.equal(pixels(opened), expected)
+    with Image.open(path) as of_a_caller:
+        assert torch.equal(pixels(upright(of_a_caller, ranges)), expected)
 
 
 def test_two_sizes_of_equal_area_or_count_are_no_array(tmp_path: Path) -> None:

@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from harness.parameters import set_params
 from harness.root import ROOT
 from harness.stage_order import run_stage
 from harness.stage_repository import prepare
 from harness.tiny import random_images
+from pipeline.data.images import Images
+from pipeline.data.packing import encode
 from pipeline.params import read_mapping
+from pipeline.store import artifacts
 from pipeline.tuning.kind import find_kind
 from pipeline.tuning.loop import Schedule, too_few_steps
 
@@ -52,3 +56,21 @@ def test_stage_one_says_so_before_it_trains(capsys: pytest.CaptureFixture[str]) 
     set_params(Path("params.yaml"), batch_size=2)
     run_stage("stage_one", "t1")
     assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_an_input_larger_than_the_stored_images_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stored, side, warned in (("arrays", 8, False), ("files", 16, False), ("files", 8, True)):
+        if stored == "files":
+            for file in (artifacts.RAW_TRAIN, artifacts.RAW_TEST):
+                tensors = artifacts.load_tensors(file)
+                content = list(Images.from_tensors(tensors).contents())
+                fields = {name: tensors[name] for name in tensors.keys() & {"labels", "contents"}}
+                encoded = [encode(Image.fromarray(one.numpy())) for one in content if isinstance(one, Tensor)]
+                artifacts.save_images(file, encoded or content, fields)
+        monkeypatch.setattr("stages.queries.PACKED_SIDE", side)  # image_size is 16
+        prepare()
+        text = capsys.readouterr().out
+        assert text.count("warning: image_size is 16, but images are stored with at most 8 pixels") == warned

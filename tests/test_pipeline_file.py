@@ -50,6 +50,21 @@ def test_parts_are_seen_by_dvc_where_they_are_chosen_or_imported() -> None:
     assert STAGES["method"]["deps"] == ["stages/method.py", *checks]
 
 
+def test_what_editors_leave_beside_a_module_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.runtime.code.ROOT", tmp_path)
+    for name in ("pipeline/a.py", "pipeline/room/b.py", "stages/c.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    before = read_sources()
+    assert {file.as_posix() for file in before} == {"pipeline/a.py", "pipeline/room/b.py", "stages/c.py"}
+    (tmp_path / "pipeline/room/.#b.py").symlink_to("somebody@machine.4711:1")  # Emacs
+    (tmp_path / "stages/gone.py").symlink_to("nowhere")
+    (tmp_path / "stages/.c.py.swp").touch()
+    (tmp_path / "stages/._c.py").write_bytes(b"\0\5\x16\7")  # macOS, on disks of other systems
+    (tmp_path / "pipeline/folder.py").mkdir()
+    assert read_sources() == before
+
+
 def test_modules_are_those_imported_anywhere_in_a_file_and_no_others() -> None:
     sources = {
         Path("stages/a.py"): b"from pipeline import b\nimport torch, stages.e",

@@ -11,6 +11,7 @@ from harness.stage_order import run_stage
 from harness.stage_repository import CLASSES
 from pipeline.data.class_orders import ordered, pycil_order
 from pipeline.data.image_set import ImageSet
+from pipeline.data.sets.domain_folder import domain_set
 from pipeline.data.split_lists import resplit
 from pipeline.errors import UserError
 from pipeline.store import artifacts
@@ -98,7 +99,7 @@ def test_a_published_split_replaces_that_of_the_data_set(tmp_path: Path, monkeyp
         "r.txt",
         "n01/art_0.jpg test\ndata/n01/art_2.jpg\ttrain\nn02/art_1.jpg, Train\nn02/art_2.jpg test\n",
     )
-    new = resplit(image_set(), "r.txt")
+    new = resplit(image_set(), "r.txt", domains=False)
     assert [path.name for path in new.train_images] == ["art_1.jpg", "art_2.jpg"]
     assert new.train_labels.tolist() == [1, 0]
     assert [str(path) for path in new.test_images] == [
@@ -107,7 +108,38 @@ def test_a_published_split_replaces_that_of_the_data_set(tmp_path: Path, monkeyp
     assert new.test_labels.tolist() == [0, 1]
     assert new.notes == ["lists/splits/r.txt: left out 2 images that it does not name"]
     same = image_set()
-    assert resplit(same, "own") is same
+    assert resplit(same, "own", domains=False) is same
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_split_of_a_data_set_of_domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shared: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {name: [Path(f"s{name}/o{c}/{name}_{c}.png") for c in (1, 2)] for name in ("1", "2", "3")}
+    of = {name: {f"o{c}": [file] for c, file in zip((1, 2), listed, strict=True)} for name, listed in files.items()}
+    train = {name: of[name] for name in ("1", "2")}
+    images = domain_set(train, shared_test=[of["3"]]) if is_shared else domain_set(train, {"1": of["3"], "2": {}})
+    put(
+        "lists/splits",
+        "r.txt",
+        "o1/1_1.png test\no2/1_2.png test\no1/2_1.png train\no2/2_2.png train\no1/3_1.png train",
+    )
+    new = resplit(images, "r.txt", domains=False)
+    assert [file.name for file in new.train_images] == ["2_1.png", "2_2.png", "3_1.png"]
+    assert new.train_labels.tolist() == [0, 1, 0]
+    assert [file.name for file in new.test_images] == ["1_1.png", "1_2.png"]
+    if is_shared:
+        assert (list(new.domains), new.train_domains, new.test_domains) == ([], None, None)
+        with pytest.raises(
+            UserError, match=r"^params\.yaml: split: the test images .* are of no domain, .*: set split: own"
+        ):
+            resplit(images, "r.txt", domains=True)
+        assert resplit(images, "own", domains=True) is images
+    else:
+        again = resplit(images, "r.txt", domains=True)
+        assert again.train_domains is not None
+        assert again.test_domains is not None
+        assert list(again.domains) == ["1", "2"]
+        assert (again.train_domains.tolist(), again.test_domains.tolist()) == ([1, 1, 0], [0, 0])
 
 
 @pytest.mark.parametrize(
@@ -126,9 +158,9 @@ def test_a_wrong_split_is_one_line(text: str, message: str, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     put("lists/splits", "r.txt", text)
     with pytest.raises(UserError, match=message):
-        resplit(image_set(), "r.txt")
+        resplit(image_set(), "r.txt", domains=False)
     with pytest.raises(UserError, match=r"split 'other' is unknown: choose one of own, r.txt, or put a file"):
-        resplit(image_set(), "other")
+        resplit(image_set(), "other", domains=False)
 
 
 def test_a_split_of_files_needs_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +168,7 @@ def test_a_split_of_files_needs_files(tmp_path: Path, monkeypatch: pytest.Monkey
     put("lists/splits", "r.txt", "a/b.jpg train\n")
     pixels, labels = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.tensor([0, 1])
     with pytest.raises(UserError, match="names files, and this data set has none: set split: own"):
-        resplit(ImageSet(["a", "b"], ["", ""], pixels, labels, pixels, labels), "r.txt")
+        resplit(ImageSet(["a", "b"], ["", ""], pixels, labels, pixels, labels), "r.txt", domains=False)
 
 
 @pytest.mark.usefixtures("tiny_finished")

@@ -218,6 +218,11 @@ def test_a_state_belongs_to_all_that_the_numbers_depend_on(monkeypatch: pytest.M
         else:
             Path(file).write_bytes(Path(file).read_bytes() + b" ")
         states.append(resume.state_file("stage_one@t2", cpu))
+    with monkeypatch.context() as patch:
+        patch.setenv("PRECISION", "fp32")
+        assert resume.state_file("stage_one@t2", cpu) == states[-1], "this is a CPU's own precision"
+        patch.setenv("PRECISION", "bf16")
+        states.append(resume.state_file("stage_one@t2", cpu))
     states += [resume.state_file("stage_one@t1", cpu), resume.state_file("stage_one@t2", torch.device("meta"))]
     monkeypatch.setattr(torch, "__version__", "0.1")
     states.append(resume.state_file("stage_one@t2", cpu))

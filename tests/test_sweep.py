@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -19,8 +20,10 @@ from harness.dvc_repository import Repository
 from harness.parameters import set_params
 from harness.root import ROOT
 from pipeline.errors import UserError
-from pipeline.experiments.own_inputs import own_inputs
-from pipeline.experiments.queue import Sweep, _quoted, cells, read_sweep
+from pipeline.experiments.own_inputs import named_inputs, read_inputs
+from pipeline.experiments.queue import Sweep, Value, _quoted, cells, read_sweep
+from pipeline.experiments.shared import plan
+from pipeline.health.storage import md5_of
 from pipeline.params import read_mapping
 from pipeline.runtime import code
 
@@ -203,18 +206,49 @@ def test_what_a_copy_of_the_repository_lacks_is_named_by_its_absolute_path() -> 
     subprocess.run(["git", "add", "tracked", "by_dvc.dvc"], check=True)
 
     def elsewhere(data_dir: str, dataset: str = "image_folder") -> str | None:
-        return own_inputs({"data_dir": data_dir, "dataset": dataset}).elsewhere.get("data_dir")
+        return read_inputs(named_inputs({"data_dir": data_dir, "dataset": dataset})).elsewhere.get("data_dir")
 
     assert elsewhere("ignored") == str(Path("ignored").resolve())
     assert elsewhere("../outside") is None, "there is nothing: its stage says so"
     assert [elsewhere(name) for name in ("tracked", "by_dvc", "missing", str(Path("ignored").resolve()))] == [None] * 4
     assert elsewhere("ignored", dataset="glyphs") is None
-    given = {"data_dir": "ignored", "dataset": "image_folder"}
-    before = own_inputs(given).digest
+    given = named_inputs({"data_dir": "ignored", "dataset": "image_folder"})
+    before = read_inputs(given).digest
+    for folder in ("ignored", "tracked"):
+        for name in (".DS_Store", "cat/.DS_Store", "cat/Thumbs.db", "@eaDir/cat/1.png", ".cache/1.png", "cat/._1.png"):
+            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(folder, name).write_bytes(b"of a file browser")
+    assert read_inputs(given).digest == before, "no stage reads what file browsers leave"
+    assert elsewhere("tracked") is None
     Path("ignored/cat/1.png").write_bytes(b"2")
-    assert own_inputs(given).digest != before, "experiments on other pictures are others"
+    assert read_inputs(given).digest != before, "experiments on other pictures are others"
     Path("tracked/cat/2.png").write_bytes(b"2")
     assert elsewhere("tracked") == str(Path("tracked").resolve())
+
+
+@pytest.mark.usefixtures("tiny_repository")
+def test_a_grid_reads_the_same_pictures_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["git", "init", "-q"], check=True)
+    for name in ("one", "other"):
+        Path(name, "cat").mkdir(parents=True)
+        Path(name, "cat/1.png").write_bytes(name.encode())
+    set_params(Path("params.yaml"), dataset="image_folder", data_dir="one")
+    read: list[str] = []
+
+    def counted(paths: Iterable[Path]) -> dict[Path, str]:
+        listed = list(paths)
+        read.extend(map(str, listed))
+        return md5_of(listed)
+
+    monkeypatch.setattr("pipeline.experiments.own_inputs.md5_of", counted)
+    changes: list[dict[str, Value]] = [{}, {"lr": 0.5}, {"data_dir": "other"}, {"lr": 0.1, "data_dir": "other"}]
+    grid = cells(Sweep(seeds=[0, 1, 2], reference="0", variants={str(n): of for n, of in enumerate(changes)}))
+    plan(grid)
+    assert read == ["one/cat/1.png", "other/cat/1.png"]
+    assert len({cell.inputs for cell in grid}) == 2
+    Path("one/cat/1.png").write_bytes(b"changed")
+    again = cells(Sweep(seeds=[0, 1, 2], reference="0", variants={"0": {}}))
+    assert again[0].name != grid[0].name, "nothing is kept from one call to the next"
 
 
 @pytest.mark.usefixtures("tiny_repository")

@@ -12,7 +12,6 @@ from pipeline.data.packing import rows_of
 from pipeline.errors import UserError
 from pipeline.seeds import generator
 from pipeline.tasks import (
-    Chain,
     chain,
     check_chain,
     check_classes,
@@ -32,6 +31,9 @@ def test_chain() -> None:
     check_named(3, 3)
 
 
+NO_COUNTS: tuple[object, ...] = (None, "5", "", 1.5, True, [], {}, 0, -1)
+
+
 @pytest.mark.parametrize(
     ("tasks", "num_tasks", "message"),
     [
@@ -39,9 +41,11 @@ def test_chain() -> None:
         ({}, 1, "tasks is not a chain"),
         ({"t1": {"prev": "t0"}, "t3": {"prev": "t2"}}, 1, "tasks is not a chain"),
         ({"t1": {"prev": "t0"}, "t2": {"prev": "t0"}}, 1, "tasks is not a chain"),
+        *((tasks, 1, "tasks is not a chain") for tasks in (None, "", "t1", 1, 1.5, True, [], ["t1"], [{"t1": "t0"}])),
+        *((chain(3), count, "num_tasks is .*, expected a number from 1 to 3") for count in NO_COUNTS),
     ],
 )
-def test_a_wrong_chain_is_named_with_the_remedy(tasks: Chain, num_tasks: int, message: str) -> None:
+def test_a_wrong_chain_is_named_with_the_remedy(tasks: object, num_tasks: object, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
         check_chain(tasks, num_tasks)
     assert "python -m pipeline plan" in str(raised.value)

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.stage_repository import refusal
-from pipeline.data.image_files import open_upright, pixels, read_image
+from pipeline.data.image_files import BadImageError, open_upright, pixels, square
 from pipeline.data.images import Images
-from pipeline.data.packing import stored, value_ranges
-from pipeline.data.value_range import to_8_bits, widened
+from pipeline.data.packing import packed, stored, value_ranges
+from pipeline.data.value_range import Ranges, to_8_bits, widened
 from pipeline.store import artifacts
 from stages import predict
 
@@ -102,19 +103,23 @@ def test_images_of_another_scale_than_the_rest_of_their_kind_are_named(tmp_path:
     assert "b/0.tif" in note
 
 
+def predicted(path: Path, ranges: Ranges | None = None) -> torch.Tensor:
+    """What predict shows the model."""
+    return square(open_upright(BytesIO(packed(path, ranges)), at_least=32), 32)
+
+
 def test_predict_scales_as_the_data_set_was_and_refuses_what_it_did_not_hold(tmp_path: Path) -> None:
     paths = write(tmp_path / "a", 2, 4095, np.uint16, suffix="png")
     ranges, _ = value_ranges(paths)
     contents = [content for content in stored(paths, arrays=False, ranges=ranges) if isinstance(content, bytes)]
     data = torch.frombuffer(bytearray(b"".join(contents)), dtype=torch.uint8)
     offsets = torch.tensor([0, *np.cumsum([len(content) for content in contents])])
-    packed = Images(data, offsets, torch.arange(2)).pixels(32)
-    assert torch.equal(packed, torch.stack([read_image(path, 32, ranges) for path in paths]))
-    assert read_image(paths[0], 32).float().mean() < 16, "16 bits need no data set: 65535 is white"
+    of_data_set = Images(data, offsets, torch.arange(2)).pixels(32)
+    assert torch.equal(of_data_set, torch.stack([predicted(path, ranges) for path in paths]))
+    assert predicted(paths[0]).float().mean() < 16, "16 bits need no data set: 65535 is white"
     (other,) = write(tmp_path / "b", 1, 1, np.float32)
-    assert "0.tif holds float values, unlike the data set, so nobody knows" in refusal(
-        lambda: read_image(other, 32, ranges)
-    )
+    with pytest.raises(BadImageError, match="holds float values, unlike the data set, so nobody knows"):
+        predicted(other, ranges)
 
 
 @pytest.mark.usefixtures("tiny_finished")

@@ -12,7 +12,8 @@ from benchmarks.speed.ratios import Row
 from pipeline.backbone.build import build_backbone
 from pipeline.backbone.timm_vit import VisionTransformer, create_model
 from pipeline.backbone.vit import Backbone
-from pipeline.data.images import Images, decoding_threads
+from pipeline.data.images import Images
+from pipeline.machine.cores import usable_cores
 from pipeline.machine.device import compute_device
 from pipeline.tuning.norms import NormOptions, norm_parameters
 
@@ -45,9 +46,7 @@ def speeds(setup: Setup, name: str, images: Images) -> Iterator[Row]:
     decoded = input_rate(images, backbone)
     consumed = model_rate(backbone, setup.size(4096, 64))
     both = rate(len(images), lambda: backbone.encode(images, start))
-    yield figure(
-        f"decoding JPEGs of {SIDE} px, beside {name}", decoded, "images/s", note=f"{decoding_threads()} threads"
-    )
+    yield figure(f"decoding JPEGs of {SIDE} px, beside {name}", decoded, "images/s", note=f"{usable_cores()} threads")
     yield figure(f"forward passes of {name}", consumed, "images/s", note=f"{backbone.precision}")
     yield figure(f"decoding / forward passes of {name}", decoded / consumed, "x images/s", goal=">= 1")
     yield figure(f"features of encoded images, {name}", both, "images/s")

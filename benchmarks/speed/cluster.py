@@ -81,7 +81,8 @@ def main(
 
 def _grid(count: int) -> list[Cell]:
     return [
-        Cell(name=f"waits-s{seed}-00000000", variant="waits", seed=seed, changes={}) for seed in range(1, count + 1)
+        Cell(name=f"waits-s{seed}-00000000", variant="waits", seed=seed, changes={}, inputs="")
+        for seed in range(1, count + 1)
     ]
 
 

@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import REFUSALS, UserError
 
 _MOST_TIMES = 100  # images hardly compress: the data sets' archives unpack to less than three times their size
 _SMALL = 2**20  # bytes that any archive may unpack to
@@ -21,7 +21,8 @@ _CHUNK = 2**20
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar or zip archive into `folder`, or a `.gz` file without that ending; copy any other file there.
 
-    Raises UserError for an archive that is damaged, would write outside the folder or would fill the disk.
+    Raises UserError for an archive that is damaged, would write outside the folder or would fill the disk, and OSError
+    for a disk that is full already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     room = _Room(archive)
@@ -44,6 +45,8 @@ def unpack(archive: Path, folder: Path) -> None:
     except UserError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            raise  # not the archive's fault
         # On damage, the readers of tar, zip and their compressions raise a dozen unrelated types.
         raise UserError(f"{archive} cannot be unpacked ({error}): delete it, then `dvc repro`") from None
 

@@ -5,11 +5,13 @@ works just as well. Where the first server fails, the Hugging Face Hub may have 
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -22,10 +24,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from pipeline.data import hub
 from pipeline.data.hub import HubError, HubFile
 from pipeline.errors import REFUSALS, UserError
+from pipeline.store import whole_files
 
 PAUSES = (0.0, 1.0, 4.0, 16.0)  # seconds before each attempt
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 2**20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems say that have none
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,41 @@ def is_out_of_reach(error: BaseException) -> bool:
 def fetch(remote: Remote, dataset: str) -> Path:
     """Download the file unless it is here, and verify it. Raises UserError that says where to put it by hand."""
     target = place(remote, dataset)
-    if target.exists():
-        _check(target, remote)
-        return target
-    copy = copy_on_hub(remote, dataset)
-    if remote.by_hand and not copy:
-        raise UserError(f"{target} is missing: download it in a browser from {remote.url} and put it there")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        copy = copy_on_hub(remote, dataset)
+        if remote.by_hand and not copy:
+            raise UserError(f"{target} is missing: download it in a browser from {remote.url} and put it there")
+        with _alone(target):
+            if not target.exists():
+                _fetch(remote, copy, target)
+    _check(target, remote)
+    return target
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Only one process at a time downloads a file, wherever it runs. The others wait for it."""
+    lock = target.with_name(f".{target.name}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    except OSError as error:
+        raise _no_room(target, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{target.name}: another process is downloading it: waiting", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+        lock.unlink(missing_ok=True)  # whoever waits for it now finds the target
+
+
+def _fetch(remote: Remote, copy: HubFile | None, target: Path) -> None:
+    """Download the file from its server, else from the hub."""
     part = target.with_name(f"{target.name}.part")
     reason = "only a browser can" if remote.by_hand else _from_server(remote, part)
     if reason and copy:
@@ -132,8 +164,6 @@ def fetch(remote: Remote, dataset: str) -> Path:
     if reason:
         raise UserError(f"{remote.url} cannot be downloaded ({reason}): try again, or put the file at {target}")
     part.replace(target)
-    _check(target, remote)
-    return target
 
 
 def _from_server(remote: Remote, part: Path) -> str:
@@ -184,11 +214,14 @@ def _check(target: Path, remote: Remote) -> None:
     found, kept = _md5(target), target.with_name(f"{target.name}.md5")
     if remote.md5 is None and not kept.exists():
         print(f"{target.name}: no checksum is published; MD5 {found} is kept in {kept}")
-        kept.write_text(f"{found}\n")
-        return
-    expected = remote.md5 or kept.read_text().strip()
-    if found != expected:
-        raise UserError(f"{target} has another MD5 than {remote.url} ({expected}): delete it, then `dvc repro`")
+        whole_files.write(kept, f"{found}\n".encode())
+    elif remote.md5 is None and found != kept.read_text().strip():
+        raise UserError(
+            f"{target} is not the file first seen here: delete it or, if that one was wrong, delete {kept}; then "
+            "`dvc repro`"
+        )
+    elif remote.md5 not in (None, found):
+        raise UserError(f"{target} has another MD5 than {remote.url} ({remote.md5}): delete it, then `dvc repro`")
 
 
 def _download(remote: Remote, part: Path) -> None:

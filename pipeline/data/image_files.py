@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pipeline.data import git_lfs
 from pipeline.data.value_range import DEEP_COLOUR, KNOWN, Range, Ranges, extremes, kind, to_8_bits
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import REFUSALS
 
 # A file may have any of these formats, whatever its ending, or the format its ending names. Its first bytes decide.
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -58,6 +58,8 @@ def open_upright(file: Path | BinaryIO, *, at_least: int | None = None, ranges: 
 def upright(image: Image.Image, ranges: Ranges | None = None) -> Image.Image:
     """An opened image in RGB, as open_upright gives it. Raises BadImageError for values whose range is unknown."""
     of = kind(image)
+    if isinstance(image, ImageFile.ImageFile):
+        image.filename = ""  # or Pillow maps a file that the caller has opened by its path: see _opened
     turned = ImageOps.exif_transpose(image)
     return _rgb(turned) if of in (None, DEEP_COLOUR) else _grey(turned, of, {**KNOWN, **(ranges or {})})
 
@@ -97,7 +99,11 @@ def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
     own = formats().get(file.suffix.lower()) if isinstance(file, Path) else None
     heif = ("HEIF",) if "HEIF" in Image.OPEN else ()
     try:
-        with Image.open(file, formats=[*_COMMON, *heif, *([own] if own in Image.OPEN else [])]) as image:
+        # Given a path, Pillow maps a TIFF of some modes into memory, and swaps width and height of one that is turned.
+        with (
+            file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as content,
+            Image.open(content, formats=[*_COMMON, *heif, *([own] if own in Image.OPEN else [])]) as image,
+        ):
             _check_size(image)
             yield image
     except (FileNotFoundError, BadImageError):
@@ -181,17 +187,3 @@ def pixels(image: Image.Image) -> Tensor:
 def square(image: Image.Image, size: int) -> Tensor:
     """The image's central square, scaled to `size`: uint8 [size, size, 3]."""
     return pixels(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
-
-
-def read_image(path: Path, size: int, ranges: Ranges | None = None) -> Tensor:
-    """Read a user's image file and scale its central square to `size`: uint8 [size, size, 3].
-
-    ranges: those of the data set that the learner was trained on. Raises UserError if the file is missing, not an
-    image, truncated or absurdly large.
-    """
-    try:
-        return square(open_upright(path, ranges=ranges), size)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except BadImageError as error:
-        raise UserError(f"{path} {error}") from None

@@ -4,7 +4,6 @@ An image is read and decoded only when it is needed, so memory does not grow wit
 a batch, a pool of threads decodes the next one (Pillow decodes and scales without holding Python's lock).
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,11 +14,7 @@ from torch import Tensor
 
 from pipeline.data.image_files import BadImageError, open_upright, square
 from pipeline.errors import REPAIR, UserError
-
-
-def decoding_threads() -> int:
-    """One thread per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from pipeline.machine.cores import usable_cores
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Images:
             for rows in batches:
                 yield self.data[self.rows[rows]]
             return
-        with ThreadPoolExecutor(decoding_threads()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             waiting: list[Future[Tensor]] | None = None
             for rows in batches:
                 ahead = [pool.submit(self._decode, row, self.offsets, size) for row in self.rows[rows].tolist()]

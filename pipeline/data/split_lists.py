@@ -17,11 +17,19 @@ OWN = "own"  # the split of the data set itself
 _LINE = re.compile(r"(?P<file>.+?)(?:\s*[,\t]\s*|\s+)(?P<side>train|test)$", re.IGNORECASE)
 
 
-def resplit(images: ImageSet, name: str) -> ImageSet:
-    """The data set with the split of this name. Raises UserError for a list that does not fit the data set."""
+def resplit(images: ImageSet, name: str, *, domains: bool) -> ImageSet:
+    """The data set with the split of this name. Raises UserError for a list that does not fit the data set.
+
+    domains: whether tasks will be domains. If not, a data set whose test images are of no domain loses its domains.
+    """
     if name == OWN:
         return images
     path = listed_file(artifacts.SPLITS, name, "split", (OWN,))
+    if domains and images.test_domains is None:
+        raise UserError(
+            f"params.yaml: split: the test images of this data set are of no domain, so {path.name} cannot make them "
+            f"training images: set split: {OWN}, or setting: class"
+        )
     files = [*_files(images.train_images, path), *_files(images.test_images, path)]
     labels = torch.cat([images.train_labels, images.test_labels])
     sides = _sides(path)
@@ -40,8 +48,8 @@ def resplit(images: ImageSet, name: str) -> ImageSet:
     )
     left_out = len(files) - len(sides)
     notes = [f"{path}: left out {left_out} images that it does not name"] if left_out else []
-    domains = images.train_domains, images.test_domains
-    of_domains = None if domains[0] is None or domains[1] is None else torch.cat([domains[0], domains[1]])
+    of_sides = images.train_domains, images.test_domains
+    of_domains = None if of_sides[0] is None or of_sides[1] is None else torch.cat([of_sides[0], of_sides[1]])
     return replace(
         images,
         train_images=[files[index] for index in train.tolist()],
@@ -49,6 +57,7 @@ def resplit(images: ImageSet, name: str) -> ImageSet:
         test_images=[files[index] for index in test.tolist()],
         test_labels=labels[test],
         notes=[*images.notes, *notes],
+        domains=() if of_domains is None else images.domains,
         train_domains=None if of_domains is None else of_domains[train],
         test_domains=None if of_domains is None else of_domains[test],
     )

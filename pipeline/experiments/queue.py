@@ -7,6 +7,7 @@ of code or pictures makes new names.
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -24,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from pipeline.errors import UserError
 from pipeline.evaluation.methods import METHODS
-from pipeline.experiments.own_inputs import own_inputs
+from pipeline.experiments.own_inputs import named_inputs, read_inputs
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, Record, read_mapping
 from pipeline.runtime import code
 from pipeline.runtime.git import git
@@ -51,6 +52,7 @@ class Cell:
     variant: str
     seed: int
     changes: Mapping[str, Value]
+    inputs: str  # digest of the user's own files
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,15 @@ def cells(sweep: Sweep) -> list[Cell]:
     """
     params = read_mapping(PARAMS_FILE)
     folder = git("rev-parse", "--show-prefix").strip()  # in a larger repository, to keep our experiments apart
+    read = functools.cache(read_inputs)  # most variants use the same pictures
     grid = []
     for number, (variant, changes) in enumerate(sweep.variants.items(), start=1):
-        inputs, of_code = own_inputs(params | changes), code_digest(params | changes)
+        inputs, of_code = read(named_inputs(params | changes)), code_digest(params | changes)
         for seed in sweep.seeds:
             whole = json.dumps([params | changes | {"seed": seed}, of_code, inputs.digest, folder], sort_keys=True)
             digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
             name = f"{_slug(variant) or f'variant-{number}'}-s{seed}-{digest}"
-            grid.append(Cell(name, variant, seed, changes | inputs.elsewhere))
+            grid.append(Cell(name, variant, seed, changes | inputs.elsewhere, inputs.digest))
     return grid
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.experiments import node
-from pipeline.experiments.own_inputs import own_inputs
 from pipeline.experiments.queue import Cell, overrides
 from pipeline.params import PARAMS_FILE, PIPELINE_FILE, read_mapping
 from pipeline.runtime import code
@@ -27,12 +26,11 @@ class Task:
 def plan(grid: Sequence[Cell]) -> dict[str, Task]:
     """The tasks of unfinished experiments by name, those that others wait for first."""
     params, sources = read_mapping(PARAMS_FILE), code.read_sources()
-    inputs = {cell.variant: own_inputs(params | dict(cell.changes)).digest for cell in grid}
     tasks: dict[str, Task] = {}
     for cell in grid:
         values, arguments, after = params | dict(cell.changes) | {"seed": cell.seed}, overrides(cell), ""
         for stage in _WAITED_FOR:
-            name = f"{stage}-{_digest(stage, values, sources, inputs[cell.variant])}"
+            name = f"{stage}-{_digest(stage, values, sources, cell.inputs)}"
             tasks.setdefault(name, Task(node.Job(name=name, target=stage, overrides=arguments, returns=False), after))
             after = name
         tasks[cell.name] = Task(node.Job(name=cell.name, target="evaluate", overrides=arguments, returns=True), after)

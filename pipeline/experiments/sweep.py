@@ -13,6 +13,7 @@ from pipeline.experiments import queue as experiments
 from pipeline.experiments.queue import Cell, Sweep
 from pipeline.experiments.view import progress_bar
 from pipeline.health.storage import LOCK_FILE, locked
+from pipeline.machine.cores import usable_cores
 from pipeline.machine.device import compute_device
 from pipeline.params import PARAMS_FILE, read_mapping
 from pipeline.report.explanations import SEEDED, explain_seed
@@ -30,7 +31,7 @@ _SHOWN_PARAMS = ("dataset", "num_tasks", "classes_per_task", "backbone", "image_
 
 def default_jobs() -> int:
     """One experiment at a time on a GPU; on CPUs one per core, up to four, each with its share of the threads."""
-    return 1 if compute_device().type != "cpu" else min(4, os.cpu_count() or 1)
+    return 1 if compute_device().type != "cpu" else min(4, usable_cores())
 
 
 def run_sweep(grid: Sequence[Cell], jobs: int) -> list[str]:
@@ -83,7 +84,7 @@ def check_cache(cache: Path) -> None:
 
 def _start(jobs: int) -> stage_server.StageServer:
     """Start workers on the queue. Their stages share one import of torch."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)  # per worker, unless the user has set another number
+    threads = max(1, usable_cores() // jobs)  # per worker, unless the user has set another number
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     server = stage_server.start(os.environ)

@@ -130,12 +130,14 @@ def check_images() -> Iterator[Finding]:
         return
     folder = Path(str(params.get("data_dir")))
     try:
-        images = fetch_dataset(IMAGE_FOLDER, data_dir=folder, scratch=Path())
+        are_domains = params.get("setting") == "domain"
+        images = fetch_dataset(IMAGE_FOLDER, data_dir=folder, scratch=Path(), domains=are_domains)
     except UserError as error:
         yield Finding(False, f"images: {error}", "images/README.md says how they may lie")
         return
     counts = f"{len(images.train_labels)} for training, {len(images.test_labels)} for testing"
-    yield Finding(True, "; ".join([f"images: {len(images.classes)} classes, {counts}", *images.notes]))
+    domains = f"{len(images.domains)} domains, " if images.domains else ""
+    yield Finding(True, "; ".join([f"images: {domains}{len(images.classes)} classes, {counts}", *images.notes]))
 
 
 def cache_folder() -> Path:

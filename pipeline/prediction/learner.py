@@ -16,12 +16,13 @@ from torch import Tensor
 from pipeline.backbone.vit import INFERENCE_BATCH
 from pipeline.data.image_files import BadImageError, open_upright, square, upright
 from pipeline.data.image_files import pixels as to_tensor
-from pipeline.data.images import Images, decoding_threads
+from pipeline.data.images import Images
 from pipeline.data.packing import encode, packed
 from pipeline.errors import UserError
 from pipeline.inference import learner
 from pipeline.inference.learner import check_given
 from pipeline.inference.manifest import read_manifest
+from pipeline.machine.cores import usable_cores
 from pipeline.prediction import finished as finished_learner
 from pipeline.prediction import saved
 from pipeline.prediction.finished import Finished
@@ -88,7 +89,7 @@ class Learner:
         Threads decode the next pictures while the model works on a batch.
         """
         pictures = iter(images)
-        with ThreadPoolExecutor(decoding_threads()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
 
             def ahead() -> list[tuple[Picture, Future[Tensor | BadImageError]]]:
                 return [(one, pool.submit(self.decode, one)) for one in islice(pictures, INFERENCE_BATCH)]

@@ -19,8 +19,11 @@ Sources = Mapping[Path, bytes]  # by path from the root
 
 
 def read_sources(*folders: str) -> dict[Path, bytes]:
-    """Every module in some folders, at any depth; by default those of the pipeline."""
-    files = [file for folder in folders or ("pipeline", "stages") for file in (ROOT / folder).rglob("*.py")]
+    """Every module in some folders, at any depth; by default those of the pipeline. An editor's hidden files are none:
+    Emacs locks x.py by a link `.#x.py` to nothing.
+    """
+    found = (file for folder in folders or ("pipeline", "stages") for file in (ROOT / folder).rglob("*.py"))
+    files = [file for file in found if not file.name.startswith(".") and file.is_file()]
     return {file.relative_to(ROOT): file.read_bytes() for file in files}
 
 

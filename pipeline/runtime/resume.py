@@ -2,7 +2,8 @@
 
 DVC removes a stage's outputs before it runs. So the state after each epoch lies in `.scratch/resume` of the main
 repository, whichever folder DVC runs the experiment in, under the digest of everything that the numbers depend on. So
-it is found again if and only if it is the right one.
+it is found again if and only if it is the right one. Only the number of threads may change: it moves no metric, and
+an epoch may have taken an hour.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.machine import devices
+from pipeline.machine.device import compute_precision
 from pipeline.params import read_declared
 from pipeline.progress import Progress
 from pipeline.store import artifacts
@@ -31,12 +33,12 @@ _CHECKSUM = hashlib.sha256().digest_size  # bytes before the tensors
 
 
 def state_file(stage: str, device: torch.device) -> Path:
-    """Where the state of a stage (`stage_one@t1`) lies, given its parameters, the files it reads, torch and devices.
+    """Where the state of a stage (`stage_one@t1`) lies, by its parameters, files, torch, devices and precision.
 
     Raises UserError where one of the files is missing.
     """
     params, files = read_declared(stage)
-    what = [stage, params, torch.__version__, device.type, devices.size()]
+    what = [stage, params, torch.__version__, device.type, devices.size(), str(compute_precision(device))]
     digest = hashlib.sha256(json.dumps(what, default=str).encode())
     for file in files.values():
         if not file.exists():

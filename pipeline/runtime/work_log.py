@@ -1,5 +1,5 @@
 """How long the stages of an experiment worked, and on what machine. Timings go to a log, because results must be
-reproducible byte for byte. It has one line of JSON per stage, in `.scratch/stages.jsonl` of the main repository,
+reproducible byte for byte. It has a line of JSON per stage, in `.scratch/stages.jsonl` of the main repository,
 whichever folder DVC runs the experiment in.
 """
 
@@ -32,7 +32,7 @@ def logged() -> Iterator[None]:
             log = Path(os.environ["DVC_ROOT"]) / LOG
             log.parent.mkdir(exist_ok=True)
             with log.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(f"\n{json.dumps(line)}\n")  # a full disk or a kill may have cut off the line before
 
 
 def environment() -> str:
@@ -54,8 +54,11 @@ def work_by_experiment(log: Path = LOG) -> dict[str, dict[str, Any]]:
         return {}
     stages: dict[str, dict[str, float]] = {}
     environments: dict[str, str] = {}
-    for line in log.read_text().splitlines():
-        entry = json.loads(line)
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:  # empty, or cut off
+            continue
         stages.setdefault(entry["experiment"], {})[entry["stage"]] = entry["seconds"]
         if "torch" in entry["environment"]:
             environments[entry["experiment"]] = entry["environment"]

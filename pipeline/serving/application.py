@@ -15,8 +15,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
-from pipeline.data.images import decoding_threads
 from pipeline.errors import visible
+from pipeline.machine.cores import usable_cores
 from pipeline.prediction.learner import Learner
 from pipeline.prediction.output import as_json
 from pipeline.serving.batching import Batcher
@@ -33,7 +33,7 @@ def application(learner: Learner, *, hosts: list[str], most_bytes: int, most_pic
     with "error" where it cannot be read; 422 if none can.
     """
     batcher = Batcher(learner.answer)
-    few = CapacityLimiter(decoding_threads())  # a picture of a few kilobytes may become 300 MB
+    few = CapacityLimiter(usable_cores())  # a picture of a few kilobytes may become 300 MB
 
     @contextlib.asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:

@@ -1,8 +1,9 @@
 """Images in folders of domains: DOMAIN/CLASS/*, the layout of PACS, DomainNet, Office-Home and CORe50.
 
 With train/DOMAIN/CLASS/* and test/DOMAIN/CLASS/*, these folders say which images are for testing. With test/CLASS/*,
-the test images are of domains that no task trains, and count after every step. Otherwise about a fifth of each class of
-each domain is for testing, by the bytes of each file (data.held_out).
+the test images are of domains that no task trains, and count after every step. The two folders may be spelled as in a
+folder of classes (data.sets.image_folder). Otherwise about a fifth of each class of each domain is for testing, by the
+bytes of each file (data.held_out).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import torch
 
 from pipeline.data.image_listing import class_name, list_folders, no_link
 from pipeline.data.image_set import ImageSet
-from pipeline.data.sets.image_folder import Files, find_classes, stratified_split
+from pipeline.data.sets.image_folder import Files, describe_splits, find_classes, find_splits, stratified_split
 from pipeline.errors import UserError
 
 Domains = Mapping[str, Files]  # domain -> class -> its images
@@ -21,16 +22,19 @@ _EXPECTED = "expected DOMAIN/CLASS/*, or train/DOMAIN/CLASS/* and test/DOMAIN/CL
 
 
 def load_domain_folder(folder: Path) -> ImageSet:
-    """Load the folder. Raises UserError if it has no folders of domains, or a domain has no class folders."""
-    train, test = (folder / name for name in ("train", "test"))
+    """Load the folder. Raises UserError if a split is missing, has no domains, or a domain has no class folders."""
     notes: list[str] = []
-    if train.is_dir() and test.is_dir():
-        domains = _domains(train, notes)
-        if list_folders(test) and not any(list_folders(path) for path in list_folders(test)):
-            classes = find_classes(no_link(test))
-            return domain_set(domains, shared_test=[classes.files], notes=[*notes, *classes.notes])
-        return domain_set(domains, _domains(test, notes), notes=notes)
-    return split_domains(_domains(folder, notes), notes=notes)
+    splits = find_splits(folder, _EXPECTED)
+    if splits is None:
+        return split_domains(_domains(folder, notes), notes=notes)
+    train, test = map(no_link, splits)
+    domains = _domains(train, notes)
+    if list_folders(test) and not any(list_folders(path) for path in list_folders(test)):
+        classes = find_classes(test)
+        notes += [*classes.notes, *describe_splits(folder, splits)]
+        return domain_set(domains, shared_test=[classes.files], notes=notes)
+    of_test = _domains(test, notes)
+    return domain_set(domains, of_test, notes=[*notes, *describe_splits(folder, splits)])
 
 
 def _domains(folder: Path, notes: list[str]) -> dict[str, Files]:
@@ -41,8 +45,13 @@ def _domains(folder: Path, notes: list[str]) -> dict[str, Files]:
     for path in folders:
         if not list_folders(path):
             raise UserError(f"{path} has no class folders: {_EXPECTED}")
+        splits = find_splits(path, _EXPECTED)
+        if splits and list_folders(splits[0]):
+            raise UserError(f"{path} holds {splits[0].name}/, whose folders would be no classes: {_EXPECTED}")
         classes = find_classes(path)
-        found[class_name(path)] = classes.files
+        into = found.setdefault(class_name(path), {})  # two folders may have one name, in two forms of Unicode
+        for name, files in classes.files.items():
+            into[name] = sorted([*into.get(name, []), *files])
         notes += classes.notes
     return found
 

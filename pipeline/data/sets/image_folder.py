@@ -43,24 +43,20 @@ def load_image_folder(folder: Path) -> ImageSet:
     The bytes of each file alone decide whether it is for testing (data.held_out). Raises UserError if there are no
     class folders or a file cannot be read.
     """
-    splits = find_splits(folder)
+    splits = find_splits(folder, _EXPECTED)
     if splits is None:
         found = find_classes(folder)
         _check_is_not_wrapped(folder, found.files)
         return image_set(*stratified_split(found.files), notes=found.notes)
     train, test = (find_classes(no_link(split)) for split in splits)
-    others = [path.name for path in list_folders(folder) if path not in splits]
-    notes = [f"{folder}: left out {', '.join(others)}: no training or test images"] if others else []
-    if splits[1].name.casefold() != "test":
-        notes.append(f"{folder}: tested on {splits[1].name}, since there is no folder test")
-    return image_set(train.files, test.files, notes=[*train.notes, *test.notes, *notes])
+    return image_set(train.files, test.files, notes=[*train.notes, *test.notes, *describe_splits(folder, splits)])
 
 
-def find_splits(folder: Path) -> tuple[Path, Path] | None:
+def find_splits(folder: Path, expected: str) -> tuple[Path, Path] | None:
     """The folders of training and test images, in upper or lower case; None if the folders in `folder` are classes.
 
     A folder called `train` is an ordinary class if it contains images and has other folders beside it. Without a folder
-    `test`, one for validation is used for testing. Raises UserError if one split is missing.
+    `test`, one for validation is used for testing. Raises UserError, which says what is expected, if there is no train.
     """
     folders = list_folders(folder)
     train = _called(folders, "train")
@@ -69,12 +65,21 @@ def find_splits(folder: Path) -> tuple[Path, Path] | None:
     others = [path for path in folders if path not in (*train, *tests)]
     if not train:
         if tests and not others and not any(list_images(path, deep=False).images for path in tests):
-            raise UserError(f"{folder} has {tests[0].name}/, but no train/: {_EXPECTED}")
+            raise UserError(f"{folder} has {tests[0].name}/, but no train/: {expected}")
         return None
     holds_images = bool(list_images(train[0], deep=False).images)
     if others and holds_images and not (ready and list_folders(train[0])):
         return None
     return train[0], (ready or tests or [folder / "test"])[0]
+
+
+def describe_splits(folder: Path, splits: tuple[Path, Path]) -> list[str]:
+    """Lines on folders beside the two, and on a test folder of another name; empty if there are none."""
+    others = [path.name for path in list_folders(folder) if path not in splits]
+    notes = [f"{folder}: left out {', '.join(others)}: no training or test images"] if others else []
+    if splits[1].name.casefold() != "test":
+        notes.append(f"{folder}: tested on {splits[1].name}, since there is no folder test")
+    return notes
 
 
 def _called(folders: Sequence[Path], name: str) -> list[Path]:
