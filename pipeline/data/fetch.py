@@ -121,14 +121,16 @@ def is_out_of_reach(error: BaseException) -> bool:
 def fetch(remote: Remote, dataset: str) -> Path:
     """Download the file unless it is here, and verify it. Raises UserError that says where to put it by hand."""
     target = place(remote, dataset)
-    if not target.exists():
-        copy = copy_on_hub(remote, dataset)
-        if remote.by_hand and not copy:
-            raise UserError(f"{target} is missing: download it in a browser from {remote.url} and put it there")
-        with _alone(target):
-            if not target.exists():
-                _fetch(remote, copy, target)
-    _check(target, remote)
+    if target.exists() and (remote.md5 or _first_md5(target).exists()):
+        _check(target, remote)
+        return target
+    copy = None if target.exists() else copy_on_hub(remote, dataset)
+    if remote.by_hand and not copy and not target.exists():
+        raise UserError(f"{target} is missing: download it in a browser from {remote.url} and put it there")
+    with _alone(target):
+        if not target.exists():
+            _fetch(remote, copy, target)
+        _check(target, remote)
     return target
 
 
@@ -209,9 +211,14 @@ def _no_room(part: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {part}: {error.strerror}: make room or grant access, then `dvc repro` resumes it")
 
 
+def _first_md5(target: Path) -> Path:
+    """Where the MD5 of the first download is kept if none is published."""
+    return target.with_name(f"{target.name}.md5")
+
+
 def _check(target: Path, remote: Remote) -> None:
     """Raises UserError unless the MD5 is the published one or, if there is none, that of the first download."""
-    found, kept = _md5(target), target.with_name(f"{target.name}.md5")
+    found, kept = _md5(target), _first_md5(target)
     if remote.md5 is None and not kept.exists():
         print(f"{target.name}: no checksum is published; MD5 {found} is kept in {kept}")
         whole_files.write(kept, f"{found}\n".encode())
