@@ -72,7 +72,11 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     ]
     for setting in dict.fromkeys(row["setting"] for row in report["rows"]):
         rows = [row for row in report["rows"] if row["setting"] == setting]
-        parts += [f"## {SETTINGS[setting]}", table(HEADER, [cells(row) for row in rows]), claim(rows)]
+        parts += [
+            f"## {SETTINGS[setting]}, seeds {seeds_of(rows)}",
+            table(HEADER, [cells(row) for row in rows]),
+            claim(rows),
+        ]
         tried = [(NAMES[row["method"]], *rate_of(report["rates"], setting, row["method"])) for row in rows]
         parts.append(table(("method", "chosen `lr`", "held-out accuracy (%) at each `lr`"), tried))
         for key, label in (("task_parameters", "trained numbers per task"), ("train_seconds", "seconds of training")):
@@ -82,11 +86,17 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     artifacts.save_bytes(path.with_suffix(".md"), ("\n\n".join(parts) + "\n").encode())
 
 
+def seeds_of(rows: Sequence[Row]) -> str:
+    """The seeds of a table, as text."""
+    return ", ".join(str(seed) for seed in rows[0]["seeds"])
+
+
 def cells(row: Row) -> tuple[str, ...]:
     """One line of the table."""
     return (
         NAMES[row["method"]],
-        f"{row['average_accuracy_mean']:.1f} ± {row['average_accuracy_std']:.1f}",
+        f"{row['average_accuracy_mean']:.1f}"
+        + (f" ± {row['average_accuracy_std']:.1f}" if len(row["seeds"]) > 1 else ""),
         f"{row['forgetting_mean']:.1f}",
         f"{row['task_parameters']:,}",
         f"{row['bytes_per_task']:,}",
