@@ -73,7 +73,7 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     for setting in dict.fromkeys(row["setting"] for row in report["rows"]):
         rows = [row for row in report["rows"] if row["setting"] == setting]
         parts += [
-            f"## {SETTINGS[setting]}, seeds {seeds_of(rows)}",
+            f"## {SETTINGS[setting]}, {seeds_of(rows)}",
             table(HEADER, [cells(row) for row in rows]),
             claim(rows),
         ]
@@ -87,8 +87,9 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def seeds_of(rows: Sequence[Row]) -> str:
-    """The seeds of a table, as text."""
-    return ", ".join(str(seed) for seed in rows[0]["seeds"])
+    """The seeds of a table, in words."""
+    seeds = rows[0]["seeds"]
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def cells(row: Row) -> tuple[str, ...]:
