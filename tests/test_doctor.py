@@ -211,6 +211,7 @@ def test_the_real_dvc_brings_damage_back_and_the_doctor_ends_it(repository: Repo
     assert repository.digests(*EVERYTHING) == original
 
 
+@pytest.mark.slow
 def test_what_the_doctor_says_about_room_loses_no_experiment_and_no_tag(repository: Repository) -> None:
     """Last week's learner, under a tag and in an experiment, comes back after the command that it advises."""
     heads = "artifacts/heads/t2.safetensors"

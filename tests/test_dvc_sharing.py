@@ -101,6 +101,7 @@ def test_push_here_pull_there_compute_nothing(repository: Repository, tmp_path: 
     assert elsewhere.digests("artifacts/**/*", "reports/**/*") == repository.digests("artifacts/**/*", "reports/**/*")
 
 
+@pytest.mark.slow
 def test_queued_experiments_run(repository: Repository) -> None:
     repository.dvc("exp", "run", "--queue", "-S", "classifier_lr=0.01,0.02")
     repository.dvc("queue", "start")

@@ -289,6 +289,7 @@ def test_a_data_set_without_domains_is_named_before_anything_is_downloaded() -> 
     assert all(name in message for name in WITH_DOMAINS)
 
 
+@pytest.mark.slow
 def test_switching_to_a_given_task_reruns_no_pass(repository: Repository) -> None:
     output = repository.dvc("exp", "run", "--temp", "-S", "setting=task")
     assert ran(output) == ["method", "evaluate", "report"]
