@@ -91,6 +91,7 @@ KIND = Kind(options=Options, start=start, places=places, sentence="Each task sca
 '''
 
 
+@pytest.mark.slow
 def test_parts_are_files_and_the_report_names_them(repository: Repository) -> None:
     before = set(repository.run("git", "ls-files").splitlines())
     folder = repository.path / "pipeline"

@@ -37,6 +37,7 @@ variants:
 """
 
 
+@pytest.mark.slow
 def test_a_grid_outlives_its_machine_runs_once_fails_by_name_and_goes_on(repository: Repository) -> None:
     grid = repository.path / "grid.yaml"
     grid.write_text(GRID + "  broken: {classifier: oracle_of_delphi}\n")
