@@ -1,5 +1,7 @@
 """A new selector, classifier or kind takes one file; kinds and classifiers also take a block in params.yaml."""
 
+import pytest
+
 from harness.dvc_repository import Repository, cached, per_task, ran
 from harness.parameters import set_params
 
