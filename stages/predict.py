@@ -14,15 +14,7 @@ def load_learner(settings: Settings) -> Learner:
     return inference.load_learner(settings, read_manifest().tasks)
 
 
-def main(
-    images: command.Images,
-    learner: command.Folder = None,
-    task: command.TaskOption = "",
-    top: command.Top = 3,
-    form: command.FormOption = "table",
-) -> None:
-    """Print each picture's most probable classes, the selected task, and whether it is none of these."""
-    command.predict(images, learner, task=task, top=top, form=form)
+main = command.predict  # which `python -m pipeline predict` runs, too
 
 
 if __name__ == "__main__":

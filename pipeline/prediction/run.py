@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.data.image_files import BadImageError
 from pipeline.errors import UserError, visible
-from pipeline.inference.manifest import Settings, read_manifest
+from pipeline.inference.manifest import Settings
 from pipeline.params import read_values
 from pipeline.prediction.command import Form
 from pipeline.prediction.learner import Answer, Learner
@@ -70,9 +70,9 @@ def predict_pictures(named: Sequence[Path], folder: Path | None, *, task: str, t
 
     Raises UserError if no picture can be read.
     """
-    if folder is None and (note := changes_since(read_manifest().settings)):
-        print(f"note: {note}", file=sys.stderr)
     learner = Learner.load(folder, task=task)
+    if folder is None and (note := changes_since(learner.finished.settings)):
+        print(f"note: {note}", file=sys.stderr)
     if (setting := learner.finished.settings.setting) != "class":
         print(f"setting: {setting}", file=sys.stderr)
     if learner.finished.settings.correction == "arc_retention":
