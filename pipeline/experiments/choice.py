@@ -101,7 +101,7 @@ def finished(wanted: Sequence[Cell]) -> list[Candidate]:
         if all(cell.name in known for cell in of_variant):
             metrics = [load_experiment(cell.name, known[cell.name]).metrics for cell in of_variant]
             accuracy, forgetting, passes, kept = (
-                statistics.fmean(of_seed.get(name, 0.0) for of_seed in metrics)  # one task forgets nothing
+                statistics.fmean({"forgetting": 0.0, **of_seed}[name] for of_seed in metrics)  # 0: a single task
                 for name in ("average_accuracy", "forgetting", "passes_at_inference", "bytes_per_task")
             )
             images = sum(int(of_seed["test_images"]) for of_seed in metrics)
