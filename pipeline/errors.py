@@ -1,14 +1,20 @@
 """The exception for a user's mistake, the remedy for damaged files, and the errors that a machine may raise."""
 
 import errno
+from typing import TypeGuard
 
 # Deleting a damaged file is not enough: DVC restores it from a damaged cache, even after `dvc repro -f`.
 REPAIR = "`python -m pipeline doctor --repair`, then `dvc repro`"
 
 # Errors of a full disk, a folder without access or a failing disk. Wherever they occur, they are not our bug.
-REFUSALS = frozenset({errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
+_REFUSALS = frozenset({errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
 
 _LONGEST = 1000  # characters; a user's file may contain text of any length
+
+
+def is_refusal(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the machine refuses, so that no file and no server is to blame."""
+    return isinstance(error, OSError) and error.errno in _REFUSALS
 
 
 def visible(text: str) -> str:

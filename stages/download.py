@@ -18,7 +18,7 @@ from pipeline.data.fetch import Missing, check_network
 from pipeline.data.packing import are_arrays, content_numbers, stored, value_ranges
 from pipeline.data.sets.image_folder import listing_digest
 from pipeline.data.split_lists import resplit
-from pipeline.errors import REFUSALS, UserError, visible
+from pipeline.errors import UserError, is_refusal, visible
 from pipeline.params import Record, read_params
 from pipeline.runtime.command import run
 from pipeline.store import artifacts
@@ -52,7 +52,7 @@ def scratch_folder() -> Iterator[Path]:
             raise
         raise UserError(f"{error.strerror}: {remedy}") from None
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if not is_refusal(error):
             raise
         raise UserError(f"{error.filename or tempfile.gettempdir()}: {error.strerror}: {remedy}") from None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.backbone import checkpoint, weight_files
 from pipeline.backbone.timm_vit import create_model, is_model, list_models
 from pipeline.data.fetch import Missing
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import UserError, is_refusal
 
 
 def fetch(name: str, file: Path | None, *, embedded: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -92,7 +92,7 @@ def _create(name: str, *, pretrained: bool) -> Any:  # noqa: ANN401  (any of tim
     try:
         return create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        if is_refusal(error):
             raise  # a full disk, say
         # The hub's client, its transport and timm raise a dozen unrelated types. All mean that the download failed.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

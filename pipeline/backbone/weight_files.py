@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.data import git_lfs
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import UserError, is_refusal
 
 Kind = Literal["safetensors", "torch", "npz"]
 
@@ -118,7 +118,7 @@ def read(file: Path) -> dict[str, Tensor]:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        if is_refusal(error):
             raise  # not the file's fault
         # A damaged file makes torch's and safetensors' readers raise a dozen unrelated types.
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):  # torch advises to run it

@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import UserError, is_refusal
 
 _MOST_TIMES = 100  # images hardly compress: the data sets' archives unpack to less than three times their size
 _SMALL = 2**20  # bytes that any archive may unpack to
@@ -45,7 +45,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        if is_refusal(error):
             raise  # not the archive's fault
         # On damage, the readers of tar, zip and their compressions raise a dozen unrelated types.
         raise UserError(f"{archive} cannot be unpacked ({error}): delete it, then `dvc repro`") from None

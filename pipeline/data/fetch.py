@@ -23,7 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from pipeline.data import hub
 from pipeline.data.hub import HubError, HubFile
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import UserError, is_refusal
 from pipeline.store import whole_files
 
 PAUSES = (0.0, 1.0, 4.0, 16.0)  # seconds before each attempt
@@ -121,11 +121,12 @@ def is_out_of_reach(error: BaseException) -> bool:
 def fetch(remote: Remote, dataset: str) -> Path:
     """Download the file unless it is here, and verify it. Raises UserError that says where to put it by hand."""
     target = place(remote, dataset)
-    if target.exists() and (remote.md5 or _first_md5(target).exists()):
+    is_here = target.exists()
+    if is_here and (remote.md5 or _first_md5(target).exists()):
         _check(target, remote)
         return target
-    copy = None if target.exists() else copy_on_hub(remote, dataset)
-    if remote.by_hand and not copy and not target.exists():
+    copy = None if is_here else copy_on_hub(remote, dataset)
+    if remote.by_hand and not (is_here or copy):
         raise UserError(f"{target} is missing: download it in a browser from {remote.url} and put it there")
     with _alone(target):
         if not target.exists():
@@ -180,7 +181,7 @@ def _from_server(remote: Remote, part: Path) -> str:
                 part.unlink(missing_ok=True)
             reason = f"the server says {error.code} {error.reason}"
         except (OSError, HTTPException) as error:  # URLError, a time-out or a broken connection
-            if isinstance(error, OSError) and error.errno in REFUSALS:
+            if is_refusal(error):
                 raise _no_room(part, error) from None
             reason = _reason(error)
             if is_out_of_reach(error):

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import REFUSALS
+from pipeline.errors import is_refusal
 
 MIRROR = "DATASETS_HUB"
 
@@ -57,7 +57,7 @@ def fetch(file: HubFile, target: Path) -> None:
         )
         Path(found).replace(target)
     except OSError as error:
-        if error.errno in REFUSALS:
+        if is_refusal(error):
             raise
         raise HubError(_reason(error)) from None
     except Exception as error:

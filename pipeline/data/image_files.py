@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.data import git_lfs
 from pipeline.data.value_range import DEEP_COLOUR, KNOWN, Range, Ranges, extremes, kind, to_8_bits
-from pipeline.errors import REFUSALS
+from pipeline.errors import is_refusal
 
 # A file may have any of these formats, whatever its ending, or the format its ending names. Its first bytes decide.
 _COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -111,7 +111,7 @@ def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise BadImageError(_what_it_is(file)) from None
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, RuntimeError, struct.error, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        if is_refusal(error):
             raise  # not the image's fault
         raise BadImageError(f"cannot be read: {error}") from None
     except (Image.DecompressionBombError, OverflowError, ImageCms.PyCMSError) as error:

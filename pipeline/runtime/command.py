@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from pipeline import interrupt
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import UserError, is_refusal
 from pipeline.runtime.unchanged import unchanged
 from pipeline.runtime.work_log import logged
 
@@ -48,7 +48,7 @@ def _run_app(app: typer.Typer) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if not is_refusal(error):
             raise
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror}: make room or grant access, then run the same command again")

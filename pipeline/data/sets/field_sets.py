@@ -18,7 +18,7 @@ from pipeline.data.image_set import ImageSet
 from pipeline.data.sets.archive_sets import read_lines, renamed
 from pipeline.data.sets.domain_folder import domain_set, split_domains
 from pipeline.data.sets.image_folder import Files, class_files, image_set, stratified_split
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import UserError, is_refusal
 
 _DRIVE = "https://drive.google.com/file/d/{}/view"
 _DOMAINNET = "http://csr.bu.edu/ftp/visda/2019/multi-source/"
@@ -97,7 +97,7 @@ def load_stanford_cars(scratch: Path) -> ImageSet:
         for file, number, is_test in rows:
             splits[is_test][names[number]].append(scratch / file)
     except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        if is_refusal(error):
             raise  # not the file's fault
         raise UserError(
             f"downloads/stanford_cars holds no annotations of it ({error}): delete cars_annos.mat"

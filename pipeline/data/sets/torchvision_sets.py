@@ -19,7 +19,7 @@ from pipeline.data.archives import unpack
 from pipeline.data.fetch import Remote, fetch
 from pipeline.data.image_set import ImageSet
 from pipeline.data.sets.image_folder import class_files, image_set, stratified_split
-from pipeline.errors import REFUSALS, UserError
+from pipeline.errors import UserError, is_refusal
 
 # torchvision has these only inside EuroSAT's download().
 _EUROSAT = Remote(
@@ -142,7 +142,7 @@ def _described(name: str) -> Iterator[None]:
     except UserError:
         raise
     except (RuntimeError, OSError, KeyError, ValueError) as error:  # torchvision: not found, corrupted, misshapen
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        if is_refusal(error):
             raise  # not the files' fault
         raise UserError(
             f"downloads/{name} does not hold {name} ({error}): delete that folder, then `dvc repro`"
