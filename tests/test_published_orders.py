@@ -163,6 +163,22 @@ def test_a_wrong_split_is_one_line(text: str, message: str, tmp_path: Path, monk
         resplit(image_set(), "other", domains=False)
 
 
+def test_a_split_tells_domains_with_the_same_names_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    of = {name: {"clock": [Path(f"all/{name}/clock/{i}.jpg") for i in (1, 2)]} for name in ("clipart", "sketch")}
+    images = domain_set(of, {"clipart": {}, "sketch": {}})
+    wanted = "clipart/clock/1.jpg test\nclipart/clock/2.jpg train\nx/sketch/clock/1.jpg train\nsketch/clock/2.jpg test"
+    put("lists/splits", "r.txt", wanted)
+    new = resplit(images, "r.txt", domains=True)
+    assert [str(file) for file in new.train_images] == ["all/clipart/clock/2.jpg", "all/sketch/clock/1.jpg"]
+    assert [str(file) for file in new.test_images] == ["all/clipart/clock/1.jpg", "all/sketch/clock/2.jpg"]
+    put("lists/splits", "r.txt", "clock/1.jpg test")
+    with pytest.raises(UserError, match=r"no image clock/1\.jpg \(1 of 1 are unknown\); it has clipart/clock/1\.jpg$"):
+        resplit(images, "r.txt", domains=True)
+    with pytest.raises(UserError, match=r"uses all/clipart/clock/1\.jpg twice: set split: own"):
+        resplit(domain_set(of, of), "r.txt", domains=True)
+
+
 def test_a_split_of_files_needs_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     put("lists/splits", "r.txt", "a/b.jpg train\n")

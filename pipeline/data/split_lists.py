@@ -13,7 +13,9 @@ from pipeline.data.lists import listed_file, read_lines
 from pipeline.errors import UserError
 from pipeline.store import artifacts
 
+Name = tuple[str, ...]  # the last parts of a path
 OWN = "own"  # the split of the data set itself
+_FEWEST = 2  # parts of a path that a list and a data set must agree on: the last folder and the name
 _LINE = re.compile(r"(?P<file>.+?)(?:\s*[,\t]\s*|\s+)(?P<side>train|test)$", re.IGNORECASE)
 
 
@@ -32,18 +34,16 @@ def resplit(images: ImageSet, name: str, *, domains: bool) -> ImageSet:
         )
     files = [*_files(images.train_images, path), *_files(images.test_images, path)]
     labels = torch.cat([images.train_labels, images.test_labels])
-    sides = _sides(path)
-    found = {_key(str(file)): index for index, file in enumerate(files)}
-    if len(found) < len(files):
-        twice = next(file for index, file in enumerate(files) if found[_key(str(file))] != index)
+    found = _named(files)
+    depth = max(len(name) for name in found)
+    sides = _sides(path, depth)
+    if unknown := ["/".join(name) for name in sides if name not in found]:
+        like = f"; it has {'/'.join(next(iter(found)))}" if depth > _FEWEST else ""
         raise UserError(
-            f"{path}: two images are called {_key(str(twice))}, so a list cannot tell them apart: rename one"
+            f"{path}: the data set has no image {unknown[0]} ({len(unknown)} of {len(sides)} are unknown){like}"
         )
-    unknown = [key for key in sides if key not in found]
-    if unknown:
-        raise UserError(f"{path}: the data set has no image {unknown[0]} ({len(unknown)} of {len(sides)} are unknown)")
     train, test = (
-        torch.tensor([index for key, index in found.items() if sides.get(key) == side], dtype=torch.int64)
+        torch.tensor([index for name, index in found.items() if sides.get(name) == side], dtype=torch.int64)
         for side in ("train", "test")
     )
     left_out = len(files) - len(sides)
@@ -69,19 +69,29 @@ def _files(images: Tensor | Sequence[Path], path: Path) -> list[Path]:
     return list(images)
 
 
-def _key(file: str) -> str:
-    """What a list and a data set agree on: the last folder and the name."""
-    return "/".join(file.replace("\\", "/").split("/")[-2:])
+def _named(files: Sequence[Path]) -> dict[Name, int]:
+    """The index of each file by its last folder and name, or by as many folders more as tell all files apart."""
+    if len(set(files)) < len(files):
+        twice = next(file for file in files if files.count(file) > 1)
+        raise UserError(f"params.yaml: split: the data set uses {twice} twice: set split: {OWN}")
+    depth = _FEWEST
+    while len(found := {_name(str(file), depth): index for index, file in enumerate(files)}) < len(files):
+        depth += 1
+    return found
 
 
-def _sides(path: Path) -> dict[str, str]:
-    sides: dict[str, str] = {}
+def _name(file: str, depth: int) -> Name:
+    return tuple(file.replace("\\", "/").split("/")[-depth:])
+
+
+def _sides(path: Path, depth: int) -> dict[Name, str]:
+    sides: dict[Name, str] = {}
     for line in read_lines(path):
         match = _LINE.match(line)
         if not match:
             raise UserError(f"{path}: {line!r} is not a file and train or test: see lists/README.md")
-        key = _key(match["file"].strip("\"'"))
-        if key in sides:
-            raise UserError(f"{path}: {key} comes twice")
-        sides[key] = match["side"].lower()
+        name = _name(match["file"].strip("\"'"), depth)
+        if name in sides:
+            raise UserError(f"{path}: {'/'.join(name)} comes twice")
+        sides[name] = match["side"].lower()
     return sides
