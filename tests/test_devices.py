@@ -21,7 +21,7 @@ from pipeline.backbone.build import build_backbone
 from pipeline.backbone.vit import INFERENCE_BATCH, Backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.inference.encoder import ChoosingEncoder
+from pipeline.inference.choosing import ChoosingEncoder
 from pipeline.machine import devices
 from pipeline.machine.devices import on_all_devices
 from pipeline.params import read_mapping

@@ -12,7 +12,7 @@ from pipeline.backbone.timm_vit import VisionTransformer
 from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.inference.encoder import ChoosingEncoder
+from pipeline.inference.choosing import ChoosingEncoder
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.progress import Progress
 from pipeline.tuning.kind import with_places

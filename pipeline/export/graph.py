@@ -13,7 +13,7 @@ from torch.nn import functional
 from pipeline.backbone.vectors import Vectors
 from pipeline.backbone.vit import Backbone
 from pipeline.errors import UserError
-from pipeline.inference.encoder import SelectingEncoder
+from pipeline.inference.selecting import SelectingEncoder
 from pipeline.linear.head import Head, lengths
 from pipeline.selection.selector import Rows
 from pipeline.tuning.kind import shared_copy

@@ -9,8 +9,8 @@ from torch import Tensor
 from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.errors import UserError
-from pipeline.inference.encoder import SelectingEncoder
 from pipeline.inference.learner import Learner
+from pipeline.inference.selecting import SelectingEncoder
 from pipeline.linear.head import Head
 from pipeline.prediction.finished import Finished
 from pipeline.store import artifacts

@@ -15,8 +15,8 @@ from pipeline.errors import UserError
 from pipeline.export.card import preparation
 from pipeline.export.graph import OneModel, TwoPasses
 from pipeline.export.one_model import check_plain, check_same, samples, single
-from pipeline.inference.encoder import SelectingEncoder
 from pipeline.inference.learner import Learner
+from pipeline.inference.selecting import SelectingEncoder
 from pipeline.prediction.finished import Finished
 from pipeline.store import artifacts
 

@@ -7,8 +7,11 @@ from torch import Tensor
 
 from pipeline.backbone.vit import Backbone
 from pipeline.inference.branching import BranchingEncoder
-from pipeline.inference.encoder import ChoosingEncoder, Encoder, JudgingEncoder, SelectingEncoder
+from pipeline.inference.choosing import ChoosingEncoder
+from pipeline.inference.encoder import Encoder
 from pipeline.inference.feature_table import FeatureTable
+from pipeline.inference.judging import JudgingEncoder
+from pipeline.inference.selecting import SelectingEncoder
 from pipeline.inference.side_by_side import SideBySideEncoder
 from pipeline.linear.head import Head
 from pipeline.progress import Progress
