@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from pipeline.data.fetch import Remote
+from pipeline.data.remote import Remote
 
 CONTENT = bytes(range(256)) * 40
 Answer = Callable[[BaseHTTPRequestHandler, int], None]

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pipeline.backbone.pretrained import EMBEDDED, fetch_backbone, missing_weights
 from pipeline.data.datasets import check_domains, fetch_dataset, missing_files
-from pipeline.data.fetch import Missing, check_network
+from pipeline.data.fetch import check_network
 from pipeline.data.packing import are_arrays, content_numbers, stored, value_ranges
+from pipeline.data.remote import Missing
 from pipeline.data.sets.image_folder import listing_digest
 from pipeline.data.split_lists import resplit
 from pipeline.errors import UserError, is_refusal, visible

@@ -9,9 +9,9 @@ import torch
 
 from harness.small_archives import FILES, FIVE, SHARED, SVHN, cifar10_members, cifar_members, png, tar, zipped
 from pipeline.data.datasets import DATASETS, fetch_dataset, missing_files
-from pipeline.data.fetch import Remote
 from pipeline.data.image_set import ImageSet
 from pipeline.data.packing import are_arrays, stored
+from pipeline.data.remote import Remote
 from pipeline.data.sets import archive_sets, field_sets, five_datasets, torchvision_sets  # before torchvision
 from pipeline.errors import UserError
 

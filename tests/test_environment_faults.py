@@ -26,6 +26,7 @@ from pipeline.backbone import timm_weights, weight_files
 from pipeline.data import fetch
 from pipeline.data.archives import unpack
 from pipeline.data.packing import stored
+from pipeline.data.remote import Remote
 from pipeline.data.sets import field_sets, torchvision_sets
 from pipeline.errors import UserError
 from pipeline.runtime import work_log
@@ -122,13 +123,13 @@ def test_a_download_without_room_is_not_tried_again(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     attempts = []
 
-    def full(_: fetch.Remote, part: Path) -> None:
+    def full(_: Remote, part: Path) -> None:
         attempts.append(part)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(fetch, "_download", full)
     with pytest.raises(UserError, match=r"cannot write .*file.bin.part: No space left on device: make room"):
-        fetch.fetch(fetch.Remote("http://localhost/file.bin", ""), "set")
+        fetch.fetch(Remote("http://localhost/file.bin", ""), "set")
     assert len(attempts) == 1
 
 

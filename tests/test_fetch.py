@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from harness.file_server import CONTENT, Answer, Server, broken_after, remote, unavailable, whole, without_ranges, wrong
 from pipeline.data import fetch as fetching
-from pipeline.data.fetch import Missing, Remote, check_network, fetch, missing
+from pipeline.data.fetch import check_network, fetch
+from pipeline.data.remote import Missing, Remote, missing
 from pipeline.data.sets import torchvision_sets
 from pipeline.errors import UserError
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.file_server import CONTENT, HubServer, Server, remote, unavailable
-from pipeline.data.fetch import Remote, check_network, fetch, missing
+from pipeline.data.fetch import check_network, fetch
 from pipeline.data.hub import HubFile
+from pipeline.data.remote import Remote, missing
 from pipeline.errors import UserError
 
 

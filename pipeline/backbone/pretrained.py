@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.data.fetch import Missing
+from pipeline.data.remote import Missing
 from pipeline.errors import UserError
 from pipeline.store import artifacts
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.backbone import checkpoint, weight_files
 from pipeline.backbone.timm_vit import create_model, is_model, list_models
-from pipeline.data.fetch import Missing
+from pipeline.data.remote import Missing
 from pipeline.errors import UserError, is_refusal
 
 

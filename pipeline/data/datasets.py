@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.data.dvc_sight import check_apart_from_outputs, check_noticed
-from pipeline.data.fetch import Missing, Remote, missing
 from pipeline.data.image_set import ImageSet
+from pipeline.data.remote import Missing, Remote, missing
 from pipeline.data.sets import archive_sets, field_sets, five_datasets
 from pipeline.data.sets.archive_sets import load_cub200, load_imagenet_r, load_tiny_imagenet
 from pipeline.data.sets.domain_folder import load_domain_folder

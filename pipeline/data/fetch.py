@@ -7,12 +7,10 @@ works just as well. Where the first server fails, the Hugging Face Hub may have 
 import errno
 import fcntl
 import hashlib
-import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -23,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from pipeline.data import hub
 from pipeline.data.hub import HubError, HubFile
+from pipeline.data.remote import Missing, Remote, copy_on_hub, place
 from pipeline.errors import UserError, is_refusal
 from pipeline.store import whole_files
 
@@ -30,64 +29,6 @@ PAUSES = (0.0, 1.0, 4.0, 16.0)  # seconds before each attempt
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 2**20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # what file systems say that have none
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file on a server, with the MD5 that its publisher gives."""
-
-    url: str
-    md5: str | None  # None: none is published. The first one seen here is then kept beside the file
-    megabytes: float = 0  # approximate; 0: unknown
-    file: str = ""  # its name here, if the URL does not end in it
-    by_hand: bool = False  # whether only a browser can download it
-    hub: HubFile | None = None  # a copy on the Hugging Face Hub, used if the URL fails
-
-    @property
-    def name(self) -> str:
-        """The file's name, on the server and here."""
-        return self.file or self.url.rpartition("/")[2]
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A file that a run needs and that is missing."""
-
-    url: str
-    megabytes: float
-    place: str  # where a user would put it by hand
-    by_hand: bool = False  # whether there is no other way
-    hub: str = ""  # the copy on the Hugging Face Hub; empty: there is none
-
-    def __str__(self) -> str:
-        """One line for the user."""
-        size = f" ({self.megabytes:,.1f} MB)" if self.megabytes else ""
-        if self.by_hand:
-            return f"{Path(self.place).name}{size}: download it in a browser from {self.url} and put it at {self.place}"
-        otherwise = f", else {self.hub}" if self.hub else ""
-        return f"{self.url.rpartition('/')[2]}{size} from {self.url}{otherwise}; by hand: {self.place}"
-
-
-def place(remote: Remote, dataset: str) -> Path:
-    """Where a file of a data set lies."""
-    # In an experiment's temporary copy of the repository, DVC_ROOT still names the repository itself.
-    return Path(os.environ.get("DVC_ROOT", ".")) / "downloads" / dataset / remote.name
-
-
-def missing(remotes: Sequence[Remote], dataset: str) -> list[Missing]:
-    """The files of a data set that are missing here."""
-    found = []
-    for remote in remotes:
-        path, copy = place(remote, dataset), copy_on_hub(remote, dataset)
-        if not path.exists():
-            by_hand = remote.by_hand and not copy
-            found.append(Missing(remote.url, remote.megabytes, str(path), by_hand, str(copy or "")))
-    return found
-
-
-def copy_on_hub(remote: Remote, dataset: str) -> HubFile | None:
-    """The copy that is tried if the URL fails: in the repository that the environment names, or that of the entry."""
-    return hub.mirror(dataset, remote.name) or remote.hub
 
 
 def check_network(files: Sequence[Missing]) -> None:

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 from pipeline.data.archives import unpack
-from pipeline.data.fetch import Remote, fetch
+from pipeline.data.fetch import fetch
 from pipeline.data.hub import HubFile
 from pipeline.data.image_set import ImageSet
+from pipeline.data.remote import Remote
 from pipeline.data.sets.image_folder import Files, class_files, image_set, stratified_split
 from pipeline.errors import UserError
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from scipy.io import loadmat
 
 from pipeline.data.archives import unpack
-from pipeline.data.fetch import Remote, fetch
+from pipeline.data.fetch import fetch
 from pipeline.data.image_listing import list_folders
 from pipeline.data.image_set import ImageSet
+from pipeline.data.remote import Remote
 from pipeline.data.sets.archive_sets import read_lines, renamed
 from pipeline.data.sets.domain_folder import domain_set, split_domains
 from pipeline.data.sets.image_folder import Files, class_files, image_set, stratified_split

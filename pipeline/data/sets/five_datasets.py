@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.data.archives import unpack
-from pipeline.data.fetch import Remote, fetch
+from pipeline.data.fetch import fetch
 from pipeline.data.image_files import BadImageError, open_upright, pixels
 from pipeline.data.image_listing import list_folders
 from pipeline.data.image_set import ImageSet
+from pipeline.data.remote import Remote
 from pipeline.data.sets.image_folder import Files, image_set
 from pipeline.errors import UserError
 
