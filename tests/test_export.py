@@ -1,5 +1,6 @@
 """The finished learner as a folder: its answers are those of the stages' files, and of timm and ONNX Runtime alone."""
 
+import errno
 import importlib.util
 import json
 from pathlib import Path
@@ -259,6 +260,19 @@ def test_a_folder_that_is_no_learner_is_one_line(name: str, line: str) -> None:
     refused = refusal(lambda: Learner.load(OUT))
     assert line in refused
     assert "\n" not in refused
+
+
+@pytest.mark.usefixtures("tiny_finished")
+def test_a_file_that_may_not_be_read_is_not_called_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(OUT, "learner")
+
+    def deny(path: Path) -> None:
+        if path.name == denied:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pipeline.store.seal.check_seal", deny)
+    for denied in ("learner.json", "tuned.safetensors"):
+        assert refusal(lambda: Learner.load(OUT)) == f"cannot read {OUT / denied}: Permission denied: grant access"
 
 
 @pytest.mark.usefixtures("tiny_finished")

@@ -161,7 +161,9 @@ def read_record(folder: Path) -> Saved:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(f"{file}: {where} is not as this version writes it: export the learner again") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise _refused(file, error) from None
+    except ValueError as error:
         raise UserError(f"{file} cannot be read ({error}): {_AGAIN}") from None
     if unsafe := [name for name in saved.files if Path(name).name != name or not name.endswith(".safetensors")]:
         raise UserError(f"{file} names {unsafe[0]!r}, which is no file of a learner: {_AGAIN}")
@@ -185,11 +187,17 @@ def _tensors(file: Path, sealed: str) -> dict[str, Tensor]:
         tensors = load_file(file)
     except FileNotFoundError:
         raise UserError(f"{file} is missing: {_AGAIN}") from None
-    except (SafetensorError, ValueError, OSError) as error:
+    except OSError as error:
+        raise _refused(file, error) from None
+    except (SafetensorError, ValueError) as error:
         raise UserError(f"{file} is damaged ({error}): {_AGAIN}") from None
     if written != sealed:
         raise UserError(f"{file} belongs to another learner than {RECORD}: {_AGAIN}")
     return tensors
+
+
+def _refused(file: Path, error: OSError) -> UserError:
+    return UserError(f"cannot read {file}: {error.strerror or error}: grant access")
 
 
 def _config(file: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from torchvision import datasets
 
 from pipeline.data.archives import unpack
 from pipeline.data.fetch import fetch
-from pipeline.data.remote import Remote
 from pipeline.data.image_set import ImageSet
+from pipeline.data.remote import Remote
 from pipeline.data.sets.image_folder import class_files, image_set, stratified_split
 from pipeline.errors import UserError, is_refusal
 
