@@ -6,7 +6,6 @@ task arrives. A file of features names the images that it is of, so a change of 
 
 import hashlib
 from dataclasses import asdict, replace
-from functools import partial
 
 from pydantic import Field
 
@@ -14,12 +13,11 @@ from pipeline.backbone.build import load_backbone
 from pipeline.backbone.vectors import FeaturesName
 from pipeline.backbone.vit import Normalize
 from pipeline.data import test_images
-from pipeline.data.augment import augment
 from pipeline.data.images import Images
 from pipeline.errors import DivergedError, UserError
 from pipeline.inference.feature_table import FeatureTable
-from pipeline.inference.features import encode_views
 from pipeline.inference.method import Method, make_encoder
+from pipeline.inference.views import encode_views
 from pipeline.linear.head import task_heads
 from pipeline.machine.devices import on_all_devices
 from pipeline.params import ImageSize, Record, Scale, Seed, read_params
@@ -63,7 +61,6 @@ def main(task: Task) -> None:
     own_queries = artifacts.load_tensors(artifacts.test_queries_file(task))
     test_queries = append_rows({"queries": before["test_queries"]} if before else {}, own_queries)["queries"]
     random = generator(params.seed, "features", index)
-    view = partial(augment, generator=random, min_crop=params.min_crop, flip=params.flip)
 
     state = artifacts.load_tensors(artifacts.selector_file(task))
     bank = load_bank(artifacts.bank_file(task), index + 1)
@@ -90,9 +87,11 @@ def main(task: Task) -> None:
             "test_queries": test_queries,
         }
         if params.classifier_views:
-            features["train_features"] = encode_views(
-                backbone, train, params.classifier_views, view, encoder.view_features
-            )
+            crops, flip, count = params.min_crop, params.flip, params.classifier_views
+            views = encode_views(backbone, encoder, train, of_train, count, random, min_crop=crops, flip=flip)
+            features["train_features"] = views.selected
+            if views.previous is not None:
+                features["previous_views"] = views.previous
         if of_train.previous is not None:
             features["previous_features"] = of_train.previous
         width = of_train.own.shape[1]

@@ -55,9 +55,19 @@ def main(task: Task) -> None:
         Layout.from_metadata(artifacts.load_metadata(file(task)))
         for file in (artifacts.features_file, artifacts.train_queries_file)
     )
-    own, previous = stored["own_features"], stored.get("previous_features")
+    own = stored["own_features"]
     beside = queries.repeat(1, own.shape[1] // queries.shape[1])  # twice, if a feature begins with the frozen output
-    tuned = TaskFeatures(stored["train_features"], own, previous, labels, classes, index, layout, beside)
+    tuned = TaskFeatures(
+        stored["train_features"],
+        own,
+        stored.get("previous_features"),
+        labels,
+        classes,
+        index,
+        layout,
+        beside,
+        stored.get("previous_views"),
+    )
     frozen = TaskFeatures(queries[None], queries, queries, labels, classes, index, of_queries, queries)
     if auxiliary:  # it knows the first numbers of the tuned output; a frozen output that stands before is skipped
         skipped, dim = own.shape[1] - queries.shape[1], queries.shape[1]

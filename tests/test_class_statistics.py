@@ -101,16 +101,24 @@ def test_scores_are_the_log_likelihoods_of_the_textbook(name: str, per_block: bo
     assert_same_scores(head, queries, np.asarray(expected))
 
 
+@pytest.mark.parametrize("is_known", [False, True])
 @pytest.mark.parametrize("name", ["carried_gaussians", "class_gaussians"])
-def test_views_count_as_images(name: str) -> None:
-    """With `classifier_views`, statistics are those of all views; the map of old classes is that of the images."""
+def test_views_count_as_images(name: str, is_known: bool) -> None:
+    """Statistics are those of all views. The map of old classes is that of all views, too, if their moves are known."""
     record, more, covariance_of = CASES[name]
     options = record(shrinkage=SHRINKAGE, per_block=False, **more)
     first, (images, labels), (flipped, _), (queries, _) = (draw(seed, 3) for seed in range(4))
     moved = images + 0.1 * flipped
     views = replace(task(moved, labels, before=images), views=torch.stack([moved, flipped]))
+    fitted = task(moved, labels, before=images)
+    if is_known:
+        flipped_before = flipped + 0.1 * images
+        views = replace(views, views_before=torch.stack([images, flipped_before]))
+        fitted = replace(
+            fitted, own=torch.cat([moved, flipped]), before=torch.cat([images, flipped_before])
+        )  # two images instead of two views of one
     _, head = learn(name, options, task(*first), views)
-    alone = carried(carried({}, task(*first), CarryOptions()).state, task(moved, labels, before=images), CarryOptions())
+    alone = carried(carried({}, task(*first), CarryOptions()).state, fitted, CarryOptions())
     assert alone.move
     old = alone.move.points(first[0].double()).float()
     x, y = torch.cat([old, moved, flipped]), torch.cat([first[1], labels + 3, labels + 3])

@@ -37,15 +37,19 @@ class CarryOptions(Record):
 
 
 def carried(state: Mapping[str, Tensor], features: TaskFeatures, options: CarryOptions) -> Carried:
-    """Move the statistics of old classes by a map fitted on the new task's images, then add those of its views."""
-    if features.before is None:
+    """Move the statistics of old classes by a map fitted on the new task's images, then add those of the new classes.
+
+    Both come from all views of an image where there are views.
+    """
+    moves = features.moves()
+    if moves is None:
         raise UserError(
             "params.yaml: this classifier needs one model for all tasks: set selection: average and tuning: layernorm"
         )
     size, vectors, move = features.own.shape[1], features.vectors, None
     before = gaussians_of(state, size)
     if state:
-        move = gaussians.fit_move(features.before, features.own, options.penalty, vectors)
+        move = gaussians.fit_move(*moves, options.penalty, vectors)
         before = gaussians.carry(before, move)
     after = gaussians.add_classes(before, *features.samples(), features.classes)
     if not options.anchor:

@@ -32,6 +32,16 @@ class TaskFeatures:
     task: int = 0  # zero-based
     layout: Layout | None = None  # how features and queries are divided into vectors; None: not at all
     queries: Tensor | None = None  # [N, D] of the frozen backbone, of the same kind
+    views_before: Tensor | None = None  # [V, N, D] of the views under the parameters of `before`, if they are known
+
+    def moves(self) -> tuple[Tensor, Tensor] | None:
+        """Features of the same images before and after the task, [M, D] each: of all views if `views_before` is known.
+
+        None unless one model serves all tasks.
+        """
+        if self.views_before is not None:
+            return self.views_before.flatten(0, 1), self.views.flatten(0, 1)
+        return None if self.before is None else (self.before, self.own)
 
     def samples(self) -> tuple[Tensor, Tensor]:
         """All views as separate images: [V N, D], and their labels."""
@@ -51,11 +61,22 @@ class TaskFeatures:
 
         of_block = self.layout.of_block if self.layout else None
         parts = zip(
-            self.views.chunk(blocks, -1), self.own.chunk(blocks, -1), cut(self.before), cut(self.queries), strict=True
+            self.views.chunk(blocks, -1),
+            self.own.chunk(blocks, -1),
+            *(cut(tensor) for tensor in (self.before, self.queries, self.views_before)),
+            strict=True,
         )
         return [
-            replace(self, views=views, own=own, before=before, layout=of_block, queries=queries)
-            for views, own, before, queries in parts
+            replace(
+                self,
+                views=views,
+                own=own,
+                before=before,
+                layout=of_block,
+                queries=queries,
+                views_before=views_before,
+            )
+            for views, own, before, queries, views_before in parts
         ]
 
 

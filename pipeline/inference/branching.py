@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.errors import DivergedError
-from pipeline.inference.encoder import Encoded, TrainFeatures
+from pipeline.inference.encoder import Encoded, TrainFeatures, ViewFeatures
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import extend_table
 from pipeline.linear.head import Head
@@ -43,10 +43,11 @@ class BranchingEncoder:
         # Before the first task comes the frozen output, which is the first of the outputs.
         return TrainFeatures(self._of(outputs, tasks), outputs[-1], outputs[-2] if one_model else None)
 
-    def view_features(self, inputs: Tensor) -> Tensor:
+    def view_features(self, inputs: Tensor) -> ViewFeatures:
         """Features of views, each under the task that its own pass chooses."""
         outputs = self._split(self._with(self._needed).forward(inputs, {}).cpu())
-        return self._of(outputs, self._choose(outputs, outputs[0], self._newest(len(inputs))))
+        tasks = self._choose(outputs, outputs[0], self._newest(len(inputs)))
+        return ViewFeatures(self._of(outputs, tasks), None)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """Extend the table. An image that gets several features at this step is run once; to judge, every image is."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.backbone.vit import INFERENCE_BATCH, Backbone
 from pipeline.data.images import Images
-from pipeline.inference.encoder import Encoded, TrainFeatures
+from pipeline.inference.encoder import Encoded, TrainFeatures, ViewFeatures
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import replace_table
 from pipeline.machine.device import fetch, send
@@ -31,10 +31,10 @@ class ChoosingEncoder:
         del queries
         return TrainFeatures(self.encode(images).features, self._pass(images, self._newest()).features, None)
 
-    def view_features(self, inputs: Tensor) -> Tensor:
+    def view_features(self, inputs: Tensor) -> ViewFeatures:
         """Features of views under the tensors of all tasks."""
         bank = {name: send(tensor, inputs.device) for name, tensor in self.bank.items()}
-        return self.tuned.features(inputs, bank)
+        return ViewFeatures(self.tuned.features(inputs, bank), None)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """Replace the table. A new task changes the choice inside the model, so every image is run again."""

@@ -32,6 +32,8 @@ class Choices(Record):
     tuning_init: Literal["previous", "pretrained"]
     tuned_tasks: Literal["all", "first"]
     epochs: Count
+    min_crop: Annotated[float, Field(gt=0, le=1)]
+    flip: bool
     lr_schedule: Literal["constant", "cosine", "drop"]
     selection: SelectionName
     selector: str
@@ -192,6 +194,16 @@ RULES: tuple[Rule, ...] = (
     (
         lambda c: c.chosen.classifier_views > 0 and c.starts and c.classifier.start == "kept",
         "classifier: {classifier} trains no rows on views if it gets those of stage one: set classifier_views: 0",
+    ),
+    (
+        lambda c: c.chosen.classifier_views > 0 and c.chosen.min_crop == 1 and not c.chosen.flip,
+        "with min_crop: 1 and flip: false the only view of an image is the image itself: set classifier_views: 0, "
+        "flip: true, or a smaller min_crop",
+    ),
+    (
+        lambda c: c.chosen.classifier_views > 2 and c.chosen.min_crop == 1,
+        "with min_crop: 1 an image has two views, itself and its mirror image: set classifier_views: 2, or a smaller "
+        "min_crop",
     ),
 )
 

@@ -24,6 +24,13 @@ class TrainFeatures(NamedTuple):
     previous: Tensor | None  # under those tuned by the task before, if all images run under one model
 
 
+class ViewFeatures(NamedTuple):
+    """Features of views of a task's training images: [B, D] of a batch, or [V, N, D] of V views of all N."""
+
+    selected: Tensor  # under the parameters chosen for each view
+    previous: Tensor | None  # under those tuned by the task before, if there is one and all run under one model
+
+
 class Encoded(NamedTuple):
     """Features of any N images."""
 
@@ -45,8 +52,8 @@ class Encoder(Protocol):
     def train_features(self, images: Images, queries: Tensor) -> TrainFeatures:
         """Features of the newest task's N images; queries: [N, D]."""
 
-    def view_features(self, inputs: Tensor) -> Tensor:
-        """Features [B, D] of prepared views [B, 3, S, S] of the newest task's images."""
+    def view_features(self, inputs: Tensor) -> ViewFeatures:
+        """Features of prepared views [B, 3, S, S] of the newest task's images."""
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """The table after the newest task. images: M of them, those of the table's tasks first."""

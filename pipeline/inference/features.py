@@ -17,7 +17,7 @@ from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
 from pipeline.errors import DivergedError
 from pipeline.inference.feature_table import FeatureTable, pair_code, pair_of
-from pipeline.machine.device import fetch, send
+from pipeline.machine.device import send
 from pipeline.progress import Progress
 from pipeline.store.cumulative import row
 from pipeline.tasks import task_name
@@ -115,19 +115,6 @@ def with_step(table: FeatureTable, *, rows: Tensor, own_rows: Tensor, selected: 
         selected=torch.cat([functional.pad(table.selected, (0, to_come), value=-1), selected[None]]),
         tuned_passes=torch.cat([table.tuned_passes, torch.tensor([passes])]),
     )
-
-
-def encode_views(
-    backbone: Backbone,
-    images: Images,
-    count: int,
-    augment: Callable[[Tensor], Tensor],
-    encode: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Features [V, N, D] of V augmented views per image; `encode` maps a batch of views [B, 3, S, S] to [B, D]."""
-    with torch.inference_mode():
-        views = [torch.cat(fetch(encode(augment(inputs)) for inputs in backbone.inputs(images))) for _ in range(count)]
-    return torch.stack(views)
 
 
 def encode_inputs(backbone: Backbone, inputs: Tensor, tasks: Tensor, bank: Mapping[str, Tensor]) -> Tensor:

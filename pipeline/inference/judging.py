@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
-from pipeline.inference.encoder import Encoded, TrainFeatures
+from pipeline.inference.encoder import Encoded, TrainFeatures, ViewFeatures
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_inputs, encode_selected, extend_table, with_pairs
 from pipeline.linear.head import Head
@@ -32,13 +32,13 @@ class JudgingEncoder:
         features = self._under_all(images)
         return TrainFeatures(features[self._judge(features), torch.arange(len(images))], features[-1], None)
 
-    def view_features(self, inputs: Tensor) -> Tensor:
+    def view_features(self, inputs: Tensor) -> ViewFeatures:
         """Features of views under all tasks."""
         count = len(inputs)
         features = [
             encode_inputs(self.tuned, inputs, torch.full((count,), task), self.bank) for task in range(len(self.heads))
         ]
-        return torch.stack(features)[self._judge(features), torch.arange(count)]
+        return ViewFeatures(torch.stack(features)[self._judge(features), torch.arange(count)], None)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """Extend the table. It then holds all M T pairs."""

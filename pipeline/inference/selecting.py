@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
-from pipeline.inference.encoder import Encoded, TrainFeatures
+from pipeline.inference.encoder import Encoded, TrainFeatures, ViewFeatures
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_inputs, encode_selected, extend_table
 from pipeline.progress import Progress
@@ -37,8 +37,12 @@ class SelectingEncoder:
             return TrainFeatures(selected, selected.clone(), None)
         others, own = tasks != newest, selected.clone()
         own[others] = self._encode(images[others], queries[others], newest[others])
-        follows = self.choice.selection.one_model and self.kind.keeps == "each"
-        return TrainFeatures(selected, own, self._previous(images, queries) if follows else None)
+        return TrainFeatures(selected, own, self._previous(images, queries) if self._follows else None)
+
+    @property
+    def _follows(self) -> bool:
+        """Whether one model serves all images and moves with every task."""
+        return self.choice.selection.one_model and self.kind.keeps == "each"
 
     def _previous(self, images: Images, queries: Tensor) -> Tensor:
         """Features [N, D] under the parameters of the task before; for the first task, the queries."""
@@ -48,11 +52,18 @@ class SelectingEncoder:
             else queries
         )
 
-    def view_features(self, inputs: Tensor) -> Tensor:
+    def view_features(self, inputs: Tensor) -> ViewFeatures:
         """Features of views. The query of a view is computed from the view."""
         queries = self.frozen.features(inputs, {}).cpu() if self._needs_query() else inputs
-        tasks = self.choice.tasks(queries, self._newest(len(inputs)))
-        return self._with(queries, encode_inputs(self.tuned, inputs, tasks, self.bank)) if self.bank else queries
+        if not self.bank:
+            return ViewFeatures(queries, None)
+
+        def under(tasks: Tensor) -> Tensor:
+            return self._with(queries, encode_inputs(self.tuned, inputs, tasks, self.bank))
+
+        newest = self._newest(len(inputs))
+        moves = self._follows and num_tasks(self.choice.state) > 1
+        return ViewFeatures(under(self.choice.tasks(queries, newest)), under(newest - 1) if moves else None)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """Extend the table. Only images that get a task they have not had before are run."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from pipeline.backbone.vit import Backbone
 from pipeline.data.images import Images
-from pipeline.inference.encoder import Encoded, TrainFeatures
+from pipeline.inference.encoder import Encoded, TrainFeatures, ViewFeatures
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.features import encode_inputs, encode_selected, extend_table, with_pairs
 from pipeline.progress import Progress
@@ -33,10 +33,12 @@ class SideBySideEncoder:
         outputs = [self._under(images, task) for task in range(self.num_tasks)]
         return TrainFeatures(self._join(outputs), outputs[-1], None)
 
-    def view_features(self, inputs: Tensor) -> Tensor:
+    def view_features(self, inputs: Tensor) -> ViewFeatures:
         """Features of views under all tasks."""
         of_task = [torch.full((len(inputs),), task) for task in range(self.num_tasks)]
-        return self._join([encode_inputs(self.tuned, inputs, tasks, self.bank) for tasks in of_task])
+        return ViewFeatures(
+            self._join([encode_inputs(self.tuned, inputs, tasks, self.bank) for tasks in of_task]), None
+        )
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """Extend the table. It then holds all M T pairs."""
