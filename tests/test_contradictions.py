@@ -72,7 +72,7 @@ def test_parameters_that_contradict_one_another_end_early(changes: dict[str, obj
 
 
 ADAPTED: dict[str, object] = {"tuned_tasks": "first", "selection": "first"}
-VIEWS: dict[str, object] = {"classifier_views": 2, "flip": True}
+VIEWS: dict[str, object] = {"classifier_views": 2}
 STARTED: dict[str, object] = {"classifier_init": "auxiliary"}
 
 
@@ -113,12 +113,8 @@ STARTED: dict[str, object] = {"classifier_init": "auxiliary"}
             "the head of stage one as it is, without views: set classifier_views: 0",
         ),
         (
-            VIEWS | {"min_crop": 1.0, "flip": False},
-            "the only view of an image is the image itself: set classifier_views: 0, flip: true, or a smaller min_crop",
-        ),
-        (
             {"classifier_views": 3, "min_crop": 1.0, "flip": True},
-            "an image has two views, itself and its mirror image: set classifier_views: 2, or a smaller min_crop",
+            "an image has at most two views: set classifier_views: 2, or a smaller min_crop",
         ),
         (STARTED | {"training": "single_stage"}, "takes the head of stage one as it is: set classifier_init: fresh"),
         *(

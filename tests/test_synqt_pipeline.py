@@ -128,7 +128,7 @@ def test_bad_options_are_one_line(changes: dict[str, object], message: str) -> N
 
 @pytest.mark.usefixtures("tiny_repository")
 @pytest.mark.parametrize(
-    "changes", [{"correction": "rematch"}, {"correction": "arc_retention"}, {"classifier_views": 2, "flip": True}]
+    "changes", [{"correction": "rematch"}, {"correction": "arc_retention"}, {"classifier_views": 2}]
 )
 def test_corrections_and_views_go_with_it(changes: dict[str, object]) -> None:
     set_params(Path("params.yaml"), tuning="synqt", **changes)

@@ -33,7 +33,6 @@ class Choices(Record):
     tuned_tasks: Literal["all", "first"]
     epochs: Count
     min_crop: Annotated[float, Field(gt=0, le=1)]
-    flip: bool
     lr_schedule: Literal["constant", "cosine", "drop"]
     selection: SelectionName
     selector: str
@@ -196,14 +195,8 @@ RULES: tuple[Rule, ...] = (
         "classifier: {classifier} trains no rows on views if it gets those of stage one: set classifier_views: 0",
     ),
     (
-        lambda c: c.chosen.classifier_views > 0 and c.chosen.min_crop == 1 and not c.chosen.flip,
-        "with min_crop: 1 and flip: false the only view of an image is the image itself: set classifier_views: 0, "
-        "flip: true, or a smaller min_crop",
-    ),
-    (
         lambda c: c.chosen.classifier_views > 2 and c.chosen.min_crop == 1,
-        "with min_crop: 1 an image has two views, itself and its mirror image: set classifier_views: 2, or a smaller "
-        "min_crop",
+        "without crops (min_crop: 1) an image has at most two views: set classifier_views: 2, or a smaller min_crop",
     ),
 )
 
