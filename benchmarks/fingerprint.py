@@ -87,7 +87,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "cls_patch": {"features": "cls_patch"},
     "cls_2": {"features": "cls_2"},
     "last_2, average, carried_gaussians": AVERAGE | {"classifier": "carried_gaussians", "features": "last_2"},
-    "last_2, layerwise, two views": {"tuning": "layerwise", "features": "last_2", "classifier_views": 2},
+    "last_2, layerwise, two views": {"tuning": "layerwise", "features": "last_2", "classifier_views": 2, "flip": True},
     "last_2, entropy, rematch": {"features": "last_2", "selector": "entropy", "correction": "rematch"},
     **{f"selector {name}": {"selector": name} for name in names("selector")},
     "average, class_gaussians": AVERAGE | {"classifier": "class_gaussians"},

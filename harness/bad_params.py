@@ -91,7 +91,7 @@ RIGHT: dict[str, list[object]] = {
     "training": ["two_stage", "single_stage"],
     "classifier": [*names("classifier")],
     "classifier_init": ["fresh", "auxiliary"],
-    "classifier_views": [0, 1, 3],
+    "classifier_views": [0, 1, 2, 3],
     "classifier_lr": [0.005, 1000.0, 1e-320],
     "classifier_epochs": [1, 4],
     "correction": ["none", "arc", "arc_retention", "rematch"],

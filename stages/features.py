@@ -15,6 +15,7 @@ from pipeline.backbone.vit import Normalize
 from pipeline.data import test_images
 from pipeline.data.images import Images
 from pipeline.errors import DivergedError, UserError
+from pipeline.inference.encoder import ViewFeatures
 from pipeline.inference.feature_table import FeatureTable
 from pipeline.inference.method import Method, make_encoder
 from pipeline.inference.views import encode_views
@@ -88,7 +89,8 @@ def main(task: Task) -> None:
         }
         if params.classifier_views:
             crops, flip, count = params.min_crop, params.flip, params.classifier_views
-            views = encode_views(backbone, encoder, train, of_train, count, random, min_crop=crops, flip=flip)
+            unchanged = ViewFeatures(of_train.selected, of_train.previous if index else None)
+            views = encode_views(backbone, encoder, train, unchanged, count, random, min_crop=crops, flip=flip)
             features["train_features"] = views.selected
             if views.previous is not None:
                 features["previous_views"] = views.previous

@@ -125,6 +125,19 @@ def test_views_count_as_images(name: str, is_known: bool) -> None:
     assert_same_scores(head, queries, log_likelihoods(x, y, queries, covariance_of))
 
 
+def test_blocks_are_cut_out_of_every_tensor_alike() -> None:
+    images = [draw(seed, 3)[0] for seed in range(7)]
+    features = replace(
+        task(images[0], draw(0, 3)[1], before=images[1], queries=images[2]),
+        views=torch.stack(images[3:5]),
+        views_before=torch.stack(images[5:7]),
+    )
+    blocks = features.of_blocks()
+    assert len(blocks) == LAYOUT.blocks
+    for name in ("views", "own", "before", "queries", "views_before"):
+        assert torch.equal(torch.cat([getattr(block, name) for block in blocks], -1), getattr(features, name))
+
+
 def test_a_low_rank_keeps_the_strongest_directions_of_each_class() -> None:
     (features, labels), (queries, _) = draw(0, 4), draw(1, 3)
 

@@ -128,7 +128,13 @@ def test_bad_options_are_one_line(changes: dict[str, object], message: str) -> N
 
 @pytest.mark.usefixtures("tiny_repository")
 @pytest.mark.parametrize(
-    "changes", [{"correction": "rematch"}, {"correction": "arc_retention"}, {"classifier_views": 2}]
+    "changes",
+    [
+        {"correction": "rematch"},
+        {"correction": "arc_retention"},
+        {"classifier_views": 2, "flip": True},
+        {"classifier_views": 2, "flip": True, "selection": "latest", "classifier": "carried_gaussians"},
+    ],
 )
 def test_corrections_and_views_go_with_it(changes: dict[str, object]) -> None:
     set_params(Path("params.yaml"), tuning="synqt", **changes)

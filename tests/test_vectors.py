@@ -134,7 +134,8 @@ def test_more_blocks_than_there_are_are_refused(tmp_path: Path, monkeypatch: pyt
     [
         {},
         {"selection": "average", "classifier": "carried_gaussians"},
-        {"tuning": "layerwise", "classifier_views": 2},
+        {"selection": "average", "classifier": "class_gaussians", "classifier_views": 2, "flip": True},
+        {"tuning": "layerwise", "classifier_views": 2, "flip": True},
         {"tuning": "none"},
         {"selector": "entropy", "correction": "rematch"},
         {"training": "single_stage", "correction": "arc_retention"},

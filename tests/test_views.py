@@ -45,6 +45,17 @@ def test_without_crops_views_are_the_images_and_their_mirror_images_in_turn() ->
 
 
 @pytest.mark.usefixtures("tiny_repository")
+def test_without_augmentation_or_where_nothing_moves_no_view_runs_again() -> None:
+    set_params(PARAMS, selection="average", classifier="carried_gaussians")
+    run_all(3)
+    found = features("t3", classifier_views=2)
+    assert torch.equal(found["train_features"], found["own_features"][None]), "the only view is the image"
+    assert torch.equal(found["previous_views"], found["previous_features"][None])
+    assert "previous_views" not in features("t1")
+    assert "previous_views" not in features("t3", selection="first", classifier="lda", min_crop=0.5)
+
+
+@pytest.mark.usefixtures("tiny_repository")
 def test_both_models_see_the_same_crops() -> None:
     """A mean that never leaves the pretrained values gives a view the features that it had before."""
     set_params(PARAMS, selection="average", average_scale=0.0, classifier="carried_gaussians", flip=True, min_crop=0.3)

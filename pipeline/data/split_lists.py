@@ -1,6 +1,7 @@
 """Splits a data set into training and test images as a published list does: two columns, file and side."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,9 +72,9 @@ def _files(images: Tensor | Sequence[Path], path: Path) -> list[Path]:
 
 def _named(files: Sequence[Path]) -> dict[Name, int]:
     """The index of each file by its last folder and name, or by as many folders more as tell all files apart."""
-    if len(set(files)) < len(files):
-        twice = next(file for file in files if files.count(file) > 1)
-        raise UserError(f"params.yaml: split: the data set uses {twice} twice: set split: {OWN}")
+    whole, times = Counter(_name(str(file), 0) for file in files).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"params.yaml: split: the data set uses {'/'.join(whole)} twice: set split: {OWN}")
     depth = _FEWEST
     while len(found := {_name(str(file), depth): index for index, file in enumerate(files)}) < len(files):
         depth += 1
@@ -81,6 +82,7 @@ def _named(files: Sequence[Path]) -> dict[Name, int]:
 
 
 def _name(file: str, depth: int) -> Name:
+    """The last parts of a path; all of them if depth is 0."""
     return tuple(file.replace("\\", "/").split("/")[-depth:])
 
 

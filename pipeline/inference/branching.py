@@ -45,9 +45,10 @@ class BranchingEncoder:
 
     def view_features(self, inputs: Tensor) -> ViewFeatures:
         """Features of views, each under the task that its own pass chooses."""
-        outputs = self._split(self._with(self._needed).forward(inputs, {}).cpu())
+        one_model = self.choice.selection.one_model
+        outputs = self._split(self._with(2 if one_model else self._tasks).forward(inputs, {}).cpu())
         tasks = self._choose(outputs, outputs[0], self._newest(len(inputs)))
-        return ViewFeatures(self._of(outputs, tasks), None)
+        return ViewFeatures(self._of(outputs, tasks), outputs[-2] if one_model and self._tasks > 1 else None)
 
     def extend(self, table: FeatureTable, images: Images, queries: Tensor, own_tasks: Tensor) -> FeatureTable:
         """Extend the table. An image that gets several features at this step is run once; to judge, every image is."""

@@ -42,7 +42,8 @@ class SelectingEncoder:
     @property
     def _follows(self) -> bool:
         """Whether one model serves all images and moves with every task."""
-        return self.choice.selection.one_model and self.kind.keeps == "each"
+        selection = self.choice.selection
+        return selection.one_model and not selection.is_fixed and self.kind.keeps == "each"
 
     def _previous(self, images: Images, queries: Tensor) -> Tensor:
         """Features [N, D] under the parameters of the task before; for the first task, the queries."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.backbone.vit import Backbone
 from pipeline.data.augment import augment
 from pipeline.data.images import Images
-from pipeline.inference.encoder import Encoder, TrainFeatures, ViewFeatures
+from pipeline.inference.encoder import Encoder, ViewFeatures
 from pipeline.machine.device import fetch
 
 
@@ -16,17 +16,18 @@ def encode_views(  # noqa: PLR0913
     backbone: Backbone,
     encoder: Encoder,
     images: Images,
-    unchanged: TrainFeatures,
+    unchanged: ViewFeatures,
     count: int,
     generator: torch.Generator,
     *,
     min_crop: float,
     flip: bool,
 ) -> ViewFeatures:
-    """Features of `count` views of each of N images; unchanged: those of the images as they are.
+    """Features of `count` views of each of N images; unchanged: [N, D] of the images as they are.
 
-    With crops, every view is a random one. Without, an image has only two views, itself and its mirror image, which
-    take one more pass. View v of image n is mirrored where n + v is odd, so each view mixes both.
+    With crops, every view is a random one. Without, an image has two views, itself and, with `flip`, its mirror image,
+    which alone is run. View v of image n is mirrored where n + v is odd, so each view mixes both. Without either, the
+    only view is the image.
     """
 
     def encode(change: Callable[[Tensor], Tensor]) -> ViewFeatures:
@@ -35,13 +36,12 @@ def encode_views(  # noqa: PLR0913
     if min_crop < 1:
         views = [encode(lambda inputs: augment(inputs, generator, min_crop=min_crop, flip=flip)) for _ in range(count)]
         return _stacked(views)
-    plain = ViewFeatures(unchanged.selected, unchanged.previous)
     if not flip:
-        return _stacked([plain])
+        return _stacked([unchanged])
     mirrored = encode(lambda inputs: inputs.flip(3))
     image = torch.arange(len(images))
     order = (torch.arange(count)[:, None] + image) % 2  # [V, N]
-    both = _stacked([plain, mirrored])
+    both = _stacked([unchanged, mirrored])
     return ViewFeatures(both.selected[order, image], None if both.previous is None else both.previous[order, image])
 
 
@@ -51,7 +51,7 @@ def _encode(backbone: Backbone, images: Images, encode: Callable[[Tensor], ViewF
         batches = [encode(inputs) for inputs in backbone.inputs(images)]
     selected, previous = torch.cat(fetch(batch.selected for batch in batches)), None
     if batches[0].previous is not None:
-        previous = torch.cat([batch.previous for batch in batches if batch.previous is not None])
+        previous = torch.cat(fetch(batch.previous for batch in batches if batch.previous is not None))
     return ViewFeatures(selected, previous)
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, is_refusal
 from pipeline.inference.learner import Parts
 from pipeline.inference.manifest import Settings
 from pipeline.inference.method import Method
@@ -161,9 +161,9 @@ def read_record(folder: Path) -> Saved:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(f"{file}: {where} is not as this version writes it: export the learner again") from None
-    except OSError as error:
-        raise _refused(file, error) from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
+        if is_refusal(error):
+            raise _refused(file, error) from None
         raise UserError(f"{file} cannot be read ({error}): {_AGAIN}") from None
     if unsafe := [name for name in saved.files if Path(name).name != name or not name.endswith(".safetensors")]:
         raise UserError(f"{file} names {unsafe[0]!r}, which is no file of a learner: {_AGAIN}")
@@ -187,9 +187,9 @@ def _tensors(file: Path, sealed: str) -> dict[str, Tensor]:
         tensors = load_file(file)
     except FileNotFoundError:
         raise UserError(f"{file} is missing: {_AGAIN}") from None
-    except OSError as error:
-        raise _refused(file, error) from None
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
+        if is_refusal(error):
+            raise _refused(file, error) from None
         raise UserError(f"{file} is damaged ({error}): {_AGAIN}") from None
     if written != sealed:
         raise UserError(f"{file} belongs to another learner than {RECORD}: {_AGAIN}")
