@@ -92,6 +92,7 @@ def test_axes_are_named_and_everything_is_in_percent(repository: Repository) -> 
     assert specs[OVER_TASKS]["encoding"]["y"]["axis"]["format"] == ".0%"
 
 
+@pytest.mark.slow
 def test_where_one_model_serves_all_nothing_is_selected_and_every_plot_is_drawn(repository: Repository) -> None:
     set_params(repository.path / "params.yaml", selection="average", classifier="carried_gaussians")
     repository.dvc("repro")

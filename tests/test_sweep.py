@@ -133,6 +133,7 @@ def test_own_pictures_in_a_folder_of_a_larger_repository(repository: Repository)
     assert "no experiment of this grid has finished" not in failing
 
 
+@pytest.mark.slow
 def test_interrupted_while_it_fills_the_queue(repository: Repository) -> None:
     """It reports its progress and restores the user's changes, and the same command continues it."""
     (repository.path / "grid.yaml").write_text(GRID)
