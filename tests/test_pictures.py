@@ -31,7 +31,7 @@ def test_every_method_with_numbers_is_drawn() -> None:
     names = {point.name for point in (*glyphs(), *cifar())}
     assert {"C-LN", "LoRA", "(IA)³", "APT", "diff pruning", "linear discriminant", "whole backbone"} <= names
     assert max(glyphs(), key=lambda point: point.accuracy).name == "LayerNorms (preset best)"
-    assert max(cifar(), key=lambda point: point.accuracy).name == "and patch means"
+    assert max(cifar(), key=lambda point: point.accuracy).name == "preset best_photographs"
     assert "LayerNorms (preset best)" in {point.name for point in cifar()}
 
 
